@@ -1,0 +1,93 @@
+"""The address plan: which ranges a cluster uses and where in them things live. IPv4."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from ipaddress import IPv4Address, IPv4Network
+from urllib.parse import urlsplit
+
+from components.labels import dns_name
+
+__all__ = [
+    "NODE_PREFIX",
+    "PODS",
+    "SERVICES",
+    "endpoint_host",
+    "host_address",
+    "network",
+    "nth",
+    "services_network",
+    "url",
+]
+
+PODS = "10.2.0.0/16"
+SERVICES = "10.3.0.0/16"
+NODE_PREFIX = 24
+"""Every node gets a pod range of this prefix length."""
+# kube-apiserver refuses larger ranges for services.
+_SERVICES_LARGEST, _SERVICES_SMALLEST = 12, 24
+
+
+def nth(network: str, number: int) -> str:
+    """The nth address of a range; the 0th is the range's own."""
+    return str(IPv4Network(network)[number])
+
+
+def host_address(text: str) -> str:
+    """The text itself if it is an IPv4 address that a node can have; ValueError with the mend if not."""
+    try:
+        address = IPv4Address(text)
+    except ValueError:
+        raise ValueError("use an IPv4 address, for example 192.168.1.21") from None
+    if address.is_loopback or address.is_unspecified or address.is_multicast or address.is_link_local:
+        raise ValueError("use an address by which the other hosts reach this one")
+    return text
+
+
+def network(text: str) -> str:
+    """The text itself if it is an IPv4 range in canonical form; ValueError with the mend if not."""
+    try:
+        found = IPv4Network(text, strict=False)
+    except ValueError:
+        found = None
+    if found is None or "/" not in text:
+        raise ValueError("use an IPv4 range in CIDR form, for example 10.2.0.0/16")
+    if str(found) != text:
+        raise ValueError(f"write the range's first address: {found}")
+    return text
+
+
+def services_network(text: str) -> str:
+    """As `network`, of a size that serves for services."""
+    prefix = IPv4Network(network(text)).prefixlen
+    if not _SERVICES_LARGEST <= prefix <= _SERVICES_SMALLEST:
+        raise ValueError(f"use a range from /{_SERVICES_LARGEST} to /{_SERVICES_SMALLEST}")
+    return text
+
+
+def endpoint_host(text: str) -> str:
+    """The text itself if it is an IPv4 address or a DNS name; ValueError with the mend if not."""
+    with suppress(ValueError):
+        return str(IPv4Address(text))
+    try:
+        return dns_name(text)
+    except ValueError:
+        raise ValueError(
+            "use an IPv4 address or a DNS name in lower case, without scheme and without port "
+            "(the port is kubepivot:api.port)"
+        ) from None
+
+
+def url(text: str) -> str:
+    """The text without a slash at its end if it is an http(s) URL; ValueError with the mend if not."""
+    mend = "use an http:// or https:// URL, for example http://mirror.example.com:8080"
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        raise ValueError(mend) from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0 or " " in text:
+        raise ValueError(mend)
+    if parts.username is not None or parts.query or parts.fragment:
+        raise ValueError(f"{mend}, without user, query and fragment")
+    return text.rstrip("/")

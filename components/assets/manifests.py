@@ -1,0 +1,153 @@
+"""Objects of the cluster, one a file, named as bootkube named them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import yaml
+
+from components.assets import templates
+from components.assets.controlplane import COMPONENTS, Component, pod_spec
+from components.assets.values import secret_keys
+from components.config import ClusterConfig
+
+__all__ = ["CONTROLLER_LABEL", "CONTROL_PLANE_ROLE", "Object", "manifests"]
+
+Object = dict[str, Any]
+
+CONTROLLER_LABEL = "node.kubernetes.io/controller"
+"""What places the control plane. A kubelet may set it on itself, unlike the `node-role` label."""
+CONTROL_PLANE_ROLE = "node-role.kubernetes.io/control-plane"
+
+# Also outlasts a crash loop: the readiness of a new apiserver may be answered by the old one.
+APISERVER_MIN_READY_SECONDS = 30
+
+
+def manifests(cfg: ClusterConfig, value: Callable[[str], str]) -> dict[str, Object]:
+    """Every object by file name. `value` gives what is not in the config: `values.manifest_values` names it.
+
+    With placeholders as values the result tells which objects exist, without any certificate.
+    """
+    objects = _from_templates(cfg, value)
+    for component in COMPONENTS:
+        secret = f"{component}-{value(f'{component}.hash')}"
+        objects[f"{component}-secret.yaml"] = _secret(component, secret, value)
+        objects[f"{component}.yaml"] = _workload(component, cfg, secret)
+        if component != "kube-apiserver":
+            objects[f"{component}-disruption.yaml"] = _disruption(component)
+    _name_config_maps_by_content(objects)
+    return dict(sorted(objects.items()))
+
+
+def _from_templates(cfg: ClusterConfig, value: Callable[[str], str]) -> dict[str, Object]:
+    release = cfg.release
+    known = {
+        "api-endpoint": cfg.api_endpoint,
+        "api-port": str(cfg.api.port),
+        "controller-address": cfg.hosts[cfg.bootstrap_controller].address,
+        "coredns-image": release.coredns_image,
+        "dns-ip": cfg.dns_ip,
+        "domain": cfg.network.domain,
+        "flannel-cni-image": release.flannel_cni_image,
+        "flannel-image": release.flannel_image,
+        "kube-proxy-image": release.kubernetes_image("kube-proxy"),
+        "pods": cfg.network.pods,
+    }
+    left_out = {"kubernetes-endpoint-slice.yaml"} if len(cfg.controllers) > 1 else set()
+    return {
+        name: yaml.safe_load(templates.substitute(templates.read(f"manifests/{name}"), _Values(known, value)))
+        for name in templates.names("manifests")
+        if name not in left_out
+    }
+
+
+class _Values(dict[str, str]):
+    """The known values, and the others by asking for them."""
+
+    def __init__(self, known: Mapping[str, str], ask: Callable[[str], str]) -> None:
+        super().__init__(known)
+        self._ask = ask
+
+    def __missing__(self, name: str) -> str:
+        return self._ask(name)
+
+
+def _labels(component: Component) -> dict[str, str]:
+    return {"app.kubernetes.io/name": component}
+
+
+def _secret(component: Component, name: str, value: Callable[[str], str]) -> Object:
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": name, "namespace": "kube-system", "labels": _labels(component)},
+        "type": "Opaque",
+        "data": {key: value(source) for key, source in secret_keys(component).items()},
+    }
+
+
+def _workload(component: Component, cfg: ClusterConfig, secret: str) -> Object:
+    """kube-apiserver on every controller; the others as many as there are controllers.
+
+    A roll starts the new pod before the old one ends, on the same host and port.
+    """
+    spec = pod_spec(
+        component,
+        cfg,
+        form="self-hosted",
+        # Group-readable, since the files of a volume belong to root and to the pod's fsGroup.
+        volume={"secret": {"secretName": secret, "defaultMode": 0o440}},
+    )
+    spec["nodeSelector"] = {CONTROLLER_LABEL: "true"}
+    overlap = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
+    workload: Object = {
+        "apiVersion": "apps/v1",
+        "kind": "DaemonSet" if component == "kube-apiserver" else "Deployment",
+        "metadata": {"name": component, "namespace": "kube-system", "labels": _labels(component)},
+        "spec": {
+            "selector": {"matchLabels": _labels(component)},
+            "template": {"metadata": {"labels": _labels(component)}, "spec": spec},
+        },
+    }
+    if component == "kube-apiserver":
+        workload["spec"] |= {"updateStrategy": overlap, "minReadySeconds": APISERVER_MIN_READY_SECONDS}
+    else:
+        workload["spec"] |= {"replicas": len(cfg.controllers), "strategy": overlap}
+        spec["affinity"] = _spread(component)
+    return workload
+
+
+def _spread(component: Component) -> dict[str, Any]:
+    term = {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": _labels(component)}}
+    return {
+        "podAntiAffinity": {
+            "preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 100, "podAffinityTerm": term}]
+        }
+    }
+
+
+def _disruption(component: Component) -> Object:
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": {"name": component, "namespace": "kube-system", "labels": _labels(component)},
+        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": _labels(component)}},
+    }
+
+
+def _name_config_maps_by_content(objects: Mapping[str, Object]) -> None:
+    """Adds a digest to the name of every ConfigMap, so that a change of it rolls the pods that mount it."""
+    renamed: dict[str, str] = {}
+    for config in objects.values():
+        if config["kind"] == "ConfigMap":
+            name = config["metadata"]["name"]
+            digest = hashlib.sha256(json.dumps(config["data"], sort_keys=True).encode()).hexdigest()[:10]
+            renamed[name] = config["metadata"]["name"] = f"{name}-{digest}"
+    for workload in objects.values():
+        if workload["kind"] in ("DaemonSet", "Deployment"):
+            for volume in workload["spec"]["template"]["spec"]["volumes"]:
+                if "configMap" in volume:
+                    volume["configMap"]["name"] = renamed[volume["configMap"]["name"]]

@@ -1,0 +1,351 @@
+"""Files and scripts of a host: container runtime, kubelet, etcd, and the steps that use them."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from components.archive import File
+from components.assets import templates
+from components.assets.controlplane import (
+    BOOTSTRAP_SECRETS,
+    COMPONENTS,
+    UID,
+    bootstrap_pod,
+)
+from components.assets.manifests import CONTROL_PLANE_ROLE, CONTROLLER_LABEL
+from components.assets.values import bootstrap_token, client_kubeconfig, control_plane_files, kubeconfig
+from components.config import ClusterConfig
+from components.machine import Machine
+
+__all__ = ["bootstrap_files", "etcd_pod", "node_files", "preflight_files", "retire_files", "script"]
+
+MANIFESTS = "/etc/kubernetes/manifests"
+MIRRORED_REGISTRIES = ("docker.io", "ghcr.io", "quay.io", "registry.k8s.io")
+
+
+def script(name: str) -> str:
+    """The text of a script that runs on a host."""
+    return templates.read(f"scripts/{name}.sh")
+
+
+def _env(**values: str) -> File:
+    return File("".join(f"{name}={shlex.quote(value)}\n" for name, value in sorted(values.items())))
+
+
+# -- preflight -----------------------------------------------------------------------------------------------
+
+
+def preflight_files(cfg: ClusterConfig, machine: Machine) -> dict[str, File]:
+    """What the preflight holds the host against."""
+    controller = machine.is_controller
+    ports = [10250, 10256] + ([cfg.api.port, 2379, 2380, 2381, 10257, 10259] if controller else [])
+    return {
+        "env": _env(
+            NAME=machine.name,
+            CLUSTER=cfg.name,
+            ROLE=machine.role,
+            PORTS=" ".join(map(str, ports)),
+            MEMORY_MIB="1700" if controller else "900",
+            DISK_MIB="5000",
+            NESTED="yes" if machine.nested else "no",
+            ARTIFACTS_PROBE=f"{_site(cfg, 'dl.k8s.io')}/v{cfg.release.kubernetes}/bin/linux/amd64/kubelet.sha256",
+            ARTIFACTS_KEY="kubepivot:mirror.artifacts",
+        )
+    }
+
+
+# -- node ----------------------------------------------------------------------------------------------------
+
+
+def node_files(cfg: ClusterConfig, machine: Machine, texts: Mapping[str, str]) -> dict[str, File]:
+    """Everything that makes the host a node, below `root/` in the place where it goes."""
+    token_id, token_secret = bootstrap_token(texts["bootstrap-token.key"])
+    bootstrap = kubeconfig(cfg, ca=texts["ca.crt"], user="bootstrap", token=f"{token_id}.{token_secret}")
+    values = {
+        "api-endpoint": cfg.api_endpoint,
+        "name": machine.name,
+        "address": machine.address,
+        "labels": ",".join(f"{key}={value}" for key, value in sorted(_labels(machine).items())),
+        "pause-image": cfg.release.pause_image,
+    }
+    placed = {
+        "/etc/kubernetes/bootstrap.kubeconfig": File(bootstrap, mode=0o600),
+        "/etc/kubernetes/kubelet.yaml": File(_kubelet_configuration(cfg, machine)),
+        "/etc/kubernetes/pki/ca.crt": File(texts["ca.crt"]),
+        "/etc/kubernetes/pki/kubelet-serving.crt": File(texts[f"kubelet-serving-{machine.name}.crt"]),
+        "/etc/kubernetes/pki/kubelet-serving.key": File(
+            texts[f"kubelet-serving-{machine.name}.key"], mode=0o600
+        ),
+        "/etc/modules-load.d/kubepivot.conf": File(templates.read("files/modules.conf")),
+        "/etc/sysctl.d/90-kubepivot.conf": File(templates.read("files/sysctl.conf")),
+        "/etc/systemd/system/containerd.service": File(templates.read("files/containerd.service")),
+        "/etc/systemd/system/kubelet.service": File(_template("kubelet.service", values)),
+        **_mirror_files(cfg),
+    }
+    if machine.is_controller:
+        placed |= _kubelet_identity(cfg, machine, texts) | _etcd_files(cfg, machine, texts)
+    return {
+        "env": _node_env(cfg, machine),
+        "lib.sh": File(script("lib")),
+        "containerd.toml": File(_template("containerd.toml", values)),
+        **{f"root{path}": file for path, file in placed.items()},
+    }
+
+
+def _template(name: str, values: Mapping[str, str]) -> str:
+    return templates.substitute(templates.read(f"files/{name}"), values)
+
+
+def _site(cfg: ClusterConfig, host: str) -> str:
+    return f"{cfg.mirror.artifacts}/{host}" if cfg.mirror else f"https://{host}"
+
+
+def _node_env(cfg: ClusterConfig, machine: Machine) -> File:
+    release = cfg.release
+    kubernetes = f"{_site(cfg, 'dl.k8s.io')}/v{release.kubernetes}/bin/linux/@ARCH@"
+    github = _site(cfg, "github.com")
+    containerd = (
+        f"{github}/containerd/containerd/releases/download/v{release.containerd}"
+        f"/containerd-{release.containerd}-linux-@ARCH@.tar.gz"
+    )
+    cni = (
+        f"{github}/containernetworking/plugins/releases/download/v{release.cni}"
+        f"/cni-plugins-linux-@ARCH@-v{release.cni}.tgz"
+    )
+    runc = f"{github}/opencontainers/runc/releases/download/v{release.runc}"
+    return _env(
+        CLUSTER=cfg.name,
+        ROLE=machine.role,
+        CONTROL_PLANE_UID=str(UID),
+        CONTAINERD_URL=containerd,
+        CONTAINERD_SUMS=f"{containerd}.sha256sum",
+        CNI_URL=cni,
+        CNI_SUMS=f"{cni}.sha256",
+        KUBELET_URL=f"{kubernetes}/kubelet",
+        KUBELET_SUMS=f"{kubernetes}/kubelet.sha256",
+        KUBECTL_URL=f"{kubernetes}/kubectl",
+        KUBECTL_SUMS=f"{kubernetes}/kubectl.sha256",
+        RUNC_URL=f"{runc}/runc.@ARCH@",
+        RUNC_SUMS=f"{runc}/runc.sha256sum",
+    )
+
+
+def _labels(machine: Machine) -> dict[str, str]:
+    return {**machine.labels, **({CONTROLLER_LABEL: "true"} if machine.is_controller else {})}
+
+
+def _kubelet_configuration(cfg: ClusterConfig, machine: Machine) -> str:
+    taints = [{"key": t.key, "value": t.value, "effect": t.effect} for t in machine.taints]
+    if machine.is_controller:
+        taints.append({"key": CONTROL_PLANE_ROLE, "value": "", "effect": "NoSchedule"})
+    configuration: dict[str, Any] = {
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "kind": "KubeletConfiguration",
+        "authentication": {
+            "anonymous": {"enabled": False},
+            "webhook": {"enabled": True},
+            "x509": {"clientCAFile": "/etc/kubernetes/pki/ca.crt"},
+        },
+        "authorization": {"mode": "Webhook"},
+        "clusterDNS": [cfg.dns_ip],
+        "clusterDomain": cfg.network.domain,
+        "containerRuntimeEndpoint": "unix:///run/containerd/containerd.sock",
+        # cgroup v1 still works, and 1.36 refuses it unless told otherwise.
+        "failCgroupV1": False,
+        "readOnlyPort": 0,
+        "registerWithTaints": taints,
+        "resolvConf": "/etc/kubernetes/resolv.conf",
+        "rotateCertificates": True,
+        "serializeImagePulls": False,
+        "staticPodPath": MANIFESTS,
+        "tlsCertFile": "/etc/kubernetes/pki/kubelet-serving.crt",
+        "tlsMinVersion": "VersionTLS12",
+        "tlsPrivateKeyFile": "/etc/kubernetes/pki/kubelet-serving.key",
+    }
+    if machine.is_controller:
+        # Bounds how long the control plane waits after a crash; the default grows to 5 minutes.
+        configuration["crashLoopBackOff"] = {"maxContainerRestartPeriod": "5s"}
+    if machine.nested:
+        configuration["failSwapOn"] = False
+        configuration["evictionHard"] = {
+            "imagefs.available": "0%",
+            "nodefs.available": "0%",
+            "nodefs.inodesFree": "0%",
+        }
+        configuration["imageGCHighThresholdPercent"] = 100
+    return yaml.safe_dump(configuration, sort_keys=False)
+
+
+def _mirror_files(cfg: ClusterConfig) -> dict[str, File]:
+    if cfg.mirror is None:
+        return {}
+    return {
+        f"/etc/containerd/certs.d/{registry}/hosts.toml": File(
+            _template("hosts.toml", {"registry": registry, "mirror": cfg.mirror.images})
+        )
+        for registry in MIRRORED_REGISTRIES
+    }
+
+
+def _kubelet_identity(cfg: ClusterConfig, machine: Machine, texts: Mapping[str, str]) -> dict[str, File]:
+    leaf = f"kubelet-client-{machine.name}"
+    current = "/var/lib/kubelet/pki/kubelet-client-current.pem"
+    return {
+        "/var/lib/kubelet/pki/kubelet-client-initial.pem": File(
+            texts[f"{leaf}.crt"] + texts[f"{leaf}.key"], mode=0o600
+        ),
+        "/var/lib/kubelet/kubeconfig": File(
+            kubeconfig(
+                cfg,
+                ca=texts["ca.crt"],
+                user="kubelet",
+                **{"client-certificate": current, "client-key": current},
+            ),
+            mode=0o600,
+        ),
+    }
+
+
+# -- etcd ----------------------------------------------------------------------------------------------------
+
+ETCD_PKI = "/etc/kubernetes/pki/etcd"
+
+
+def _etcd_files(cfg: ClusterConfig, machine: Machine, texts: Mapping[str, str]) -> dict[str, File]:
+    certificates = {
+        "ca.crt": "etcd/ca.crt",
+        "server.crt": f"etcd/server-{machine.name}.crt",
+        "server.key": f"etcd/server-{machine.name}.key",
+        "peer.crt": f"etcd/peer-{machine.name}.crt",
+        "peer.key": f"etcd/peer-{machine.name}.key",
+    }
+    files = {
+        f"{ETCD_PKI}/{name}": File(texts[source], mode=0o600, owner=UID)
+        for name, source in certificates.items()
+    }
+    pod = yaml.safe_dump(etcd_pod(cfg, machine.name), sort_keys=False)
+    return {**files, f"{MANIFESTS}/etcd.yaml": File(pod, mode=0o600)}
+
+
+def etcd_pod(cfg: ClusterConfig, name: str) -> dict[str, Any]:
+    """The static pod of a controller's etcd member, with TLS for clients and peers."""
+    address = cfg.hosts[name].address
+    flags = {
+        "advertise-client-urls": f"https://{address}:2379",
+        "cert-file": "/pki/server.crt",
+        "client-cert-auth": "true",
+        "data-dir": "/var/lib/etcd",
+        "initial-advertise-peer-urls": f"https://{address}:2380",
+        "initial-cluster": ",".join(
+            f"{peer}=https://{cfg.hosts[peer].address}:2380" for peer in cfg.controllers
+        ),
+        "initial-cluster-state": "new",
+        "initial-cluster-token": cfg.name,
+        "key-file": "/pki/server.key",
+        "listen-client-urls": f"https://127.0.0.1:2379,https://{address}:2379",
+        "listen-metrics-urls": "http://127.0.0.1:2381",
+        "listen-peer-urls": f"https://{address}:2380",
+        "name": name,
+        "peer-cert-file": "/pki/peer.crt",
+        "peer-client-cert-auth": "true",
+        "peer-key-file": "/pki/peer.key",
+        "peer-trusted-ca-file": "/pki/ca.crt",
+        "snapshot-count": "10000",
+        "trusted-ca-file": "/pki/ca.crt",
+    }
+    health = {"host": "127.0.0.1", "port": 2381, "scheme": "HTTP"}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": "etcd",
+            "namespace": "kube-system",
+            "labels": {"app.kubernetes.io/name": "etcd"},
+        },
+        "spec": {
+            "hostNetwork": True,
+            "priorityClassName": "system-node-critical",
+            "priority": 2000001000,
+            "securityContext": {
+                "runAsNonRoot": True,
+                "runAsUser": UID,
+                "runAsGroup": UID,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "containers": [
+                {
+                    "name": "etcd",
+                    "image": cfg.release.etcd_image,
+                    "command": ["etcd", *(f"--{flag}={value}" for flag, value in sorted(flags.items()))],
+                    "resources": {"requests": {"cpu": "50m", "memory": "100Mi"}},
+                    "securityContext": {
+                        "allowPrivilegeEscalation": False,
+                        "capabilities": {"drop": ["ALL"]},
+                        "readOnlyRootFilesystem": True,
+                    },
+                    "startupProbe": {
+                        "httpGet": {**health, "path": "/readyz"},
+                        "periodSeconds": 2,
+                        "failureThreshold": 60,
+                    },
+                    "livenessProbe": {
+                        "httpGet": {**health, "path": "/livez"},
+                        "periodSeconds": 10,
+                        "timeoutSeconds": 15,
+                        "failureThreshold": 8,
+                    },
+                    "readinessProbe": {"httpGet": {**health, "path": "/readyz"}, "timeoutSeconds": 15},
+                    "volumeMounts": [
+                        {"name": "data", "mountPath": "/var/lib/etcd"},
+                        {"name": "pki", "mountPath": "/pki", "readOnly": True},
+                    ],
+                }
+            ],
+            "volumes": [
+                {"name": "data", "hostPath": {"path": "/var/lib/etcd", "type": "Directory"}},
+                {"name": "pki", "hostPath": {"path": ETCD_PKI, "type": "Directory"}},
+            ],
+        },
+    }
+
+
+# -- bootstrap and retirement of the temporary control plane ---------------------------------------------------
+
+
+def bootstrap_files(cfg: ClusterConfig, machine: Machine, texts: Mapping[str, str]) -> dict[str, File]:
+    """The temporary control plane: three static pods and the secrets that they mount from the host."""
+    files = {
+        "env": _env(NAME=machine.name, CONTROL_PLANE_UID=str(UID), API_ENDPOINT=cfg.api_endpoint),
+        "lib.sh": File(script("lib")),
+        "ca.crt": File(texts["ca.crt"]),
+    }
+    for component in COMPONENTS:
+        pod = bootstrap_pod(component, cfg)
+        manifest = yaml.safe_dump(pod, sort_keys=False)
+        files[f"root{MANIFESTS}/{pod['metadata']['name']}.yaml"] = File(manifest, mode=0o600)
+        for name, text in control_plane_files(component, cfg, texts, "bootstrap").items():
+            files[f"root{BOOTSTRAP_SECRETS}/{component}/{name}"] = File(text, mode=0o600, owner=UID)
+    return files
+
+
+def retire_files(
+    cfg: ClusterConfig, machine: Machine, texts: Mapping[str, str], apiserver: str
+) -> dict[str, File]:
+    """What the hand-over needs; `apiserver` identifies the generation of kube-apiserver that it waits for."""
+    local = f"https://127.0.0.1:{cfg.api.port}"
+    return {
+        "env": _env(
+            NAME=machine.name,
+            API_ENDPOINT=cfg.api_endpoint,
+            API_PORT=str(cfg.api.port),
+            APISERVER=apiserver,
+            NODES=" ".join(f"node/{name}" for name in sorted(cfg.hosts)),
+        ),
+        "lib.sh": File(script("lib")),
+        "ca.crt": File(texts["ca.crt"]),
+        "kubeconfig": File(client_kubeconfig(cfg, texts, "super-admin", server=local), mode=0o600),
+    }

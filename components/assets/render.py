@@ -1,0 +1,47 @@
+"""The asset directory, laid out as bootkube did."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import yaml
+
+from components.archive import File
+from components.assets.controlplane import COMPONENTS, bootstrap_pod
+from components.assets.manifests import manifests
+from components.assets.node import etcd_pod
+from components.assets.values import bootstrap_token, client_kubeconfig, kubeconfig, manifest_values
+from components.config import ClusterConfig
+
+__all__ = ["render"]
+
+
+def render(cfg: ClusterConfig, texts: Mapping[str, str]) -> dict[str, File]:
+    """Every asset by its path in the directory: `auth/`, `bootstrap-manifests/`, `manifests/`,
+    `static-manifests/`, `tls/` and `tls/etcd/`.
+
+    `texts` are the PEM texts of the PKI. Whatever holds a secret has mode 0600.
+    """
+    token_id, token_secret = bootstrap_token(texts["bootstrap-token.key"])
+    files = {
+        "auth/kubeconfig": File(client_kubeconfig(cfg, texts, "admin"), mode=0o600),
+        "auth/kubeconfig-kubelet": File(
+            kubeconfig(cfg, ca=texts["ca.crt"], user="bootstrap", token=f"{token_id}.{token_secret}"),
+            mode=0o600,
+        ),
+    }
+    for name, text in texts.items():
+        files[f"tls/{name}"] = File(text, mode=0o600 if name.endswith(".key") else 0o644)
+    for component in COMPONENTS:
+        pod = bootstrap_pod(component, cfg)
+        files[f"bootstrap-manifests/{pod['metadata']['name']}.yaml"] = _yaml(pod)
+    for name in cfg.controllers:
+        files[f"static-manifests/etcd-{name}.yaml"] = _yaml(etcd_pod(cfg, name))
+    for name, manifest in manifests(cfg, manifest_values(cfg, texts).__getitem__).items():
+        files[f"manifests/{name}"] = _yaml(manifest)
+    return files
+
+
+def _yaml(document: Mapping[str, object]) -> File:
+    mode = 0o600 if document["kind"] == "Secret" else 0o644
+    return File(yaml.safe_dump(document, sort_keys=False), mode=mode)

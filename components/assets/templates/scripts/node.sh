@@ -1,0 +1,109 @@
+# Makes the host a node: container runtime, CNI plugins, kubelet and, on a controller, etcd. Converges.
+case $(uname -m) in aarch64) arch=arm64 ;; *) arch=amd64 ;; esac
+sed -i "s/@ARCH@/$arch/" env
+. ./env
+. ./lib.sh
+
+mkdir -p /etc/kubernetes /var/lib/kubepivot
+echo "$CLUSTER" >/etc/kubernetes/kubepivot.cluster
+
+# fetch URL SUMS FILE: downloads the file and holds it against the sums that the same site publishes.
+fetch() {
+  get="curl --fail --silent --show-error --location --retry 5 --retry-connrefused --connect-timeout 10 --max-time 600"
+  $get --output "$3" "$1" || die "cannot download $1: let the host reach it, or set a mirror in the stack's config"
+  sums=$($get "$2") || die "cannot download $2, the checksum of $1"
+  want=$(printf '%s\n' "$sums" | awk -v name="${1##*/}" 'NF == 1 || $2 == name || $2 == "*" name { print $1; exit }')
+  got=$(sha256sum "$3" | cut -d ' ' -f 1)
+  [ "$want" = "$got" ] || die "the checksum of $1 is $got, but $2 says ${want:-nothing}: the mirror is wrong or the download was damaged"
+}
+
+# install_from NAME URL SUMS HOW...: runs HOW with the downloaded file, once for each URL.
+install_from() {
+  stamp=/var/lib/kubepivot/$1 url=$2
+  [ "$(cat "$stamp" 2>/dev/null)" != "$url" ] || return 0
+  fetch "$url" "$3" "./$1.download"
+  name=$1
+  shift 3
+  "$@" "./$name.download"
+  echo "$url" >"$stamp"
+  touch "./$name.installed"
+}
+
+binary() { # target, file
+  install -m 0755 "$2" "$1.new"
+  mv -f "$1.new" "$1"
+}
+unpack() { # directory, file
+  mkdir -p -m 0755 "$1"
+  tar --extract --gzip --no-same-owner --unlink-first --directory "$1" --file "$2"
+}
+
+# At the same time, since each is a download and a checksum.
+cri() { install_from containerd "$CONTAINERD_URL" "$CONTAINERD_SUMS" unpack /usr/local; }
+cni() { install_from cni "$CNI_URL" "$CNI_SUMS" unpack /opt/cni/bin; }
+kubelet() { install_from kubelet "$KUBELET_URL" "$KUBELET_SUMS" binary /usr/local/bin/kubelet; }
+kubectl() { [ "$ROLE" != controller ] || install_from kubectl "$KUBECTL_URL" "$KUBECTL_SUMS" binary /usr/local/bin/kubectl; }
+runc() { command -v runc >/dev/null || install_from runc "$RUNC_URL" "$RUNC_SUMS" binary /usr/local/bin/runc; }
+downloads=""
+for part in cri cni kubelet kubectl runc; do
+  $part &
+  downloads="$downloads $!"
+done
+failed=0
+for download in $downloads; do
+  wait "$download" || failed=1
+done
+[ "$failed" = 0 ] || exit 1
+
+# What depends on the machine is found out here.
+if [ -e /sys/fs/cgroup/cgroup.controllers ]; then systemd_cgroup=true; else systemd_cgroup=false; fi
+capabilities=$(awk '/^CapBnd:/ { print $2 }' /proc/self/status)
+if [ $((0x$capabilities >> 24 & 1)) = 1 ]; then restrict_oom=false; else restrict_oom=true; fi
+sed -e "s|@RESTRICT_OOM_SCORE_ADJ@|$restrict_oom|" -e "s|@SYSTEMD_CGROUP@|$systemd_cgroup|" \
+  -e "s|@RUNC@|$(command -v runc)|" containerd.toml >root/etc/containerd/config.toml
+chmod 0644 root/etc/containerd/config.toml
+
+# CoreDNS forwards to this file; a resolver on the loopback would send its questions back to it.
+resolver=""
+for file in /etc/resolv.conf /run/systemd/resolve/resolv.conf; do
+  if [ -z "$resolver" ] && grep -qs '^nameserver' "$file" && ! grep -Eqs '^nameserver[[:space:]]+(127\.|::1)' "$file"; then
+    resolver=$file
+  fi
+done
+if [ -n "$resolver" ]; then
+  ln -sfn "$resolver" /etc/kubernetes/resolv.conf
+else
+  rm -f /etc/kubernetes/resolv.conf
+  ip route show default | awk '{ print "nameserver " $3; exit }' >/etc/kubernetes/resolv.conf
+  chmod 0644 /etc/kubernetes/resolv.conf
+fi
+
+if [ "$ROLE" = controller ]; then
+  install -d -o "$CONTROL_PLANE_UID" -g "$CONTROL_PLANE_UID" -m 0700 /etc/kubernetes/pki/etcd /var/lib/etcd
+fi
+install -d -m 0755 /etc/cni/net.d /opt/cni/bin /etc/kubernetes/manifests
+place
+if [ "$ROLE" = controller ] && [ ! -e /var/lib/kubelet/pki/kubelet-client-current.pem ]; then
+  # The kubelet renews the certificate by pointing this link at another file.
+  ln -s kubelet-client-initial.pem /var/lib/kubelet/pki/kubelet-client-current.pem
+fi
+
+if has_changed /etc/modules-load.d/kubepivot.conf; then
+  modprobe --all overlay br_netfilter 2>/dev/null || [ -e /proc/sys/net/bridge ] || die "cannot load br_netfilter"
+fi
+if has_changed /etc/sysctl.d/90-kubepivot.conf; then
+  sysctl --quiet --load /etc/sysctl.d/90-kubepivot.conf || die "cannot set what /etc/sysctl.d/90-kubepivot.conf says"
+fi
+
+systemctl daemon-reload
+if [ -e containerd.installed ] || has_changed /etc/containerd/config.toml /etc/systemd/system/containerd.service ||
+  ! systemctl is-active --quiet containerd; then
+  systemctl enable --quiet containerd
+  systemctl restart containerd
+fi
+if [ -e kubelet.installed ] || has_changed /etc/kubernetes/kubelet.yaml /etc/systemd/system/kubelet.service \
+  /etc/kubernetes/pki/kubelet-serving.crt || ! systemctl is-active --quiet kubelet; then
+  systemctl enable --quiet kubelet
+  # Not waited for: a first kubelet starts when the API does.
+  systemctl restart --no-block kubelet
+fi

@@ -1,0 +1,73 @@
+# Looks at a host before anything is written to it, and tells every problem at once. Writes nothing.
+. ./env
+
+problems=0
+problem() {
+  problems=$((problems + 1))
+  echo "$NAME: $1. $2."
+}
+
+[ "$(id -u)" = 0 ] || problem "the step runs as $(id -un), not as root" "Log in as root or allow $(id -un) sudo without a password"
+[ -d /run/systemd/system ] || problem "there is no systemd" "Use a Linux that boots with systemd"
+for command in awk base64 cmp curl find flock ip mount sed sha256sum stat sysctl tar timeout; do
+  command -v "$command" >/dev/null || problem "the command $command is missing" "Install it"
+done
+case $(uname -m) in
+  x86_64 | aarch64) ;;
+  *) problem "the architecture is $(uname -m)" "Use x86_64 or aarch64" ;;
+esac
+
+# A host that already belongs to this cluster has a kubelet, open ports and data: its own.
+owner=$(cat /etc/kubernetes/kubepivot.cluster 2>/dev/null || true)
+if [ -n "$owner" ] && [ "$owner" != "$CLUSTER" ]; then
+  problem "it belongs to the cluster $owner (/etc/kubernetes/kubepivot.cluster)" "Destroy that cluster's stack first, or use another host"
+elif [ -z "$owner" ]; then
+  for unit in kubelet containerd docker k3s rke2-server; do
+    if systemctl is-active --quiet "$unit" 2>/dev/null; then
+      problem "$unit.service is running" "Remove it from the host first: systemctl disable --now $unit"
+    fi
+  done
+  if [ -n "$(ls -A /etc/kubernetes 2>/dev/null)" ]; then
+    problem "/etc/kubernetes is not empty" "Another installation left it: move it away"
+  fi
+  if [ "$ROLE" = controller ] && [ -n "$(ls -A /var/lib/etcd 2>/dev/null)" ]; then
+    problem "/var/lib/etcd holds data" "Move it away, or recover that cluster from it"
+  fi
+  for port in $PORTS; do
+    hex=$(printf '%04X' "$port")
+    if awk -v port="$hex" 'FNR > 1 && $4 == "0A" { n = split($2, a, ":"); if (a[n] == port) found = 1 } END { exit !found }' /proc/net/tcp /proc/net/tcp6; then
+      problem "port $port is in use" "Stop what listens there: ss -ltnp sport = :$port"
+    fi
+  done
+fi
+
+kernel_has() { # name of a filesystem, link type or module, and a file that shows it is there
+  [ -e "$2" ] || grep -qw "$1" /proc/filesystems || modprobe --quiet --dry-run "$1" 2>/dev/null || grep -qs "/$1\.ko" "/lib/modules/$(uname -r)/modules.builtin"
+}
+kernel_has overlay /sys/module/overlay || problem "the kernel has no overlay filesystem" "Use a kernel with CONFIG_OVERLAY_FS"
+kernel_has br_netfilter /proc/sys/net/bridge || problem "the kernel has no br_netfilter" "Use a kernel with CONFIG_BRIDGE_NETFILTER"
+kernel_has nf_tables /sys/module/nf_tables || nft list tables >/dev/null 2>&1 || problem "the kernel has no nf_tables" "Use a kernel with CONFIG_NF_TABLES"
+kernel_has vxlan /sys/module/vxlan || ip link help vxlan >/dev/null 2>&1 || problem "the kernel has no vxlan" "Use a kernel with CONFIG_VXLAN"
+
+memory=$(awk '/^MemTotal:/ { print int($2 / 1024) }' /proc/meminfo)
+[ "$memory" -ge "$MEMORY_MIB" ] || problem "it has $memory MiB of memory" "Give a $ROLE at least $MEMORY_MIB MiB"
+disk=$(df --output=avail -m /var | tail -n 1 | tr -d ' ')
+[ "$disk" -ge "$DISK_MIB" ] || problem "/var has $disk MiB free" "Free at least $DISK_MIB MiB"
+if [ "$NESTED" = no ] && [ "$(wc -l </proc/swaps)" -gt 1 ]; then
+  problem "swap is on" "Turn it off: swapoff --all, and remove it from /etc/fstab"
+fi
+
+# The site of the binaries is asked for its clock as well.
+if headers=$(curl --silent --show-error --head --location --connect-timeout 10 --max-time 20 "$ARTIFACTS_PROBE" 2>&1); then
+  remote=$(printf '%s\n' "$headers" | tr -d '\r' | sed -n 's/^[Dd]ate: //p' | tail -n 1)
+  if [ -n "$remote" ]; then
+    skew=$(($(date +%s) - $(date -d "$remote" +%s)))
+    [ "${skew#-}" -le 30 ] || problem "its clock is $skew s off that of $ARTIFACTS_PROBE" "Set the clock, and run a time service such as chrony"
+  fi
+else
+  problem "$ARTIFACTS_PROBE does not answer ($headers)" "Let the host reach it, or set $ARTIFACTS_KEY to a mirror that it reaches"
+fi
+
+[ "$problems" = 0 ] || exit 1
+echo "machine-id=$(cat /etc/machine-id)"
+echo "hostname=$(hostname)"

@@ -1,0 +1,40 @@
+# Gives a host back as it was: everything that `node.sh` and the kubelet made goes. Converges.
+owner=$(cat /etc/kubernetes/kubepivot.cluster 2>/dev/null || true)
+if [ -z "$owner" ]; then exit 0; fi
+if [ "$owner" != "$CLUSTER" ]; then
+  echo "the host belongs to the cluster $owner by now: left alone"
+  exit 0
+fi
+systemctl disable --now --quiet kubelet 2>/dev/null || true
+# The shims outlive containerd by design; each ends with its container.
+for task in $(ctr --namespace k8s.io tasks list --quiet 2>/dev/null); do
+  ctr --namespace k8s.io tasks kill --signal SIGKILL --all "$task" 2>/dev/null || true
+done
+deadline=$(($(date +%s) + 20))
+while [ -n "$(ctr --namespace k8s.io tasks list 2>/dev/null | awk 'NR > 1 && $3 == "RUNNING"')" ] && [ "$(date +%s)" -lt "$deadline" ]; do
+  sleep 0.2
+done
+for container in $(ctr --namespace k8s.io containers list --quiet 2>/dev/null); do
+  ctr --namespace k8s.io tasks delete --force "$container" >/dev/null 2>&1 || true
+  ctr --namespace k8s.io containers delete "$container" >/dev/null 2>&1 || true
+done
+systemctl disable --now --quiet containerd 2>/dev/null || true
+for mount in $(awk '$2 ~ "^(/run/containerd|/var/lib/containerd|/var/lib/kubelet|/run/netns/cni-)" { print $2 }' /proc/mounts | sort -r); do
+  umount --lazy "$mount"
+done
+for link in cni0 flannel.1 $(ip -o link show type veth 2>/dev/null | awk -F'[ @:]+' '{ print $2 }' | grep '^veth' || true); do
+  ip link delete "$link" 2>/dev/null || true
+done
+rm -f /run/netns/cni-*
+for table in "ip kube-proxy" "ip6 kube-proxy" "ip flannel-ipv4" "ip6 flannel-ipv6"; do
+  # shellcheck disable=SC2086
+  nft delete table $table 2>/dev/null || true
+done
+rm -f /etc/systemd/system/kubelet.service /etc/systemd/system/containerd.service \
+  /etc/sysctl.d/90-kubepivot.conf /etc/modules-load.d/kubepivot.conf
+systemctl daemon-reload
+rm -f /usr/local/bin/kubelet /usr/local/bin/kubectl /usr/local/bin/containerd \
+  /usr/local/bin/containerd-shim-runc-v2 /usr/local/bin/containerd-stress /usr/local/bin/ctr
+[ ! -e /var/lib/kubepivot/runc ] || rm -f /usr/local/bin/runc
+rm -rf /etc/kubernetes /etc/containerd /etc/cni /opt/cni /opt/containerd /var/lib/kubelet /var/lib/etcd /var/lib/containerd \
+  /var/lib/cni /var/lib/kubepivot /var/log/pods /var/log/containers /run/containerd /run/flannel

@@ -1,0 +1,71 @@
+# Hands over from the temporary control plane to the real one, or waits until a roll of the real one is done.
+. ./env
+. ./lib.sh
+
+export KUBECONFIG="$PWD/kubeconfig"
+MANIFESTS=/etc/kubernetes/manifests
+kube() { kubectl --request-timeout=10s --namespace=kube-system "$@"; }
+
+# Both apiservers share the port; the name in the certificate tells who answered a new connection.
+real_apiserver_answers() {
+  answer=$(curl --silent --verbose --fail --max-time 5 --cacert ca.crt "https://127.0.0.1:$API_PORT/readyz" 2>&1) || return 1
+  case $answer in *"CN=kube-apiserver"*) return 0 ;; *) return 1 ;; esac
+}
+
+# explain COMPONENT: what its pods said last, for the error.
+explain() {
+  for pod in $(kube get pods --selector="app.kubernetes.io/name=$1" --output=name); do
+    echo "--- $pod: $(kube get "$pod" --output=jsonpath='{.status.containerStatuses[*].state}')"
+    kube logs "$pod" --tail=8 2>&1 || true
+  done >&2
+}
+
+settled() { # every pod of the DaemonSet is of the newest generation and available
+  kube rollout status daemonset/kube-apiserver --watch=false 2>/dev/null | grep -q 'successfully rolled out'
+}
+
+if [ -e "$MANIFESTS/bootstrap-apiserver.yaml" ]; then
+  (wait_for 240 "the self-hosted kube-apiserver to answer" real_apiserver_answers) || { explain kube-apiserver; exit 1; }
+elif [ -e /var/lib/kubepivot/pivoted ]; then
+  (wait_for 300 "the roll of kube-apiserver" settled) || { explain kube-apiserver; exit 1; }
+fi
+
+nodes_ready() {
+  # shellcheck disable=SC2086
+  kube wait --for=condition=Ready --timeout=1s $NODES >/dev/null 2>&1
+}
+(wait_for 240 "every node to be Ready" nodes_ready) || { kube get nodes >&2; exit 1; }
+
+holder() { kube get lease "$1" --output=jsonpath='{.spec.holderIdentity}'; }
+held_by_another() {
+  now=$(holder "$1")
+  [ -n "$now" ] && [ "$now" != "$2" ]
+}
+retire_leader() { # component: ends the temporary one and waits until the real one leads
+  manifest=$MANIFESTS/bootstrap-${1#kube-}.yaml
+  [ -e "$manifest" ] || return 0
+  before=$(holder "$1")
+  rm -f "$manifest"
+  wait_for 60 "a new leader of $1" held_by_another "$1" "$before"
+}
+gone() { [ -z "$(kube get pods --output=name | grep '^pod/bootstrap-')" ]; }
+
+if [ -e "$MANIFESTS/bootstrap-apiserver.yaml" ] || [ ! -e /var/lib/kubepivot/pivoted ]; then
+  retire_leader kube-controller-manager
+  retire_leader kube-scheduler
+  touch /var/lib/kubepivot/pivoted
+  rm -f "$MANIFESTS/bootstrap-apiserver.yaml"
+  wait_for 120 "the temporary control plane to be gone" gone
+  rm -rf /etc/kubernetes/bootstrap-secrets
+fi
+
+in_a_row=0
+steady() {
+  if real_apiserver_answers && curl --silent --output /dev/null --fail --max-time 5 --cacert ca.crt "$API_ENDPOINT/readyz"; then
+    in_a_row=$((in_a_row + 1))
+  else
+    in_a_row=0
+  fi
+  [ "$in_a_row" -ge 5 ]
+}
+wait_for 60 "the API to answer five times in a row" steady

@@ -1,0 +1,123 @@
+"""What keys and certificates contribute to files: the only content that is not in the config."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping
+
+import yaml
+
+from components.assets.controlplane import COMPONENTS, Component, Form, secret_files
+from components.config import ClusterConfig
+
+__all__ = ["bootstrap_token", "control_plane_files", "kubeconfig", "manifest_values", "secret_keys"]
+
+
+def bootstrap_token(seed: str) -> tuple[str, str]:
+    """Id and secret of the token that new kubelets join with: 80 bits of the seed key's digest."""
+    text = base64.b32encode(hashlib.sha256(f"bootstrap token of {seed}".encode()).digest()).decode().lower()
+    return text[:6], text[6:22]
+
+
+def kubeconfig(
+    cfg: ClusterConfig, *, ca: str, user: str, server: str | None = None, **credentials: str
+) -> str:
+    """A kubeconfig with one context. `credentials` are fields of its user; `server` is the API's endpoint
+    unless given.
+    """
+    return yaml.safe_dump(
+        {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [
+                {
+                    "name": cfg.name,
+                    "cluster": {
+                        "server": server or cfg.api_endpoint,
+                        "certificate-authority-data": _base64(ca),
+                    },
+                }
+            ],
+            "users": [{"name": user, "user": credentials}],
+            "contexts": [{"name": cfg.name, "context": {"cluster": cfg.name, "user": user}}],
+            "current-context": cfg.name,
+        },
+        sort_keys=False,
+    )
+
+
+def client_kubeconfig(
+    cfg: ClusterConfig, texts: Mapping[str, str], leaf: str, *, server: str | None = None
+) -> str:
+    """A kubeconfig whose user is the leaf of that name."""
+    return kubeconfig(
+        cfg,
+        ca=texts["ca.crt"],
+        user=leaf,
+        server=server,
+        **{
+            "client-certificate-data": _base64(texts[f"{leaf}.crt"]),
+            "client-key-data": _base64(texts[f"{leaf}.key"]),
+        },
+    )
+
+
+def control_plane_files(
+    component: Component, cfg: ClusterConfig, texts: Mapping[str, str], form: Form
+) -> dict[str, str]:
+    """Name and text of every file in a component's directory of secrets."""
+    # Controller manager and scheduler run beside an apiserver and speak to it, whatever balances the others.
+    local = f"https://127.0.0.1:{cfg.api.port}"
+    made = {
+        "authentication.yaml": AUTHENTICATION,
+        "controller-manager.kubeconfig": client_kubeconfig(cfg, texts, "controller-manager", server=local),
+        "scheduler.kubeconfig": client_kubeconfig(cfg, texts, "scheduler", server=local),
+    }
+    return {
+        name: made[source] if source in made else texts[source]
+        for name, source in secret_files(component, form).items()
+    }
+
+
+# Nobody is anonymous but those who ask for health; `--anonymous-auth=false` would lock the probes out.
+AUTHENTICATION = yaml.safe_dump(
+    {
+        "apiVersion": "apiserver.config.k8s.io/v1",
+        "kind": "AuthenticationConfiguration",
+        "anonymous": {
+            "enabled": True,
+            "conditions": [{"path": path} for path in ("/livez", "/readyz", "/healthz")],
+        },
+    },
+    sort_keys=False,
+)
+
+
+def secret_keys(component: Component) -> dict[str, str]:
+    """Keys of a component's Secret, each with the name of its value in `manifest_values`."""
+    return {name: f"{component}/{name}" for name in secret_files(component, "self-hosted")}
+
+
+def manifest_values(cfg: ClusterConfig, texts: Mapping[str, str]) -> dict[str, str]:
+    """Every value that `manifests` asks for by name."""
+    token_id, token_secret = bootstrap_token(texts["bootstrap-token.key"])
+    values = {
+        "ca.crt": texts["ca.crt"],
+        "bootstrap-token-id": token_id,
+        "bootstrap-token-id.base64": _base64(token_id),
+        "bootstrap-token-secret.base64": _base64(token_secret),
+    }
+    for component in COMPONENTS:
+        files = control_plane_files(component, cfg, texts, "self-hosted")
+        values |= {f"{component}/{name}": _base64(text) for name, text in files.items()}
+        # Secrets are named by content, so that a change rolls the pods and the old pods keep the old one.
+        values[f"{component}.hash"] = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()[
+            :10
+        ]
+    return values
+
+
+def _base64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()

@@ -1,0 +1,68 @@
+"""The temporary control plane: started on one controller, and retired once the real one serves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pulumi
+
+from components.assets.node import bootstrap_files, retire_files, script
+from components.config import ClusterConfig
+from components.hosts import Host
+from components.pki import Pki
+from components.ssh import Payload, RemoteStep
+
+__all__ = ["retire_bootstrap", "start_bootstrap"]
+
+
+def start_bootstrap(
+    name: str,
+    cfg: ClusterConfig,
+    host: Host,
+    pki: Pki,
+    *,
+    after: Sequence[pulumi.Resource],
+    opts: pulumi.ResourceOptions,
+) -> RemoteStep:
+    """Starts apiserver, controller manager and scheduler as static pods. Ends when the API is ready at its
+    endpoint. On a cluster that has taken over already it starts nothing.
+    """
+    return RemoteStep(
+        f"{name}-bootstrap",
+        host,
+        pki.texts.apply(
+            lambda texts: Payload(script=script("bootstrap"), files=bootstrap_files(cfg, host, texts))
+        ),
+        timeout=300,
+        depends_on=after,
+        opts=opts,
+    )
+
+
+def retire_bootstrap(
+    name: str,
+    cfg: ClusterConfig,
+    host: Host,
+    pki: Pki,
+    *,
+    apiserver: pulumi.Output[str],
+    after: Sequence[pulumi.Resource],
+    opts: pulumi.ResourceOptions,
+) -> RemoteStep:
+    """Hands over to the self-hosted control plane and takes the temporary one away. Fails closed: the
+    temporary one stays until the other one answers on the shared port and every node is Ready.
+
+    `apiserver` is text that changes with the self-hosted apiserver: the step then waits until it has rolled.
+    """
+    return RemoteStep(
+        f"{name}-retire",
+        host,
+        pulumi.Output.all(pki.texts, apiserver).apply(lambda known: _retire(cfg, host, *known)),
+        timeout=600,
+        depends_on=after,
+        opts=opts,
+    )
+
+
+def _retire(cfg: ClusterConfig, host: Host, texts: Mapping[str, str], apiserver: str) -> Payload:
+    return Payload(script=script("retire"), files=retire_files(cfg, host, texts, apiserver))

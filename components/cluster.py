@@ -1,0 +1,47 @@
+"""A self-hosted Kubernetes cluster, from hosts to hand-over."""
+
+from __future__ import annotations
+
+import pulumi
+
+from components.assets.values import client_kubeconfig
+from components.bootstrap import retire_bootstrap, start_bootstrap
+from components.config import ClusterConfig
+from components.hosts import create_hosts
+from components.node import make_nodes
+from components.pki import Pki
+from components.reset import reset_on_destroy
+from components.selfhosted import SelfHosted
+
+__all__ = ["Cluster"]
+
+
+class Cluster(pulumi.ComponentResource):
+    """Makes (or takes) the hosts, and on them a cluster whose control plane runs on the cluster itself.
+
+    It installs nothing on this machine, and nothing in the cluster beyond control plane, network and DNS.
+    """
+
+    def __init__(self, cfg: ClusterConfig, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("kubepivot:cluster:Cluster", cfg.name, None, opts)
+        name, child = cfg.name, pulumi.ResourceOptions(parent=self)
+
+        hosts = create_hosts(cfg, child)
+        pki = Pki(name, cfg, hosts, child)
+        controller = hosts[cfg.bootstrap_controller]
+
+        resets = reset_on_destroy(name, hosts, child)
+        nodes = make_nodes(name, cfg, hosts, pki, after=resets, opts=child)
+        bootstrap = start_bootstrap(name, cfg, controller, pki, after=list(nodes.values()), opts=child)
+        selfhosted = SelfHosted(name, cfg, pki, bootstrap, child)
+        retired = retire_bootstrap(
+            name, cfg, controller, pki, apiserver=selfhosted.apiserver, after=selfhosted.objects, opts=child
+        )
+        selfhosted.label_roles(cfg, after=retired)
+
+        self.api_endpoint = cfg.api_endpoint
+        self.ca_certificate = pki.ca_certificate
+        self.kubeconfig = pki.texts.apply(lambda texts: client_kubeconfig(cfg, texts, "admin"))
+        self.kubernetes_version = cfg.kubernetes_version
+        self.nodes = {host.name: {"role": host.role, "address": host.address} for host in hosts.values()}
+        self.register_outputs({})

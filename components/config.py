@@ -1,0 +1,361 @@
+"""The stack's config: typed, and validated in whole before the first resource.
+
+Descriptions, defaults and examples stand here only; `components.reference` makes the documentation and the
+editors' schema from them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import Annotated, Any, Literal
+
+import pulumi
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    WithJsonSchema,
+)
+from pydantic.alias_generators import to_camel
+
+from components import addresses, consistency, labels, sshkeys
+from components.labels import Taint
+from components.problems import PROJECT, ConfigError, Problem, problems_of
+from components.versions import LATEST, RELEASES, Release
+
+__all__ = ["ClusterConfig", "ConfigError", "HostConfig", "Problem", "Taint", "parse"]
+
+DERIVED = "x-derived-default"
+"""Marks, in the JSON schema, a default that depends on other values; its text says which."""
+
+
+def _cluster_name(text: str) -> str:
+    return labels.dns_label(text, longest=40)
+
+
+def _supported_version(text: str) -> str:
+    if text not in RELEASES:
+        raise ValueError(f"this version is not supported; use one of {', '.join(RELEASES)}")
+    return text
+
+
+def _private_key(value: object) -> object:
+    return sshkeys.private_key(value) if isinstance(value, str) else value
+
+
+def _taint(value: object) -> Taint:
+    return Taint.parse(str(value))
+
+
+Address = Annotated[
+    str, AfterValidator(addresses.host_address), WithJsonSchema({"type": "string", "format": "ipv4"})
+]
+ClusterName = Annotated[str, AfterValidator(_cluster_name)]
+DnsLabel = Annotated[str, AfterValidator(labels.dns_label)]
+DnsName = Annotated[str, AfterValidator(labels.dns_name)]
+EndpointHost = Annotated[str, AfterValidator(addresses.endpoint_host)]
+HostKey = Annotated[str, AfterValidator(sshkeys.host_key)]
+LabelKey = Annotated[str, AfterValidator(labels.label_key)]
+LabelValue = Annotated[str, AfterValidator(labels.label_value)]
+Network = Annotated[str, AfterValidator(addresses.network)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+PrivateKey = Annotated[SecretStr, BeforeValidator(_private_key)]
+ServicesNetwork = Annotated[str, AfterValidator(addresses.services_network)]
+TaintText = Annotated[
+    Taint, BeforeValidator(_taint), WithJsonSchema({"type": "string", "pattern": "^[^:]+:[A-Za-z]+$"})
+]
+Taints = Annotated[tuple[TaintText, ...], AfterValidator(labels.distinct)]
+Text = Annotated[str, Field(min_length=1)]
+Url = Annotated[str, AfterValidator(addresses.url), WithJsonSchema({"type": "string", "format": "uri"})]
+Version = Annotated[
+    str, AfterValidator(_supported_version), WithJsonSchema({"type": "string", "enum": list(RELEASES)})
+]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel)
+
+
+class HostConfig(_Section):
+    """A machine with systemd, reached over SSH."""
+
+    role: Literal["controller", "worker"] = Field(
+        description="Whether etcd and the control plane may run on this host (controller) or not (worker).",
+        examples=["controller"],
+    )
+    address: Address = Field(
+        description="The IPv4 address at which the other hosts and SSH reach this one.",
+        examples=["192.168.1.21"],
+    )
+    user: Text = Field(
+        default="root",
+        description="Who logs in: root, or a user who may use sudo without a password. "
+        "Not with platform lab.",
+        examples=["admin"],
+    )
+    port: Port = Field(
+        default=22, description="The port of the SSH server. Not with platform lab.", examples=[2222]
+    )
+    key: PrivateKey | None = Field(
+        default=None,
+        description="The private key to log in with, without a passphrase: a path that begins with /, ~ "
+        "or ./, or the key's text as a secret (`pulumi config set --secret --path`). "
+        "Required with platform baremetal, not with lab.",
+        examples=["~/.ssh/id_ed25519"],
+    )
+    host_key: HostKey | None = Field(
+        default=None,
+        description="The host's public key, as `ssh-keyscan -t ed25519 ADDRESS` prints it after the host's "
+        "name. A host that shows another key is refused. Required with platform baremetal, not with lab.",
+        examples=["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIArwvbnKlP9VYIeKDcJ3CdSTHv2dbmbL5SL3bd0uNiDd"],
+    )
+    labels: dict[LabelKey, LabelValue] = Field(
+        default={},
+        description="Labels that the node registers with. Of kubernetes.io only those that a kubelet may set "
+        "itself: node.kubernetes.io/…, kubelet.kubernetes.io/…, topology.kubernetes.io/region and zone.",
+        examples=[{"topology.kubernetes.io/zone": "rack-1"}],
+    )
+    taints: Taints = Field(
+        default=(),
+        description="Taints that the node registers with, each key[=value]:Effect.",
+        examples=[["example.com/gpu=true:NoSchedule"]],
+    )
+
+
+class NetworkConfig(_Section):
+    """The address plan, IPv4. Ranges are CIDRs in canonical form and must not overlap."""
+
+    hosts: Network | None = Field(
+        default=None,
+        description="The range of the hosts. When given, every host's address must lie in it.",
+        examples=["192.168.1.0/24"],
+    )
+    pods: Network = Field(
+        default=addresses.PODS,
+        description=f"The range of the pods. Every host takes a /{addresses.NODE_PREFIX} of it.",
+        examples=["10.64.0.0/16"],
+    )
+    services: ServicesNetwork = Field(
+        default=addresses.SERVICES,
+        description="The range of the services, from /12 to /24. Its first address is the API's, its tenth "
+        "the DNS server's.",
+        examples=["10.65.0.0/16"],
+    )
+    domain: DnsName = Field(
+        default="cluster.local", description="The DNS domain of the cluster.", examples=["cluster.internal"]
+    )
+
+
+class ApiConfig(_Section):
+    """How clients and nodes reach the Kubernetes API."""
+
+    host: EndpointHost = Field(
+        default="",
+        description="The IPv4 address or DNS name of the API: a load balancer's, a virtual address, or the "
+        "only controller's. Required with several controllers.",
+        examples=["api.example.com"],
+        json_schema_extra={DERIVED: "the only controller's address"},
+    )
+    port: Port = Field(default=6443, description="The port of the API.", examples=[443])
+
+
+class MirrorConfig(_Section):
+    """Where hosts download from instead of the official sites. Left out: from those."""
+
+    artifacts: Url = Field(
+        description="An HTTP tree with the official sites' paths and checksum files.",
+        examples=["http://mirror.example.com:8080"],
+    )
+    images: Url = Field(
+        description="A registry with the images under their official names.",
+        examples=["http://mirror.example.com:5000"],
+    )
+
+
+class PkiConfig(_Section):
+    """The cluster's own certificate authorities."""
+
+    protect: bool = Field(
+        default=True,
+        description="Whether Pulumi refuses to delete the authorities and the service-account key. Set it to "
+        "false, and run `pulumi up`, before a `pulumi destroy`.",
+        examples=[False],
+    )
+
+
+class LabConfig(_Section):
+    """The containers that are the hosts with platform lab. Only there."""
+
+    image: Text = Field(
+        default="kubepivot/host:latest",
+        description="The container image of a host.",
+        examples=["kubepivot/host:dev"],
+    )
+    network: Text = Field(
+        default="kubepivot",
+        description="The container network that the hosts join.",
+        examples=["kubepivot-test"],
+    )
+
+
+class ClusterConfig(_Section):
+    """A self-hosted Kubernetes cluster."""
+
+    platform: Literal["lab", "baremetal"] = Field(
+        description="Where the hosts come from: containers made on this machine (lab), or machines that "
+        "exist already (baremetal).",
+        examples=["baremetal"],
+    )
+    mode: Literal["cluster", "render"] = Field(
+        default="cluster",
+        description="Whether to bring up a cluster, or to write its assets to assetDirectory and touch no "
+        "host.",
+        examples=["render"],
+    )
+    asset_directory: Text = Field(
+        default="assets",
+        description="Where mode render writes. It must not exist.",
+        examples=["rendered/prod"],
+    )
+    name: ClusterName = Field(
+        default="",
+        description="The cluster's name, a DNS label of at most 40 characters.",
+        examples=["prod"],
+        json_schema_extra={DERIVED: "the stack's name"},
+    )
+    kubernetes_version: Version = Field(
+        default=LATEST, description="The Kubernetes release.", examples=[LATEST]
+    )
+    hosts: dict[DnsLabel, HostConfig] = Field(
+        description="The hosts by name. The name, a DNS label, is also the node's.",
+        examples=[{"controller-1": {"role": "controller", "address": "192.168.1.11"}}],
+    )
+    network: NetworkConfig = NetworkConfig()
+    api: ApiConfig = ApiConfig()
+    mirror: MirrorConfig | None = None
+    pki: PkiConfig = PkiConfig()
+    lab: LabConfig = LabConfig()
+
+    @classmethod
+    def load(cls) -> ClusterConfig:
+        """The config of the stack that Pulumi is running. ConfigError has every problem."""
+        found: dict[str, Any] = {
+            **pulumi.runtime.config.get_config_env(),
+            **pulumi.runtime.config.CONFIG.get(),
+        }
+        raw = {
+            key.removeprefix(f"{PROJECT}:"): value
+            for key, value in found.items()
+            if key.startswith(f"{PROJECT}:")
+        }
+        return parse({key: _decoded(value) for key, value in raw.items()}, stack=pulumi.get_stack())
+
+    @property
+    def release(self) -> Release:
+        """The versions and images that go with the Kubernetes version."""
+        return RELEASES[self.kubernetes_version]
+
+    @property
+    def controllers(self) -> tuple[str, ...]:
+        """The names of the controllers, sorted."""
+        return tuple(sorted(name for name, host in self.hosts.items() if host.role == "controller"))
+
+    @property
+    def workers(self) -> tuple[str, ...]:
+        """The names of the workers, sorted."""
+        return tuple(sorted(name for name, host in self.hosts.items() if host.role == "worker"))
+
+    @property
+    def bootstrap_controller(self) -> str:
+        """The name of the controller on which the temporary control plane runs."""
+        return self.controllers[0]
+
+    @property
+    def api_endpoint(self) -> str:
+        """The URL of the Kubernetes API."""
+        return f"https://{self.api.host}:{self.api.port}"
+
+    @property
+    def service_ip(self) -> str:
+        """The address of the service `kubernetes`."""
+        return addresses.nth(self.network.services, 1)
+
+    @property
+    def dns_ip(self) -> str:
+        """The address of the cluster's DNS service."""
+        return addresses.nth(self.network.services, 10)
+
+    @property
+    def apiserver_sans(self) -> tuple[str, ...]:
+        """Every name and address that clients may know the API server by, sorted."""
+        return tuple(
+            sorted(
+                {
+                    "kubernetes",
+                    "kubernetes.default",
+                    "kubernetes.default.svc",
+                    f"kubernetes.default.svc.{self.network.domain}",
+                    "localhost",
+                    "127.0.0.1",
+                    self.service_ip,
+                    self.api.host,
+                    *(self.hosts[name].address for name in self.controllers),
+                }
+            )
+        )
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is allowed but hardly meant."""
+        return tuple(self._warnings())
+
+    def _warnings(self) -> Iterator[str]:
+        count = len(self.controllers)
+        if count % 2 == 0:
+            yield (
+                f"{PROJECT}:hosts has {count} controllers: etcd survives the loss of no more members than "
+                f"with {count - 1}; use an odd number"
+            )
+        if count > 1 and self.api.host in {self.hosts[name].address for name in self.controllers}:
+            yield (
+                f"{PROJECT}:api.host is the address of one controller, {self.api.host}: the API is out of "
+                "reach when that one is down; use a load balancer or a virtual address"
+            )
+
+
+def parse(raw: Mapping[str, object], *, stack: str) -> ClusterConfig:
+    """The config that the raw values say. Reads no file but the private keys that it names.
+
+    `raw` has the keys below the project's namespace, as Pulumi.<stack>.yaml spells them. ConfigError has
+    every problem.
+    """
+    problems = list(consistency.problems(raw))
+    try:
+        config = ClusterConfig.model_validate(_with_derived(raw, stack))
+    except ValidationError as error:
+        problems[:0] = problems_of(error, ClusterConfig)
+    if problems:
+        raise ConfigError(problems)
+    return config
+
+
+def _with_derived(raw: Mapping[str, object], stack: str) -> dict[str, object]:
+    """The raw values and those defaults that depend on other values."""
+    api, host = raw.get("api", {}), consistency.sole_controller_address(raw)
+    if isinstance(api, Mapping) and host is not None:
+        api = {"host": host, **api}
+    return {"name": stack, **raw, "api": api}
+
+
+def _decoded(text: str) -> object:
+    """A value as Pulumi hands it over: scalars as text, maps and lists as JSON."""
+    if text.startswith(("{", "[")):
+        with suppress(json.JSONDecodeError):
+            return json.loads(text)
+    return text

@@ -1,0 +1,189 @@
+"""What has to hold between the values of a config.
+
+Looks at raw values and skips what cannot be read, so that its problems come together with those of the single
+values.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from ipaddress import IPv4Address, IPv4Network
+from itertools import combinations
+
+from components.addresses import NODE_PREFIX, PODS, SERVICES
+from components.problems import Problem
+
+__all__ = ["problems", "sole_controller_address"]
+
+Raw = Mapping[str, object]
+
+_NEEDED_ON_BAREMETAL = {
+    "key": "it is required: the path of the private key that logs in to this host",
+    "hostKey": "it is required: the host's public key as `ssh-keyscan -t ed25519 ADDRESS` prints it, "
+    "without the host's name",
+}
+_MADE_BY_THE_LAB = ("user", "port", "key", "hostKey")
+
+
+def problems(raw: Raw) -> Iterator[Problem]:
+    """Every contradiction in the raw config."""
+    hosts = _hosts(raw)
+    yield from _topology(raw, hosts)
+    yield from _names(_part(raw, "hosts"))
+    yield from _platform(raw, hosts)
+    yield from _addresses(raw, hosts)
+
+
+def sole_controller_address(raw: Raw) -> str | None:
+    """The address of the only controller, None if it cannot be read or there is not exactly one."""
+    found = [host.get("address") for host in _hosts(raw).values() if host.get("role") == "controller"]
+    address = _address(found[0]) if len(found) == 1 else None
+    return None if address is None else str(address)
+
+
+def _topology(raw: Raw, hosts: Mapping[str, Raw]) -> Iterator[Problem]:
+    if raw.get("hosts") == {}:
+        yield Problem.at(["hosts"], "(empty)", "name at least one host of role controller")
+        return
+    roles = [host.get("role") for host in hosts.values()]
+    # A role that is itself wrong may be meant as controller.
+    if roles and all(role == "worker" for role in roles):
+        yield Problem.at(["hosts"], hosts, "no host is a controller; give one of them the role controller")
+    if roles.count("controller") > 1 and not _part(raw, "api").get("host"):
+        yield Problem.at(
+            ["api", "host"],
+            None,
+            "it is required with several controllers: the address or name of a load balancer or virtual "
+            "address before all of them",
+        )
+
+
+def _names(hosts: Raw) -> Iterator[Problem]:
+    first: dict[str, str] = {}
+    for name in hosts:
+        other = first.setdefault(name.lower(), name)
+        if other != name:
+            yield Problem.at(["hosts", name], name, f"the name differs from {other} in case only; rename one")
+
+
+def _platform(raw: Raw, hosts: Mapping[str, Raw]) -> Iterator[Problem]:
+    match raw.get("platform"):
+        case "lab":
+            for name, host in hosts.items():
+                for field in _MADE_BY_THE_LAB:
+                    if field in host:
+                        yield Problem.at(
+                            ["hosts", name, field],
+                            host[field],
+                            "leave it out: with platform lab the hosts and their keys are made",
+                        )
+        case "baremetal":
+            for name, host in hosts.items():
+                for field, mend in _NEEDED_ON_BAREMETAL.items():
+                    if host.get(field) is None:
+                        yield Problem.at(["hosts", name, field], None, mend)
+            if "lab" in raw:
+                yield Problem.at(["lab"], raw["lab"], "leave it out: it is for platform lab only")
+
+
+def _addresses(raw: Raw, hosts: Mapping[str, Raw]) -> Iterator[Problem]:
+    network = {"pods": PODS, "services": SERVICES, **_part(raw, "network")}
+    ranges = {
+        key: found for key in ("hosts", "pods", "services") if (found := _range(network.get(key))) is not None
+    }
+    located = {
+        name: address
+        for name, host in hosts.items()
+        if (address := _address(host.get("address"))) is not None
+    }
+    yield from _overlaps(ranges)
+    yield from _capacity(ranges, len(hosts))
+    yield from _places(ranges, located, _address(_part(raw, "api").get("host")))
+    yield from _duplicates(hosts, located)
+
+
+def _overlaps(ranges: Mapping[str, IPv4Network]) -> Iterator[Problem]:
+    for (first, one), (second, other) in combinations(ranges.items(), 2):
+        if one.overlaps(other):
+            yield Problem.at(
+                ["network", second],
+                str(other),
+                f"it overlaps kubepivot:network.{first}, {one}; choose ranges that do not overlap",
+            )
+
+
+def _capacity(ranges: Mapping[str, IPv4Network], hosts: int) -> Iterator[Problem]:
+    pods = ranges.get("pods")
+    if pods is not None and (pods.prefixlen > NODE_PREFIX or 2 ** (NODE_PREFIX - pods.prefixlen) < hosts):
+        smallest = NODE_PREFIX - (max(hosts, 1) - 1).bit_length()
+        yield Problem.at(
+            ["network", "pods"],
+            str(pods),
+            f"every host takes a /{NODE_PREFIX} of it; for {hosts} hosts use at least a /{smallest}",
+        )
+
+
+def _places(
+    ranges: Mapping[str, IPv4Network], located: Mapping[str, IPv4Address], api: IPv4Address | None
+) -> Iterator[Problem]:
+    places = {("hosts", name, "address"): address for name, address in located.items()}
+    if api is not None and api not in located.values():
+        yield from _inside(("api", "host"), api, ranges)
+    for path, address in places.items():
+        yield from _inside(path, address, ranges)
+        hosts = ranges.get("hosts")
+        if hosts is not None and address not in hosts:
+            yield Problem.at(
+                path,
+                str(address),
+                f"it lies outside kubepivot:network.hosts, {hosts}; correct the address or the range",
+            )
+
+
+def _inside(
+    path: tuple[str, ...], address: IPv4Address, ranges: Mapping[str, IPv4Network]
+) -> Iterator[Problem]:
+    for key in ("pods", "services"):
+        if key in ranges and address in ranges[key]:
+            yield Problem.at(
+                path,
+                str(address),
+                f"it lies in kubepivot:network.{key}, {ranges[key]}; choose another range there",
+            )
+
+
+def _duplicates(hosts: Mapping[str, Raw], located: Mapping[str, IPv4Address]) -> Iterator[Problem]:
+    seen: defaultdict[tuple[IPv4Address, str], list[str]] = defaultdict(list)
+    for name, address in located.items():
+        seen[address, str(hosts[name].get("port", 22))].append(name)
+    for (address, _), (first, *others) in seen.items():
+        for name in others:
+            yield Problem.at(
+                ["hosts", name, "address"],
+                str(address),
+                f"host {first} has the same address and port; every host needs its own",
+            )
+
+
+def _hosts(raw: Raw) -> dict[str, Raw]:
+    return {name: host for name, host in _part(raw, "hosts").items() if isinstance(host, Mapping)}
+
+
+def _part(raw: Raw, key: str) -> Raw:
+    part = raw.get(key)
+    return part if isinstance(part, Mapping) else {}
+
+
+def _range(value: object) -> IPv4Network | None:
+    try:
+        return IPv4Network(value, strict=False) if isinstance(value, str) else None
+    except ValueError:
+        return None
+
+
+def _address(value: object) -> IPv4Address | None:
+    try:
+        return IPv4Address(value) if isinstance(value, str) else None
+    except ValueError:
+        return None

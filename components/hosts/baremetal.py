@@ -1,0 +1,39 @@
+"""Machines that exist already. Creates nothing."""
+
+from __future__ import annotations
+
+import pulumi
+
+from components.config import ClusterConfig
+from components.hosts import Host, Hosts, Ssh
+
+__all__ = ["baremetal_hosts"]
+
+
+def baremetal_hosts(name: str, cfg: ClusterConfig, opts: pulumi.ResourceOptions) -> Hosts:
+    """Describes the machines in the config.
+
+    A machine is known by its host key: installing it anew changes that, so the config has to change as
+    well, and every step runs again.
+    """
+    return {
+        host_name: Host(
+            name=host_name,
+            role=host.role,
+            address=host.address,
+            ssh=Ssh(
+                host=host.address,
+                user=host.user,
+                port=host.port,
+                private_key=pulumi.Output.secret(host.key.get_secret_value()),
+                host_key=host.host_key,
+                dial_tries=4,
+            ),
+            instance_id=host.host_key,
+            owned=False,
+            labels=host.labels,
+            taints=host.taints,
+        )
+        for host_name, host in cfg.hosts.items()
+        if host.key is not None and host.host_key is not None
+    }

@@ -1,0 +1,30 @@
+"""What the files of a node depend on: what the config says of a host, and what its platform says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from components.labels import Taint
+
+__all__ = ["Machine"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """A node-to-be, without the way to log in to it."""
+
+    name: str
+    role: Literal["controller", "worker"]
+    address: str
+    """IPv4 address that the other hosts reach it at; also the node's InternalIP."""
+    nested: bool = False
+    """True for a container on a shared machine: its disk and its swap say nothing about the node."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    taints: tuple[Taint, ...] = ()
+
+    @property
+    def is_controller(self) -> bool:
+        """Whether etcd and the control plane may run here."""
+        return self.role == "controller"

@@ -1,0 +1,83 @@
+"""Hosts become nodes: first all of them are looked at, then each is set up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from itertools import combinations
+
+import pulumi
+
+from components.assets.node import node_files, preflight_files, script
+from components.config import ClusterConfig
+from components.hosts import Host, Hosts
+from components.pki import Pki
+from components.ssh import Payload, RemoteStep
+
+__all__ = ["duplicates", "make_nodes"]
+
+
+def make_nodes(
+    name: str,
+    cfg: ClusterConfig,
+    hosts: Hosts,
+    pki: Pki,
+    *,
+    after: Sequence[pulumi.Resource],
+    opts: pulumi.ResourceOptions,
+) -> dict[str, RemoteStep]:
+    """Looks at every host, then installs container runtime, kubelet and, on controllers, etcd.
+
+    Nothing is written to any host before all of them have passed. A host's step ends when its kubelet has
+    been started, not when its node is Ready.
+    """
+    preflights = {
+        host.name: RemoteStep(
+            f"{name}-{host.name}-preflight",
+            host,
+            Payload(script=script("preflight"), files=preflight_files(cfg, host)),
+            timeout=90,
+            opts=opts,
+        )
+        for host in hosts.values()
+    }
+    passed = pulumi.Output.all(**{n: step.stdout for n, step in preflights.items()}).apply(_refuse_duplicates)
+    return {
+        host.name: RemoteStep(
+            f"{name}-{host.name}-node",
+            host,
+            pulumi.Output.all(pki.texts, passed).apply(partial(_node, cfg, host)),
+            timeout=900,
+            depends_on=[*preflights.values(), *after],
+            opts=opts,
+        )
+        for host in hosts.values()
+    }
+
+
+def _node(cfg: ClusterConfig, host: Host, known: tuple[Mapping[str, str], None]) -> Payload:
+    texts, _ = known
+    return Payload(script=script("node"), files=node_files(cfg, host, texts))
+
+
+def _refuse_duplicates(facts: Mapping[str, str]) -> None:
+    found = duplicates(facts)
+    if found:
+        raise pulumi.RunError(
+            "\n".join(["some hosts cannot be told apart:", *(f"  {line}" for line in found)])
+        )
+
+
+def duplicates(facts: Mapping[str, str]) -> list[str]:
+    """What two hosts have in common and should not. `facts` are the outputs of the preflights by host."""
+    mends = {
+        "machine-id": "one is a clone of the other: run `rm /etc/machine-id; systemd-machine-id-setup` on it",
+        "hostname": "rename one with `hostnamectl set-hostname`",
+    }
+    parsed = {name: dict(line.split("=", 1) for line in text.splitlines()) for name, text in facts.items()}
+    return [
+        f"{one} and {other} have the same {fact}, {parsed[one][fact]}: {mend}"
+        for one, other in combinations(sorted(parsed), 2)
+        for fact, mend in mends.items()
+        if parsed[one][fact] == parsed[other][fact]
+    ]

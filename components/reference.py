@@ -1,0 +1,209 @@
+"""The configuration reference and the editors' JSON Schema, both made from the config's models.
+
+`python -m components.reference` writes them anew.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from components.config import DERIVED, ClusterConfig
+from components.problems import PROJECT
+
+__all__ = ["EXAMPLE", "files"]
+
+DOCS = Path(__file__).parent.parent / "docs"
+
+EXAMPLE = """\
+# yaml-language-server: $schema=docs/kubepivot.schema.json
+config:
+  kubepivot:platform: baremetal
+  kubepivot:name: prod
+  kubepivot:hosts:
+    controller-1:
+      role: controller
+      address: 192.168.1.11
+      key: ~/.ssh/id_ed25519
+      hostKey: ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIArwvbnKlP9VYIeKDcJ3CdSTHv2dbmbL5SL3bd0uNiDd
+      taints: ["node-role.kubernetes.io/control-plane:NoSchedule"]
+    worker-1:
+      role: worker
+      address: 192.168.1.21
+      user: admin
+      key: ~/.ssh/id_ed25519
+      hostKey: ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIMZwGaLvLlTF2dGZEj4SvvRkS1SLEITSUjm8yFg3eKcX
+      labels:
+        topology.kubernetes.io/zone: rack-1
+  kubepivot:network:
+    hosts: 192.168.1.0/24
+  kubepivot:mirror:
+    artifacts: http://mirror.example.com:8080
+    images: http://mirror.example.com:5000
+"""
+
+_HEAD = f"""\
+<!-- Made by `python -m components.reference` from components/config.py: change it there. -->
+# Configuration
+
+The config of a stack stands in `Pulumi.<stack>.yaml`, every key under the project's name, `{PROJECT}:`. It is
+checked in whole before the first resource: an error names the key, its value and what to do, all of them come
+at once, and an unknown key is an error too. What may seem a mistake but is allowed, such as an even number of
+controllers, is a warning. An editor that knows YAML schemas completes and checks the file by the comment in
+the first line of the example.
+
+A private key can also stand in the stack's file, encrypted by Pulumi:
+`pulumi config set --secret --path {PROJECT}:hosts.worker-1.key < ~/.ssh/id_ed25519`
+
+## A complete example
+
+Two machines that exist already, and a mirror because they do not reach the official download sites:
+```yaml
+{EXAMPLE}```
+"""
+
+_SECURE = {
+    "type": "object",
+    "properties": {"secure": {"type": "string"}},
+    "required": ["secure"],
+    "additionalProperties": False,
+}
+
+
+def files() -> dict[Path, str]:
+    """The generated files' text by path."""
+    schema = _schema()
+    return {
+        DOCS / "configuration.md": _markdown(schema),
+        DOCS / "kubepivot.schema.json": json.dumps(_stack_schema(schema), indent=2, ensure_ascii=False)
+        + "\n",
+    }
+
+
+def _schema() -> dict[str, Any]:
+    """The schema of what stands below the project's namespace. A null is never needed, so none is offered."""
+    schema = ClusterConfig.model_json_schema()
+    for section in (schema, *schema["$defs"].values()):
+        del section["title"]
+        section["properties"] = {key: _property(field) for key, field in section["properties"].items()}
+    for field in schema["properties"].values():
+        if "$ref" in field:
+            field["description"] = schema["$defs"][_reference(field)]["description"]
+    return schema
+
+
+def _property(field: dict[str, Any]) -> dict[str, Any]:
+    field = {key: value for key, value in field.items() if key != "title"}
+    for choice in field.pop("anyOf", ()):
+        if choice.get("type") != "null":
+            field = {**choice, **field}
+    if "$ref" in field or field.get("default", ...) is None or DERIVED in field:
+        field.pop("default", None)
+    if field.get("writeOnly"):
+        del field["type"], field["format"], field["writeOnly"]
+        field["anyOf"] = [{"type": "string"}, _SECURE]
+    return field
+
+
+def _stack_schema(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a whole Pulumi.<stack>.yaml; other namespaces and Pulumi's own keys are left alone."""
+    text = json.dumps(
+        {
+            # The newest draft that the YAML language server knows.
+            "$schema": "http://json-schema.org/draft-07/schema#",
+            "title": "kubepivot's Pulumi.<stack>.yaml",
+            "type": "object",
+            "required": ["config"],
+            "properties": {
+                "config": {
+                    "type": "object",
+                    "required": [f"{PROJECT}:{key}" for key in schema["required"]],
+                    "properties": {f"{PROJECT}:{key}": field for key, field in schema["properties"].items()},
+                    "patternProperties": {f"^(?!{PROJECT}:)": {}},
+                    "additionalProperties": False,
+                }
+            },
+            "$defs": schema["$defs"],
+        }
+    )
+    plain: dict[str, Any] = json.loads(text, object_hook=_without_derived)
+    return plain
+
+
+def _without_derived(value: dict[str, Any]) -> dict[str, Any]:
+    return {key: item for key, item in value.items() if key != DERIVED}
+
+
+def _markdown(schema: dict[str, Any]) -> str:
+    parts = [_HEAD, _section("Top-level keys", f"{PROJECT}:", schema)]
+    for key, field in schema["properties"].items():
+        reference = _reference(field)
+        if reference:
+            entry = ".<name>." if "additionalProperties" in field else "."
+            parts.append(_section(f"`{key}`", f"{PROJECT}:{key}{entry}", schema["$defs"][reference]))
+    return "\n".join(parts)
+
+
+def _section(title: str, prefix: str, section: dict[str, Any]) -> str:
+    rows = [
+        f"## {title}",
+        "",
+        f"{section['description']} Keys begin with `{prefix}`.",
+        "",
+        "| key | type | default | meaning | example |",
+        "|---|---|---|---|---|",
+    ]
+    for key, field in section["properties"].items():
+        default = "required" if key in section.get("required", ()) else _default(field)
+        example = f"`{_yaml(field['examples'][0])}`" if "examples" in field else ""
+        rows.append(f"| `{key}` | {_type(key, field)} | {default} | {field['description']} | {example} |")
+    return "\n".join([*rows, ""])
+
+
+def _default(field: dict[str, Any]) -> str:
+    if DERIVED in field:
+        return str(field[DERIVED])
+    if "$ref" in field:
+        return ""
+    return f"`{_yaml(field['default'])}`" if field.get("default") not in (None, {}, []) else "none"
+
+
+def _type(key: str, field: dict[str, Any]) -> str:
+    if "enum" in field:
+        return " or ".join(f"`{choice}`" for choice in field["enum"])
+    if _reference(field):
+        several = "additionalProperties" in field
+        return f"map of names to [host keys](#{key})" if several else f"map, see [{key}](#{key})"
+    match field:
+        case {"format": "ipv4"}:
+            return "IPv4 address"
+        case {"format": "uri"}:
+            return "URL"
+        case {"type": "integer", "minimum": low, "maximum": high}:
+            return f"number, {low} to {high}"
+        case {"type": "boolean"}:
+            return "`true` or `false`"
+        case {"type": "object"}:
+            return "map of text"
+        case {"type": "array"}:
+            return "list of text"
+        case {"anyOf": _}:
+            return "text or secret"
+        case _:
+            return "text"
+
+
+def _reference(field: dict[str, Any]) -> str:
+    """The name of the section that a field holds, "" for none."""
+    holder = field.get("additionalProperties", field)
+    return str(holder.get("$ref", "")).rpartition("/")[2] if isinstance(holder, dict) else ""
+
+
+def _yaml(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+if __name__ == "__main__":
+    for path, text in files().items():
+        path.write_text(text)

@@ -1,0 +1,43 @@
+"""`mode: render`: the asset directory on this machine, and no host touched."""
+
+from __future__ import annotations
+
+import base64
+import shlex
+
+import pulumi
+import pulumi_command as command
+
+from components.archive import pack
+from components.assets.render import render
+from components.config import ClusterConfig
+from components.machine import Machine
+from components.pki import Pki
+
+__all__ = ["write_assets"]
+
+
+def write_assets(cfg: ClusterConfig) -> None:
+    """Makes the keys and certificates, and writes every asset to `assetDirectory`.
+
+    Fails if the directory exists, so that nobody's edits are lost; `destroy` leaves it.
+    """
+    machines = {
+        name: Machine(name=name, role=host.role, address=host.address) for name, host in cfg.hosts.items()
+    }
+    pki = Pki(cfg.name, cfg, machines, pulumi.ResourceOptions())
+    directory = shlex.quote(cfg.asset_directory)
+    command.local.Command(
+        f"{cfg.name}-assets",
+        create=f"""set -eu
+umask 077
+mkdir -p "$(dirname {directory})"
+mkdir {directory} || {{ echo "remove it, or set kubepivot:assetDirectory to another place" >&2; exit 1; }}
+base64 -d | tar -xzpf - -C {directory}
+""",
+        stdin=pulumi.Output.secret(
+            pki.texts.apply(lambda texts: base64.b64encode(pack(render(cfg, texts))).decode())
+        ),
+        logging=command.local.Logging.STDERR,
+        add_previous_output_in_env=False,
+    )

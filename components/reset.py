@@ -1,0 +1,70 @@
+"""Hosts that outlive the cluster are given back as they were."""
+
+from __future__ import annotations
+
+import shlex
+
+import pulumi
+import pulumi_command as command
+
+from components.assets.node import script
+from components.hosts import Host, Hosts
+
+__all__ = ["reset_on_destroy"]
+
+
+def reset_on_destroy(name: str, hosts: Hosts, opts: pulumi.ResourceOptions) -> list[pulumi.Resource]:
+    """Makes, for every host that the program does not own, a step whose deletion cleans the host."""
+    return [
+        _Reset(f"{name}-{host.name}-reset", name, host, opts) for host in hosts.values() if not host.owned
+    ]
+
+
+class _Reset(command.local.Command):
+    """Does nothing until it is deleted; then it resets the host by the SSH client of this machine.
+
+    A remote Command fails to be deleted when its host is dead (pulumi-command#104), and the stack with it.
+    The client tells a host that does not answer (255) from a script that fails, so a dead host is reported
+    and passed over. The login key comes by stdin into an agent and never touches the disk.
+    """
+
+    def __init__(self, name: str, cluster: str, host: Host, opts: pulumi.ResourceOptions) -> None:
+        address = pulumi.Output.from_input(host.ssh.host)
+        super().__init__(
+            name,
+            create=f"command -v ssh-agent >/dev/null || {{ echo {shlex.quote(_NO_CLIENT)} >&2; exit 1; }}",
+            delete=pulumi.Output.all(address, host.ssh.host_key).apply(
+                lambda known: _delete_script(cluster, host, *known)
+            ),
+            stdin=pulumi.Output.secret(host.ssh.private_key),
+            triggers=[host.instance_id],
+            logging=command.local.Logging.STDERR,
+            add_previous_output_in_env=False,
+            opts=pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(delete_before_replace=True)),
+        )
+
+
+_NO_CLIENT = "no ssh on this machine: install the OpenSSH client, `pulumi destroy` resets hosts with it"
+
+
+def _delete_script(cluster: str, host: Host, address: str, host_key: str) -> str:
+    body = f"set -eu\nCLUSTER={shlex.quote(cluster)}\n{script('reset')}"
+    remote = f"timeout 180 sh -c {shlex.quote(body)}"
+    if host.ssh.user != "root":
+        remote = f"sudo --non-interactive {remote}"
+    port = host.ssh.port
+    known = f"[{address}]:{port} {host_key}" if port != 22 else f"{address} {host_key}"
+    return f"""set -eu
+d=$(mktemp -d)
+trap 'ssh-agent -k >/dev/null 2>&1; rm -rf "$d"' EXIT
+eval "$(ssh-agent -s)" >/dev/null
+ssh-add -q -
+echo {shlex.quote(known)} >"$d/known_hosts"
+ssh -p {port} -o BatchMode=yes -o ConnectTimeout=10 -o UserKnownHostsFile="$d/known_hosts" \\
+  -o GlobalKnownHostsFile=/dev/null -o StrictHostKeyChecking=yes -o ServerAliveInterval=10 \\
+  {shlex.quote(f"{host.ssh.user}@{address}")} {shlex.quote(remote)} </dev/null || {{
+  status=$?
+  [ "$status" = 255 ] || exit "$status"
+  echo "{host.name} ({address}) does not answer: it was left as it is" >&2
+}}
+"""

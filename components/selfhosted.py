@@ -1,0 +1,121 @@
+"""The cluster's objects, the control plane among them, owned by the Kubernetes provider."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import pulumi
+import pulumi_kubernetes as kubernetes
+
+from components.assets.manifests import CONTROL_PLANE_ROLE, Object, manifests
+from components.assets.values import client_kubeconfig, manifest_values
+from components.config import ClusterConfig
+from components.pki import Pki
+from components.ssh import RemoteStep
+
+__all__ = ["Manifest", "SelfHosted"]
+
+
+class Manifest(pulumi.CustomResource):
+    """One Kubernetes object of any kind, as its manifest has it; with `patch`, only what it says of one."""
+
+    def __init__(
+        self, name: str, manifest: Mapping[str, Any], opts: pulumi.ResourceOptions, *, patch: bool = False
+    ) -> None:
+        version = manifest["apiVersion"]
+        group = "core/" if version == "v1" else ""
+        token = f"kubernetes:{group}{version}:{manifest['kind']}{'Patch' if patch else ''}"
+        super().__init__(token, name, dict(manifest), opts)
+
+
+class SelfHosted(pulumi.ComponentResource):
+    """Everything that `manifests/` of the asset directory has, applied to the API that `bootstrap` started.
+
+    It waits for every workload but kube-apiserver, whose first pod shares the port with the temporary one:
+    the step that retires that one waits for both.
+    """
+
+    objects: list[pulumi.Resource]
+    apiserver: pulumi.Output[str]
+    """Digest of the kube-apiserver DaemonSet."""
+
+    def __init__(
+        self, name: str, cfg: ClusterConfig, pki: Pki, bootstrap: RemoteStep, opts: pulumi.ResourceOptions
+    ) -> None:
+        super().__init__("kubepivot:selfhosted:SelfHosted", f"{name}-self-hosted", None, opts)
+        self._name = name
+        self.provider = kubernetes.Provider(
+            f"{name}-cluster",
+            kubeconfig=pki.texts.apply(lambda texts: client_kubeconfig(cfg, texts, "super-admin")),
+            # Without it another kubeconfig, a renewed certificate say, would replace every object.
+            cluster_identifier=cfg.name,
+            # An object whose creation was cut short is there and not in the state.
+            upsert_existing_objects=True,
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[bootstrap]),
+        )
+        values = pki.texts.apply(lambda texts: manifest_values(cfg, texts))
+        self._opts = pulumi.ResourceOptions(
+            parent=self,
+            provider=self.provider,
+            # They end with the cluster; deleting them one by one would take the API from under the rest.
+            deleted_with=bootstrap,
+        )
+        lifted = {file: _lift(manifest, values) for file, manifest in manifests(cfg, _placeholder).items()}
+        lifted["kube-apiserver.yaml"]["metadata"]["annotations"] = {"pulumi.com/skipAwait": "true"}
+        self.objects = [
+            Manifest(f"{name}-{file.removesuffix('.yaml')}", manifest, self._opts)
+            for file, manifest in lifted.items()
+        ]
+        self.apiserver = pulumi.Output.json_dumps(lifted["kube-apiserver.yaml"], sort_keys=True).apply(
+            _digest
+        )
+        self.register_outputs({})
+
+    def label_roles(self, cfg: ClusterConfig, after: pulumi.Resource) -> None:
+        """Gives nodes the role that `kubectl get nodes` shows: a kubelet may not set that label itself."""
+        for host in cfg.controllers:
+            manifest = {
+                "apiVersion": "v1",
+                "kind": "Node",
+                "metadata": {"name": host, "labels": {CONTROL_PLANE_ROLE: ""}},
+            }
+            Manifest(
+                f"{self._name}-{host}-role",
+                manifest,
+                pulumi.ResourceOptions.merge(self._opts, pulumi.ResourceOptions(depends_on=[after])),
+                patch=True,
+            )
+
+
+_PLACEHOLDER = re.compile(r"⟦([^⟧]+)⟧")
+
+
+def _placeholder(name: str) -> str:
+    return f"⟦{name}⟧"
+
+
+def _lift(manifest: Object, values: pulumi.Output[dict[str, str]]) -> dict[str, Any]:
+    """The manifest with every placeholder as an Output; all else stays plain and known to a preview."""
+
+    def lift(node: Any, secret: bool) -> Any:
+        match node:
+            case dict():
+                return {key: lift(child, secret or key == "data") for key, child in node.items()}
+            case list():
+                return [lift(child, secret) for child in node]
+            case str() if _PLACEHOLDER.search(node):
+                filled = values.apply(lambda known: _PLACEHOLDER.sub(lambda match: known[match[1]], node))
+                return filled if secret else pulumi.Output.unsecret(filled)
+            case _:
+                return node
+
+    return {
+        key: lift(child, manifest["kind"] == "Secret" and key == "data") for key, child in manifest.items()
+    }
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,90 @@
+"""Everything that is done on a host: the only importer of `pulumi_command.remote`."""
+
+from __future__ import annotations
+
+import base64
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pulumi
+import pulumi_command as command
+
+from components.archive import File, digest_lines, pack
+from components.hosts import Host
+
+__all__ = ["Payload", "RemoteStep", "command_text"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Payload:
+    """What a step brings to a host: a script and the files that it may use, below its own directory."""
+
+    script: str
+    files: Mapping[str, File]
+
+    @property
+    def all_files(self) -> dict[str, File]:
+        """The script is a file like the others: the command's text stays short and bare of content."""
+        return {**self.files, "run": File(self.script, mode=0o700)}
+
+
+def command_text(payload: Payload, *, user: str, timeout: int) -> str:
+    """The text of the remote command: names and digests of what comes by stdin, never content.
+
+    The lock keeps a script that outlived a killed `pulumi up` from running beside its successor.
+    """
+    body = f"""set -eu
+umask 077
+exec 9>/run/kubepivot.lock
+flock --wait {timeout} 9
+cd "$(mktemp --directory /run/kubepivot.XXXXXX)"
+trap 'rm -rf "$PWD"' EXIT
+base64 --decode | tar --extract --gzip --same-permissions --same-owner
+timeout {timeout} sh -eu ./run"""
+    root = body if user == "root" else f"exec sudo --non-interactive sh -c {shlex.quote(body)}"
+    return f"{digest_lines(payload.all_files)}\n{root}"
+
+
+class RemoteStep(command.remote.Command):
+    """Runs an idempotent, converging script as root on one host.
+
+    All content, secret or not, comes by stdin as one archive; the script finds it in its working directory
+    and the directory goes when the script ends. Any change of script or files runs it again; a new machine
+    replaces the step. Standard output is for a few facts in plain text: a script prints no secret. It ends
+    after `timeout` seconds, whatever the script does.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        host: Host,
+        payload: pulumi.Input[Payload],
+        *,
+        timeout: int,
+        depends_on: Sequence[pulumi.Resource] = (),
+        opts: pulumi.ResourceOptions,
+    ) -> None:
+        settled = pulumi.Output.secret(payload)
+        super().__init__(
+            name,
+            connection=command.remote.ConnectionArgs(
+                host=host.ssh.host,
+                user=host.ssh.user,
+                port=host.ssh.port,
+                private_key=pulumi.Output.secret(host.ssh.private_key),
+                host_key=host.ssh.host_key,
+                dial_error_limit=host.ssh.dial_tries,
+                per_dial_timeout=10,
+            ),
+            create=pulumi.Output.unsecret(
+                settled.apply(lambda p: command_text(p, user=host.ssh.user, timeout=timeout))
+            ),
+            stdin=settled.apply(lambda p: base64.b64encode(pack(p.all_files)).decode()),
+            logging=command.remote.Logging.NONE,
+            add_previous_output_in_env=False,
+            triggers=[host.instance_id],
+            opts=pulumi.ResourceOptions.merge(
+                opts, pulumi.ResourceOptions(depends_on=list(depends_on), delete_before_replace=True)
+            ),
+        )

@@ -1,0 +1,76 @@
+"""Every version and image reference, one row per supported Kubernetes release. Data only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["LATEST", "RELEASES", "Release"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Release:
+    """What one Kubernetes release is run with. Versions have no leading "v"."""
+
+    kubernetes: str
+    etcd: str
+    etcd_image_tag: str
+    containerd: str
+    cni: str
+    runc: str
+    """Used on hosts whose distribution has no runc package."""
+    flannel: str
+    flannel_cni: str
+    coredns: str
+    pause: str
+
+    def kubernetes_image(self, component: str) -> str:
+        """Image of a component of Kubernetes itself, such as kube-apiserver."""
+        return f"registry.k8s.io/{component}:v{self.kubernetes}"
+
+    @property
+    def etcd_image(self) -> str:
+        """Image of etcd."""
+        return f"registry.k8s.io/etcd:{self.etcd_image_tag}"
+
+    @property
+    def coredns_image(self) -> str:
+        """Image of CoreDNS."""
+        return f"registry.k8s.io/coredns/coredns:v{self.coredns}"
+
+    @property
+    def pause_image(self) -> str:
+        """Image of every pod's sandbox."""
+        return f"registry.k8s.io/pause:{self.pause}"
+
+    @property
+    def flannel_image(self) -> str:
+        """Image of flanneld."""
+        return f"ghcr.io/flannel-io/flannel:v{self.flannel}"
+
+    @property
+    def flannel_cni_image(self) -> str:
+        """Image that carries flannel's CNI plugin."""
+        return f"ghcr.io/flannel-io/flannel-cni-plugin:v{self.flannel_cni}"
+
+
+RELEASES: dict[str, Release] = {
+    release.kubernetes: release
+    for release in (
+        Release(
+            kubernetes="1.36.3",
+            etcd="3.6.8",
+            etcd_image_tag="3.6.8-0",
+            containerd="2.2.1",
+            cni="1.9.1",
+            runc="1.3.3",
+            flannel="0.26.7",
+            flannel_cni="1.6.2-flannel1",
+            coredns="1.14.2",
+            pause="3.10.2",
+        ),
+    )
+}
+"""Supported releases by Kubernetes version, oldest first."""
+
+LATEST = list(RELEASES)[-1]
+"""The newest supported Kubernetes version."""

@@ -1,0 +1,79 @@
+"""`python -m lab`: what the Makefile's targets call."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+
+from lab import doctor, lifecycle, pulumi
+from lab.errors import LabError
+from lab.progress import Progress
+
+INTERRUPTED = 130  # the shell's code for an end by SIGINT
+
+VERBS = {
+    "up": "bring the stack up on this machine",
+    "down": "destroy the stack and what `up` started",
+    "preview": "show what `up` would change in the stack",
+    "kubeconfig": "print the stack's kubeconfig",
+    "env": "print the stack's environment for a shell's eval",
+    "doctor": "say what this machine has and lacks; changes nothing",
+    "toolchain": "make Pulumi, its plugins and kubectl ready",
+    "mirror": "make engine, mirror, images and host image ready",
+}
+
+
+def main() -> int:
+    """Run one verb and return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m lab")
+    parser.add_argument(
+        "verb", choices=VERBS, help="; ".join(f"{verb}: {text}" for verb, text in VERBS.items())
+    )
+    parser.add_argument("--stack", default="dev", help="the stack; its file is Pulumi.<stack>.yaml")
+    arguments = parser.parse_args()
+    try:
+        return _run(arguments.verb, arguments.stack)
+    except LabError as error:
+        print(f"\nerror: {error}", file=sys.stderr)
+        if error.mend:
+            print(f"mend:  {error.mend}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nstopped: run again, it continues", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _run(verb: str, stack: str) -> int:
+    match verb:
+        case "up":
+            lifecycle.up(stack)
+        case "down":
+            lifecycle.down(stack)
+        case "preview":
+            lifecycle.prepare(lifecycle.TOOLS, Progress(steps=len(lifecycle.TOOLS)))
+            return pulumi.preview(stack)
+        case "kubeconfig":
+            print(pulumi.read_kubeconfig(stack), end="")
+        case "env":
+            _print_environment(stack)
+        case "doctor":
+            return doctor.report()
+        case "toolchain":
+            lifecycle.prepare(lifecycle.TOOLS, Progress(steps=len(lifecycle.TOOLS)))
+        case "mirror":
+            lifecycle.prepare(lifecycle.MACHINE, Progress(steps=len(lifecycle.MACHINE)))
+    return 0
+
+
+def _print_environment(stack: str) -> None:
+    for name in pulumi.FOREIGN:
+        if name in os.environ:
+            print(f"unset {name}")
+    for name, value in pulumi.environment(stack).items():
+        print(f"export {name}={shlex.quote(value)}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

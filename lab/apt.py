@@ -1,0 +1,63 @@
+"""Debian packages on this machine. Knows how to install them, not what they are for."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+
+from lab.errors import LabError
+
+APT_SECONDS = 900
+
+
+def can_install() -> bool:
+    """Whether this is Debian or Ubuntu and we are root."""
+    if platform.system() != "Linux" or os.geteuid() != 0:
+        return False
+    try:
+        release = platform.freedesktop_os_release()
+    except OSError:
+        return False
+    return bool({"debian", "ubuntu"} & {release.get("ID", ""), *release.get("ID_LIKE", "").split()})
+
+
+def install(*packages: str) -> None:
+    """Install packages with apt. Raises LabError with the last lines that apt wrote."""
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    for command in (
+        ["apt-get", "update"],
+        ["apt-get", "install", "--yes", "--no-install-recommends", *packages],
+    ):
+        text = " ".join(command)
+        try:
+            done = subprocess.run(
+                command,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                timeout=APT_SECONDS,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise LabError(
+                f"`{text}` did not end within {APT_SECONDS // 60} minutes",
+                "see that the Debian mirror answers",
+            ) from error
+        if done.returncode:
+            last = "\n".join(done.stdout.strip().splitlines()[-10:])
+            raise LabError(f"`{text}` failed:\n{last}", f"make `{text}` work, then run again")
+
+
+def ensure_command(command: str, *packages: str) -> None:
+    """Have `command` on PATH, from `packages` where it is missing."""
+    if shutil.which(command):
+        return
+    if not can_install():
+        raise LabError(
+            f"{command} is not on PATH and this user can't install it",
+            f"install it ({' '.join(packages)} on Debian and Ubuntu), or run as root",
+        )
+    install(*packages)

@@ -1,0 +1,266 @@
+"""The images that a cluster runs, in the mirror's registry under their official names.
+
+Each is pulled where its registry can be reached. Elsewhere it is made of the toolchain's binaries with the
+same name, entrypoint, user and places of files as the official one, so that one manifest serves both.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import tarfile
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from lab import apt, pins, toolchain
+from lab.cache import cache_dir, locked, write_file
+from lab.debian import RECIPES, bootstrap, build_image, directory_digest
+from lab.engine import can_pull, docker
+from lab.errors import LabError
+from lab.mirror import push_address, registry_dir
+from lab.progress import Progress
+
+TRANSFER_SECONDS = 900
+COMPILE_SECONDS = 60
+
+# Capabilities(7) of a file, version 2: effective, permitted CAP_NET_BIND_SERVICE (10), inheritable none.
+NET_BIND_SERVICE = b"\x01\x00\x00\x02" + (1 << 10).to_bytes(4, "little") + bytes(12)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Image:
+    """One image and how to make it.
+
+    `files` maps places in it to names of the toolchain's binaries, or to `pause` or `busybox`.
+    `base` is what lies below: nothing; users, CA certificates and /tmp; or that, nft, iptables and conntrack.
+    """
+
+    name: str
+    files: tuple[tuple[str, str], ...]
+    base: Literal["scratch", "static", "network"] = "static"
+    shell: bool = False  # /bin has BusyBox's commands
+    privileged_ports: bool = False  # its programs may bind them without being root
+    user: str = "0"
+    entrypoint: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+
+    @property
+    def registry(self) -> str:
+        """The host that the image is published on."""
+        return self.name.split("/")[0]
+
+    @property
+    def key(self) -> str:
+        """A digest of all that decides what is in it."""
+        binaries = [toolchain.bundle_of(file).key for _, file in self.files if file not in OWN]
+        recipes = [directory_digest(RECIPES / name) for name in ("base", "pause")]
+        return hashlib.sha256(repr((self, binaries, recipes)).encode()).hexdigest()[:12]
+
+
+OWN = ("pause", "busybox")
+
+
+def _kubernetes(name: str, base: Literal["static", "network"] = "static") -> Image:
+    return Image(
+        name=f"registry.k8s.io/{name}:v{pins.KUBERNETES}", files=((f"usr/local/bin/{name}", name),), base=base
+    )
+
+
+IMAGES = (
+    Image(
+        name=f"registry.k8s.io/pause:{pins.PAUSE}",
+        files=(("pause", "pause"),),
+        base="scratch",
+        user="65535:65535",
+        entrypoint=("/pause",),
+    ),
+    Image(
+        name=f"registry.k8s.io/etcd:{pins.ETCD_IMAGE}",
+        files=tuple((f"usr/local/bin/{name}", name) for name in ("etcd", "etcdctl", "etcdutl")),
+    ),
+    _kubernetes("kube-apiserver"),
+    _kubernetes("kube-controller-manager"),
+    _kubernetes("kube-scheduler"),
+    _kubernetes("kube-proxy", base="network"),
+    Image(
+        name=f"registry.k8s.io/coredns/coredns:v{pins.COREDNS}",
+        files=(("coredns", "coredns"),),
+        privileged_ports=True,
+        user="65532:65532",
+        entrypoint=("/coredns",),
+    ),
+    Image(
+        name=f"ghcr.io/flannel-io/flannel:v{pins.FLANNEL}",
+        files=(("opt/bin/flanneld", "flanneld"),),
+        base="network",
+        shell=True,
+        entrypoint=("/opt/bin/flanneld",),
+    ),
+    Image(
+        name=f"ghcr.io/flannel-io/flannel-cni-plugin:{pins.FLANNEL_CNI_IMAGE}",
+        files=(("flannel", "flannel-cni"),),
+        shell=True,
+        command=("/bin/sh",),
+    ),
+    Image(
+        name="docker.io/library/busybox:1.35",  # what Debian bookworm has
+        files=(),
+        shell=True,
+        command=("sh",),
+    ),
+)
+
+
+def ensure_images(progress: Progress) -> None:
+    """Have every image in the registry of the mirror, which must be running."""
+    done = _done()
+    missing = [image for image in IMAGES if not _is_done(image, done)]
+    if not missing:
+        return
+    with locked(_stamp()), progress.step("images"), tempfile.TemporaryDirectory() as scratch:
+        workshop = Workshop(Path(scratch), progress)
+        for image in missing:
+            with progress.step(image.name):
+                if not _pull(image, progress):
+                    workshop.make(image)
+                _push(image)
+            done = {**_done(), image.name: image.key}
+            write_file(_stamp(), json.dumps(done, indent=2).encode())
+
+
+class Workshop:
+    """Makes images of binaries. Debian's share of them is unpacked once, and only if one is made."""
+
+    def __init__(self, scratch: Path, progress: Progress) -> None:
+        self._scratch = scratch
+        self._progress = progress
+        self._root = scratch / "root"
+
+    def make(self, image: Image) -> None:
+        """Have `image` in the engine, under its official name."""
+        base = "scratch" if image.base == "scratch" else self._base(image.base)
+        context = self._scratch / "context"
+        context.mkdir(exist_ok=True)
+        with tarfile.open(context / "layer.tar", "w") as layer:
+            for place, name in image.files:
+                add(layer, self._binary(name), place, privileged_ports=image.privileged_ports)
+            if image.shell:
+                self._add_shell(layer)
+        (context / "Dockerfile").write_text(dockerfile(image, base))
+        build_image(image.name, context)
+
+    def _binary(self, name: str) -> Path:
+        if name == "pause":
+            return self._compile(RECIPES / "pause" / "pause.c")
+        return toolchain.ensure(name, self._progress, installed=False)
+
+    def _compile(self, source: Path) -> Path:
+        apt.ensure_command("gcc", "gcc", "libc6-dev")
+        program = self._scratch / source.stem
+        done = subprocess.run(
+            ["gcc", "-static", "-Os", "-s", "-o", str(program), str(source)],
+            capture_output=True,
+            text=True,
+            timeout=COMPILE_SECONDS,
+        )
+        if done.returncode:
+            raise LabError(
+                f"gcc can't make {source.name}: {done.stderr.strip()}", "see that libc6-dev is installed"
+            )
+        return program
+
+    def _base(self, name: Literal["static", "network"]) -> str:
+        """Have the layer that images share in the engine and return its name."""
+        image = f"kubepivot/{name}:{directory_digest(RECIPES / 'base')}"
+        if not docker("image", "ls", "--quiet", image):
+            archive = self._scratch / f"{name}.tar"
+            places = {"static": ("etc", "tmp"), "network": ("etc", "tmp", "lib", "lib64", "usr")}[name]
+            root = self._debian()
+            with tarfile.open(archive, "w") as layer:
+                for place in places:
+                    if (root / place).exists():  # not every architecture has a lib64
+                        add(layer, root / place, place)
+            docker("import", str(archive), image)
+        return image
+
+    def _add_shell(self, layer: tarfile.TarFile) -> None:
+        busybox = self._debian() / "bin" / "busybox"
+        add(layer, busybox, "bin/busybox")
+        done = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True, timeout=10)
+        for command in sorted(set(done.stdout.split()) - {"busybox"}):
+            link = tarfile.TarInfo(f"bin/{command}")
+            link.type = tarfile.SYMTYPE
+            link.linkname = "busybox"
+            layer.addfile(link)
+
+    def _debian(self) -> Path:
+        if not self._root.exists():
+            recipe = RECIPES / "base"
+            bootstrap(self._root, (recipe / "packages").read_text().split(), variant="extract")
+            subprocess.run(["sh", str(recipe / "trim"), str(self._root)], check=True, timeout=60)
+        return self._root
+
+
+def dockerfile(image: Image, base: str) -> str:
+    """Return the Dockerfile that puts `layer.tar` on `base`."""
+    lines = [f"FROM {base}", "ADD layer.tar /", f"USER {image.user}", "WORKDIR /"]
+    lines.append("ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+    if image.entrypoint:
+        lines.append(f"ENTRYPOINT {json.dumps(image.entrypoint)}")
+    if image.command:
+        lines.append(f"CMD {json.dumps(image.command)}")
+    return "\n".join(lines) + "\n"
+
+
+def add(layer: tarfile.TarFile, source: Path, place: str, *, privileged_ports: bool = False) -> None:
+    """Add a file, or a directory with all in it: root's and without a time, so that the layer can be made again."""
+    attributes = {"SCHILY.xattr.security.capability": NET_BIND_SERVICE.decode()} if privileged_ports else {}
+
+    def plain(member: tarfile.TarInfo) -> tarfile.TarInfo:
+        member.uid = member.gid = member.mtime = 0
+        member.uname = member.gname = ""
+        member.pax_headers = attributes
+        return member
+
+    layer.add(source, place, filter=plain)
+
+
+def _pull(image: Image, progress: Progress) -> bool:
+    if not can_pull(image.registry):
+        return False
+    try:
+        docker("pull", "--quiet", image.name, timeout=TRANSFER_SECONDS)
+    except LabError as error:
+        progress.note(f"not pulled, made instead: {error}")
+        return False
+    return True
+
+
+def _push(image: Image) -> None:
+    """Put the image into the mirror; the engine's own copy has done its duty."""
+    target = f"{push_address()}/{image.name}"
+    docker("tag", image.name, target)
+    docker("push", "--quiet", target, timeout=TRANSFER_SECONDS)
+    docker("image", "rm", target, image.name)
+
+
+def _stamp() -> Path:
+    return cache_dir() / "mirror" / "images.json"
+
+
+def _done() -> dict[str, str]:
+    try:
+        done: dict[str, str] = json.loads(_stamp().read_text())
+    except FileNotFoundError:
+        return {}
+    return done
+
+
+def _is_done(image: Image, done: dict[str, str]) -> bool:
+    """Whether the stamp knows the image as it is described now, and the registry's files have it."""
+    repository, tag = image.name.rsplit(":", 1)
+    manifests = registry_dir() / "docker/registry/v2/repositories" / repository / "_manifests"
+    return done.get(image.name) == image.key and (manifests / "tags" / tag / "current" / "link").is_file()

@@ -1,0 +1,75 @@
+"""Every version that the lab uses, each read from the one place that pins it."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import re
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+from lab.errors import LabError
+
+CHECKOUT = Path(__file__).parent.parent
+MODULES = Path(__file__).parent / "toolchain"
+
+# No Go module pins these.
+PAUSE = "3.10.2"
+ETCD_IMAGE = "3.6.8-0"
+FLANNEL_CNI_IMAGE = (
+    "v1.6.2-flannel1"  # the official image's tag; what we build is the v0.9.1 of flannel-cni-plugin/go.mod
+)
+
+# Go itself, where this machine has none that is new enough. The hashes are the checksum database's.
+GO = "1.26.8"
+GO_LEAST = (1, 26)  # what every go.mod asks for
+GO_MODULE_HASHES = {
+    "amd64": "h1:ZOmGe1OnfREDMIdb1Qi4G9JSuDPBLGExZMQ4nis1RXM=",
+    "arm64": "h1:sYL/O6MqS68ML0kjsQ36WoYIpJqkw60TxizWUYUKQMc=",
+}
+
+
+@cache
+def module_version(name: str, module: str) -> str:
+    """Return the version, without v, of `module` in lab/toolchain/<name>/go.mod."""
+    text = (MODULES / name / "go.mod").read_text()
+    found = re.search(rf"^(?:require)?\s*{re.escape(module)} v(\S+)", text, re.MULTILINE)
+    if not found:
+        raise LabError(f"{MODULES / name}/go.mod does not require {module}", "restore the file from git")
+    return found[1]
+
+
+@cache
+def module_digest(name: str) -> str:
+    """Return a digest of all that decides which sources lab/toolchain/<name> builds from."""
+    content = b"".join((MODULES / name / file).read_bytes() for file in ("go.mod", "go.sum"))
+    return hashlib.sha256(content).hexdigest()
+
+
+def sdk_version(package: str) -> str:
+    """Return the installed version of a Pulumi SDK, which requirements.txt pins. Its plugin has the same."""
+    return metadata.version(package)
+
+
+def architecture() -> str:
+    """Return this machine's architecture as Go and the download sites name it."""
+    machine = platform.machine()
+    try:
+        return {"x86_64": "amd64", "aarch64": "arm64"}[machine]
+    except KeyError as error:
+        raise LabError(
+            f"no tool is pinned for the architecture {machine}", "use an x86_64 or aarch64 machine"
+        ) from error
+
+
+PULUMI = module_version("pulumi", "github.com/pulumi/pulumi/pkg/v3")
+KUBERNETES = module_version("kubernetes", "k8s.io/kubernetes")
+ETCD = module_version("etcd", "go.etcd.io/etcd/server/v3")
+CONTAINERD = module_version("containerd", "github.com/containerd/containerd/v2")
+CNI_PLUGINS = module_version("cni-plugins", "github.com/containernetworking/plugins")
+FLANNEL = module_version("flannel", "github.com/flannel-io/flannel")
+FLANNEL_CNI_PLUGIN = module_version("flannel-cni-plugin", "github.com/containernetworking/plugins")
+COREDNS = module_version("coredns", "github.com/coredns/coredns")
+
+PLUGINS = {name: sdk_version(f"pulumi-{name}") for name in ("command", "kubernetes", "tls")}

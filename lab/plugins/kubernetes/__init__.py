@@ -1,0 +1,1 @@
+"""Stand-in for the official `kubernetes` provider plugin, 4.29.0."""

@@ -1,0 +1,123 @@
+"""The provider plugins in the lab's own PULUMI_HOME: official ones where they can be had, else stand-ins."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Literal
+
+from lab import pins, toolchain
+from lab.cache import cache_dir, fresh_dir, locked
+from lab.progress import Progress
+from lab.toolchain.download import Sites
+
+INSTALL_SECONDS = 300
+STAND_IN = ".kubepivot-stand-in"
+
+# Where `pulumi plugin install` looks for the plugins of these providers.
+PLUGIN_SITES = ("https://api.github.com", "https://get.pulumi.com")
+
+Source = Literal["installed", "download", "stand-in"]
+
+
+def pulumi_home() -> Path:
+    """Return a PULUMI_HOME of our own, so that no stand-in ever serves the user's other projects."""
+    return cache_dir() / "pulumi"
+
+
+def ensure_plugins(progress: Progress, *, sites: Sites = toolchain.SITES) -> None:
+    """Have every plugin of the program at exactly its SDK's version."""
+    for name in pins.PLUGINS:
+        ensure_plugin(name, progress, sites=sites)
+
+
+def ensure_plugin(name: str, progress: Progress, *, sites: Sites = toolchain.SITES) -> Path:
+    """Return the directory of a plugin: the user's own, else an installed official one, else a stand-in.
+
+    A stand-in is replaced as soon as there is an official one; an official one is never replaced.
+    """
+    directory = _directory(pulumi_home() / "plugins", name)
+    if _is_official(directory, name):
+        return directory
+    with locked(directory):
+        if _is_official(directory, name):
+            return directory
+        users = _directory(Path.home() / ".pulumi" / "plugins", name)
+        if _is_official(users, name):
+            with fresh_dir(directory) as partial:
+                for file in users.iterdir():
+                    (partial / file.name).symlink_to(file)
+        elif not (_can_install(sites) and _install(name, directory, progress)):
+            _stand_in(name, directory)
+    return directory
+
+
+def plugin_source(name: str, *, sites: Sites = toolchain.SITES) -> Source:
+    """Say where `ensure_plugin` would take the plugin from. Changes nothing."""
+    for home in (pulumi_home(), Path.home() / ".pulumi"):
+        if _is_official(_directory(home / "plugins", name), name):
+            return "installed"
+    return "download" if _can_install(sites) else "stand-in"
+
+
+def _directory(plugins: Path, name: str) -> Path:
+    return plugins / f"resource-{name}-v{pins.PLUGINS[name]}"
+
+
+def _is_official(directory: Path, name: str) -> bool:
+    return (directory / _program(name)).exists() and not (directory / STAND_IN).exists()
+
+
+def _program(name: str) -> str:
+    return f"pulumi-resource-{name}"
+
+
+def _can_install(sites: Sites) -> bool:
+    return not all(sites.unreachable(site) for site in PLUGIN_SITES)
+
+
+def _install(name: str, directory: Path, progress: Progress) -> bool:
+    """Let Pulumi install the official plugin in a home apart, then put it in the place of a stand-in."""
+    version = pins.PLUGINS[name]
+    pulumi = str(toolchain.ensure("pulumi", progress))
+    command = [pulumi, "plugin", "install", "resource", name, version, "--exact", "--non-interactive"]
+    with (
+        progress.step(f"install the plugin {name} {version}"),
+        tempfile.TemporaryDirectory(dir=directory.parent, prefix=".install-") as home,
+    ):
+        environment = {**os.environ, "PULUMI_HOME": home, "PULUMI_SKIP_UPDATE_CHECK": "true"}
+        try:
+            done = subprocess.run(
+                command, env=environment, capture_output=True, text=True, timeout=INSTALL_SECONDS
+            )
+        except subprocess.TimeoutExpired:
+            progress.note(f"not installed within {INSTALL_SECONDS} s: a stand-in is used")
+            return False
+        if done.returncode:
+            progress.note(f"not installed, a stand-in is used: {done.stderr.strip()}")
+            return False
+        if directory.exists():
+            shutil.rmtree(directory)
+        (Path(home) / "plugins" / directory.name).rename(directory)
+    return True
+
+
+def _stand_in(name: str, directory: Path) -> None:
+    """Write a wrapper that runs lab.plugins.<name> of this checkout with this Python."""
+    wrapper = (
+        "#!/bin/sh\n"
+        f"export PYTHONPATH={shlex.quote(str(pins.CHECKOUT))}\n"
+        f'exec {shlex.quote(sys.executable)} -m lab.plugins.{name} "$@"\n'
+    )
+    program = directory / _program(name)
+    if program.exists() and program.read_text() == wrapper:
+        return
+    with fresh_dir(directory) as partial:
+        (partial / _program(name)).write_text(wrapper)
+        (partial / _program(name)).chmod(0o755)
+        (partial / STAND_IN).touch()
