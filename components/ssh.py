@@ -38,8 +38,9 @@ def command_text(payload: Payload, *, user: str, timeout: int) -> str:
 umask 077
 exec 9>/run/kubepivot.lock
 flock --wait {timeout} 9
-cd "$(mktemp --directory /run/kubepivot.XXXXXX)"
-trap 'rm -rf "$PWD"' EXIT
+directory=$(mktemp --directory /run/kubepivot.XXXXXX)
+trap 'rm -rf "$directory"' EXIT
+cd "$directory"
 base64 --decode | tar --extract --gzip --same-permissions --same-owner
 timeout {timeout} sh -eu ./run"""
     root = body if user == "root" else f"exec sudo --non-interactive sh -c {shlex.quote(body)}"

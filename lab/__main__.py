@@ -68,9 +68,8 @@ def _run(verb: str, stack: str) -> int:
 
 
 def _print_environment(stack: str) -> None:
-    for name in pulumi.FOREIGN:
-        if name in os.environ:
-            print(f"unset {name}")
+    if pulumi.FOREIGN_PASSPHRASE in os.environ:
+        print(f"unset {pulumi.FOREIGN_PASSPHRASE}")
     for name, value in pulumi.environment(stack).items():
         print(f"export {name}={shlex.quote(value)}")
 

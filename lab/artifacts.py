@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from lab import pins, toolchain
-from lab.cache import cache_dir, locked, write_file
+from lab.cache import locked, write_file
+from lab.mirror import files_dir
 from lab.progress import Progress
 from lab.toolchain.download import Sites, UnavailableError
 from lab.toolchain.tools import Bundle, Official
@@ -60,26 +61,23 @@ def _artifacts() -> tuple[Artifact, ...]:
 ARTIFACTS = _artifacts()
 
 
-def tree() -> Path:
-    """Return the directory that the mirror serves. Not created here."""
-    return cache_dir() / "mirror" / "www"
-
-
 def ensure_tree(progress: Progress, *, sites: Sites = toolchain.SITES) -> Path:
     """Have every artifact of the pinned versions in the tree, and return the tree."""
     for artifact in ARTIFACTS:
         if not is_ready(artifact):
-            file = tree() / artifact.path
+            file = files_dir() / artifact.path
             with progress.step(f"mirror {file.name}"), locked(_record(artifact)):
                 if not is_ready(artifact):  # another run may have made it meanwhile
                     _make(artifact, file, progress, sites)
-    return tree()
+    return files_dir()
 
 
 def is_ready(artifact: Artifact) -> bool:
     """Say whether the tree has the artifact, made from what is pinned now."""
     record = _record(artifact)
-    return (tree() / artifact.path).is_file() and record.is_file() and record.read_text() == _key(artifact)
+    return (
+        (files_dir() / artifact.path).is_file() and record.is_file() and record.read_text() == _key(artifact)
+    )
 
 
 def _make(artifact: Artifact, file: Path, progress: Progress, sites: Sites) -> None:
@@ -89,7 +87,7 @@ def _make(artifact: Artifact, file: Path, progress: Progress, sites: Sites) -> N
         try:
             checksums = sites.fetch(artifact.official, partial, progress)
         except UnavailableError as reason:
-            progress.note(f"not downloaded, built instead: {reason}")
+            progress.note_once(f"not downloaded, built instead: {reason}")
             _assemble(artifact, partial, progress, sites)
             checksums = f"{_sha256(partial)}  {file.name}\n"
     else:
@@ -133,4 +131,4 @@ def _key(artifact: Artifact) -> str:
 
 def _record(artifact: Artifact) -> Path:
     """Return the file that says from which pins the artifact was made; outside of what is served."""
-    return tree().parent / "made" / PurePosixPath(artifact.path).name
+    return files_dir().parent / "made" / PurePosixPath(artifact.path).name

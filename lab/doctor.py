@@ -14,11 +14,16 @@ from pathlib import Path
 
 from lab import apt, artifacts, pins, provider_plugins, toolchain
 from lab.cache import cache_dir
-from lab.engine import EngineState, docker, engine_state
+from lab.engine import EngineState, can_pull, docker, engine_state
+from lab.images import IMAGES
 from lab.mirror import NETWORK, SUBNET
 from lab.toolchain.download import Sites
 from lab.toolchain.gotoolchain import find_go, module_proxy
 from lab.toolchain.tools import BUNDLES
+
+PROC = Path("/proc")
+SYS_MODULE = Path("/sys/module")
+MODULES = Path("/lib/modules")
 
 GB = 1 << 30
 DISK_GB = 20  # the Go caches alone take 8
@@ -44,10 +49,10 @@ def report(sites: Sites = toolchain.SITES) -> int:
     """Print every finding; return 1 if something is wrong, else 0."""
     wrong = 0
     for finding in examine(sites):
-        print(f"{'✗' if finding.mend else '✓'} {finding.topic:<18} {finding.text}")
+        print(f"{'✗' if finding.mend else '✓'} {finding.topic:<26} {finding.text}")
         if finding.mend:
             wrong += 1
-            print(f"  {'mend:':<18} {finding.mend}")
+            print(f"  {'mend:':<26} {finding.mend}")
     print(f"\n{wrong} to mend" if wrong else "\nnothing is in the way of `make up`")
     return 1 if wrong else 0
 
@@ -71,7 +76,10 @@ def examine(sites: Sites) -> Iterator[Finding]:
         yield Finding(topic=f"plugin {name}", text=f"{version} {_WAYS[way]}")
     for artifact in artifacts.ARTIFACTS:
         state = "in the mirror" if artifacts.is_ready(artifact) else "would be put into the mirror"
-        yield Finding(topic=Path(artifact.path).name, text=state)
+        yield Finding(topic=f"file {artifact.bundle.name}", text=state)
+    for registry in sorted({image.registry for image in IMAGES}):
+        text = "reachable" if can_pull(registry) else "not reachable: images would be made of the binaries"
+        yield Finding(topic=registry, text=text)
 
 
 _WAYS = {
@@ -98,7 +106,7 @@ def _existing(path: Path) -> Path:
 
 
 def _memory() -> Finding:
-    found = re.search(r"^MemTotal:\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
+    found = re.search(r"^MemTotal:\s+(\d+) kB", (PROC / "meminfo").read_text(), re.MULTILINE)
     assert found is not None  # every Linux has it
     total = int(found[1]) * 1024 / GB
     mend = "" if total >= MEMORY_GB * 0.9 else f"use a machine with {MEMORY_GB} GB or more"
@@ -107,13 +115,13 @@ def _memory() -> Finding:
 
 def _kernel() -> Iterator[Finding]:
     release = platform.release()
-    modules = Path("/lib/modules") / release
+    modules = MODULES / release
     known = _kernel_config(release)
     listed = "".join(
         file.read_text() for file in (modules / "modules.builtin", modules / "modules.dep") if file.exists()
     )
     for name, option in KERNEL_FEATURES.items():
-        there = Path(f"/sys/module/{name}").exists() or re.search(rf"/{name}\.ko\b", listed)
+        there = (SYS_MODULE / name).exists() or re.search(rf"/{name}\.ko\b", listed)
         if there or re.search(rf"^CONFIG_{option}=[ym]$", known, re.MULTILINE):
             yield Finding(topic=f"kernel {name}", text="there")
         elif known or listed:
@@ -124,7 +132,7 @@ def _kernel() -> Iterator[Finding]:
 
 
 def _kernel_config(release: str) -> str:
-    if (packed := Path("/proc/config.gz")).exists():
+    if (packed := PROC / "config.gz").exists():
         return gzip.decompress(packed.read_bytes()).decode()
     plain = Path(f"/boot/config-{release}")
     return plain.read_text() if plain.exists() else ""
@@ -146,9 +154,9 @@ def _addresses(engine: EngineState) -> Finding:
     own = ""
     if engine.status == "running" and docker("network", "ls", "--quiet", "--filter", f"name=^{NETWORK}$"):
         own = "br-" + docker("network", "inspect", "--format", "{{.Id}}", NETWORK)[:12]
-    for line in Path("/proc/net/route").read_text().splitlines()[1:]:
+    for line in (PROC / "net/route").read_text().splitlines()[1:]:
         interface, destination, _, _, _, _, _, mask = line.split()[:8]
-        network = ipaddress.ip_network((_address(destination), str(ipaddress.ip_address(_address(mask)))))
+        network = ipaddress.ip_network((_address(destination), _address(mask).bit_count()))
         if network.prefixlen and network.overlaps(subnet) and interface != own:
             return Finding(
                 topic="addresses",

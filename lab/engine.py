@@ -24,6 +24,8 @@ START_SECONDS = 60
 STOP_SECONDS = 30
 PROBE_SECONDS = 5
 
+SYSTEMD = Path("/run/systemd/system")  # there if it runs this machine
+
 # Written by the daemons. After a power loss they name a process that is gone or another one, and
 # dockerd then refuses to start, or waits for a containerd that never answers.
 DOCKERD_PID = Path("/var/run/docker.pid")
@@ -74,7 +76,8 @@ def can_pull(registry: str) -> bool:
         with urllib.request.urlopen(f"https://{host}/v2/", timeout=PROBE_SECONDS):
             return True
     except urllib.error.HTTPError as answer:
-        return answer.code == 401  # asks to log in; a filtering proxy has other answers
+        with answer:
+            return answer.code == 401  # asks to log in; a filtering proxy has other answers
     except OSError:
         return False
 
@@ -165,7 +168,7 @@ def _not_running(detail: str) -> EngineState:
 
 
 def _start() -> None:
-    if Path("/run/systemd/system").is_dir():
+    if SYSTEMD.is_dir():
         done = subprocess.run(
             ["systemctl", "start", "docker"], capture_output=True, text=True, timeout=START_SECONDS
         )

@@ -102,12 +102,14 @@ IMAGES = (
     Image(
         name=f"ghcr.io/flannel-io/flannel-cni-plugin:{pins.FLANNEL_CNI_IMAGE}",
         files=(("flannel", "flannel-cni"),),
+        base="network",
         shell=True,
         command=("/bin/sh",),
     ),
     Image(
         name="docker.io/library/busybox:1.35",  # what Debian bookworm has
         files=(),
+        base="network",  # for libc: a static BusyBox resolves no names
         shell=True,
         command=("sh",),
     ),
@@ -116,19 +118,20 @@ IMAGES = (
 
 def ensure_images(progress: Progress) -> None:
     """Have every image in the registry of the mirror, which must be running."""
-    done = _done()
-    missing = [image for image in IMAGES if not _is_done(image, done)]
-    if not missing:
+    if all(_is_done(image) for image in IMAGES):
         return
     with locked(_stamp()), progress.step("images"), tempfile.TemporaryDirectory() as scratch:
         workshop = Workshop(Path(scratch), progress)
-        for image in missing:
+        for image in IMAGES:
+            if _is_done(image):
+                continue
             with progress.step(image.name):
-                if not _pull(image, progress):
-                    workshop.make(image)
-                _push(image)
-            done = {**_done(), image.name: image.key}
-            write_file(_stamp(), json.dumps(done, indent=2).encode())
+                target = f"{push_address()}/{image.name}"
+                if not _pull(image, target, progress):
+                    workshop.make(image, target)
+                docker("push", "--quiet", target, timeout=TRANSFER_SECONDS)
+                docker("image", "rm", target)
+            write_file(_stamp(), json.dumps({**_done(), image.name: image.key}, indent=2).encode())
 
 
 class Workshop:
@@ -139,8 +142,8 @@ class Workshop:
         self._progress = progress
         self._root = scratch / "root"
 
-    def make(self, image: Image) -> None:
-        """Have `image` in the engine, under its official name."""
+    def make(self, image: Image, target: str) -> None:
+        """Have `image` in the engine under the name `target`."""
         base = "scratch" if image.base == "scratch" else self._base(image.base)
         context = self._scratch / "context"
         context.mkdir(exist_ok=True)
@@ -150,7 +153,7 @@ class Workshop:
             if image.shell:
                 self._add_shell(layer)
         (context / "Dockerfile").write_text(dockerfile(image, base))
-        build_image(image.name, context)
+        build_image(target, context)
 
     def _binary(self, name: str) -> Path:
         if name == "pause":
@@ -216,7 +219,7 @@ def dockerfile(image: Image, base: str) -> str:
 
 
 def add(layer: tarfile.TarFile, source: Path, place: str, *, privileged_ports: bool = False) -> None:
-    """Add a file, or a directory with all in it: root's and without a time, so that the layer can be made again."""
+    """Add a file, or a directory with all in it: root's and without a time."""
     attributes = {"SCHILY.xattr.security.capability": NET_BIND_SERVICE.decode()} if privileged_ports else {}
 
     def plain(member: tarfile.TarInfo) -> tarfile.TarInfo:
@@ -228,23 +231,20 @@ def add(layer: tarfile.TarFile, source: Path, place: str, *, privileged_ports: b
     layer.add(source, place, filter=plain)
 
 
-def _pull(image: Image, progress: Progress) -> bool:
+def _pull(image: Image, target: str, progress: Progress) -> bool:
+    """Have the official image in the engine as `target`. What its user had pulled before stays."""
     if not can_pull(image.registry):
         return False
+    was_there = docker("image", "ls", "--quiet", image.name)
     try:
         docker("pull", "--quiet", image.name, timeout=TRANSFER_SECONDS)
     except LabError as error:
         progress.note(f"not pulled, made instead: {error}")
         return False
-    return True
-
-
-def _push(image: Image) -> None:
-    """Put the image into the mirror; the engine's own copy has done its duty."""
-    target = f"{push_address()}/{image.name}"
     docker("tag", image.name, target)
-    docker("push", "--quiet", target, timeout=TRANSFER_SECONDS)
-    docker("image", "rm", target, image.name)
+    if not was_there:
+        docker("image", "rm", image.name)
+    return True
 
 
 def _stamp() -> Path:
@@ -259,8 +259,8 @@ def _done() -> dict[str, str]:
     return done
 
 
-def _is_done(image: Image, done: dict[str, str]) -> bool:
-    """Whether the stamp knows the image as it is described now, and the registry's files have it."""
+def _is_done(image: Image) -> bool:
+    """Whether the image was put there as it is described now, and the registry's files have it."""
     repository, tag = image.name.rsplit(":", 1)
     manifests = registry_dir() / "docker/registry/v2/repositories" / repository / "_manifests"
-    return done.get(image.name) == image.key and (manifests / "tags" / tag / "current" / "link").is_file()
+    return _done().get(image.name) == image.key and (manifests / "tags" / tag / "current" / "link").is_file()

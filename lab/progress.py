@@ -21,7 +21,7 @@ class Progress:
         self._steps = steps
         self._started = 0
         self._depth = 0
-        self._notes: set[str] = set()
+        self._noted: set[str] = set()
         self._console = console or Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
         self._live = rich.progress.Progress(
             rich.progress.SpinnerColumn(),
@@ -58,17 +58,22 @@ class Progress:
             self._live.update(self._live.task_ids[-1], detail=escape(text))
 
     def note(self, text: str) -> None:
-        """Print a line that stays; the same one only once."""
-        if text not in self._notes:
-            self._notes.add(text)
-            self._print("  " * self._depth + text)
+        """Print a line that stays."""
+        self._print("  " * self._depth + text)
+
+    def note_once(self, text: str) -> None:
+        """Print a line that stays, unless the same one has been printed so."""
+        if text not in self._noted:
+            self._noted.add(text)
+            self.note(text)
 
     def _finish(self, task: rich.progress.TaskID, text: str, start: float) -> None:
-        self._live.remove_task(task)
         self._depth -= 1
-        self._print(f"{text} ({duration(time.monotonic() - start)})")
         if self._depth == 0 and self._console.is_terminal:
-            self._live.stop()
+            self._live.stop()  # while it has a line to take away, or it leaves an empty one
+        self._live.remove_task(task)
+        self._live.refresh()
+        self._print(f"{text} ({duration(time.monotonic() - start)})")
 
     def _print(self, text: str) -> None:
         self._console.print(text, markup=False)

@@ -112,7 +112,8 @@ def _stand_in(name: str, directory: Path) -> None:
     wrapper = (
         "#!/bin/sh\n"
         f"export PYTHONPATH={shlex.quote(str(pins.CHECKOUT))}\n"
-        f'exec {shlex.quote(sys.executable)} -m lab.plugins.{name} "$@"\n'
+        # -P, or the directory that the engine happens to start it in would come before
+        f'exec {shlex.quote(sys.executable)} -P -m lab.plugins.{name} "$@"\n'
     )
     program = directory / _program(name)
     if program.exists() and program.read_text() == wrapper:

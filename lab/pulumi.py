@@ -7,12 +7,14 @@ import os
 import re
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
 from collections import deque
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,15 +25,16 @@ from lab import pins, toolchain
 from lab.cache import cache_dir, data_dir, locked, write_file
 from lab.engine import is_running
 from lab.errors import LabError
+from lab.processes import end_with_children
 from lab.progress import Progress
 from lab.provider_plugins import pulumi_home
 
 UPDATE_SECONDS = 3600
 COMMAND_SECONDS = 120
+STOP_SECONDS = 60
 SLOW_SECONDS = 3  # a resource that took this long is worth a line that stays
 
-# Set by the user for other stacks, these would win over ours.
-FOREIGN = ("PULUMI_CONFIG_PASSPHRASE", "PULUMI_ACCESS_TOKEN", "PULUMI_CONFIG")
+FOREIGN_PASSPHRASE = "PULUMI_CONFIG_PASSPHRASE"  # set for the user's other stacks, it would win over our file
 
 
 def environment(stack: str, progress: Progress | None = None) -> dict[str, str]:
@@ -68,6 +71,12 @@ def environment(stack: str, progress: Progress | None = None) -> dict[str, str]:
     }
 
 
+def full_environment(stack: str) -> dict[str, str]:
+    """Return this process's environment with the stack's over it."""
+    others = {name: value for name, value in os.environ.items() if name != FOREIGN_PASSPHRASE}
+    return {**others, **environment(stack)}
+
+
 def kubeconfig_file(stack: str) -> Path:
     """Return where `up` puts the stack's kubeconfig."""
     return data_dir() / f"{stack}.kubeconfig"
@@ -91,8 +100,11 @@ def exists(stack: str) -> bool:
 
 def cluster_name(stack: str) -> str:
     """Return the cluster's name in the stack's config; the stack's own name is its default."""
-    config = yaml.safe_load(_config_file(stack).read_text()).get("config") or {}
-    return str(config.get(f"{_project()}:name", stack))
+    try:
+        settings = yaml.safe_load(_config_file(stack).read_text()) or {}
+    except yaml.YAMLError as error:
+        raise LabError(f"{_config_file(stack).name} is not YAML: {error}", "mend the file") from error
+    return str((settings.get("config") or {}).get(f"{_project()}:name", stack))
 
 
 def up(stack: str, progress: Progress) -> None:
@@ -143,20 +155,25 @@ def _update(stack: str, verb: str, progress: Progress) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        start_new_session=True,
     )
     display = _Display(progress)
-    timer = threading.Timer(UPDATE_SECONDS, process.terminate)
-    timer.start()
-    try:
-        with process:
-            assert process.stdout is not None
-            for line in process.stdout:
-                display.show(line.rstrip())
-    except KeyboardInterrupt:  # Pulumi has got it too and ends what is under way; a second one ends it now
-        process.wait()
-        raise
-    finally:
-        timer.cancel()
+    watch = threading.Thread(target=_watch, args=(process,))
+    watch.start()
+    with process:
+        assert process.stdout is not None
+        try:
+            display.follow(process.stdout)
+        except KeyboardInterrupt:
+            progress.note("stopping: Pulumi ends what is under way; Ctrl-C again kills it")
+            process.send_signal(signal.SIGINT)
+            try:
+                display.follow(process.stdout)
+            except KeyboardInterrupt:
+                process.kill()
+            raise
+        finally:
+            watch.join()
     if process.returncode:
         display.show_rest()
         how = f"signal {-process.returncode}" if process.returncode < 0 else f"code {process.returncode}"
@@ -164,6 +181,18 @@ def _update(stack: str, verb: str, progress: Progress) -> None:
             f"`pulumi {verb}` of the stack {stack} ended with {how}",
             "mend what is said above, then run again: it continues",
         )
+
+
+def _watch(process: subprocess.Popen[str]) -> None:
+    """Wait for Pulumi, within limits; then end what is left of it: killed, it leaves its language host."""
+    for seconds, stop in ((UPDATE_SECONDS, process.terminate), (STOP_SECONDS, process.kill)):
+        try:
+            process.wait(seconds)
+            break
+        except subprocess.TimeoutExpired:
+            stop()
+    process.wait()
+    end_with_children(process.pid)
 
 
 class _Display:
@@ -175,7 +204,12 @@ class _Display:
         self._done = 0
         self._last: deque[str] = deque(maxlen=20)
 
-    def show(self, line: str) -> None:
+    def follow(self, lines: Iterable[str]) -> None:
+        """Show lines until there are no more."""
+        for line in lines:
+            self._show(line.rstrip())
+
+    def _show(self, line: str) -> None:
         if line in ("Diagnostics:", "Resources:"):
             self._closing = True
         if self._closing:
@@ -265,12 +299,6 @@ def _run(stack: str, *arguments: str, directory: Path = pins.CHECKOUT) -> str:
     if done.returncode:
         raise LabError(f"`{' '.join(command)}` failed: {done.stderr.strip()}", "mend that, then run again")
     return done.stdout
-
-
-def full_environment(stack: str) -> dict[str, str]:
-    """Return this process's environment with the stack's over it."""
-    others = {name: value for name, value in os.environ.items() if name not in FOREIGN}
-    return {**others, **environment(stack)}
 
 
 def _passphrase_file() -> Path:

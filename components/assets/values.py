@@ -104,7 +104,6 @@ def manifest_values(cfg: ClusterConfig, texts: Mapping[str, str]) -> dict[str, s
     """Every value that `manifests` asks for by name."""
     token_id, token_secret = bootstrap_token(texts["bootstrap-token.key"])
     values = {
-        "ca.crt": texts["ca.crt"],
         "bootstrap-token-id": token_id,
         "bootstrap-token-id.base64": _base64(token_id),
         "bootstrap-token-secret.base64": _base64(token_secret),

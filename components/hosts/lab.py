@@ -23,7 +23,7 @@ RUN_OPTIONS = """
     --security-opt seccomp=unconfined --security-opt apparmor=unconfined --security-opt systempaths=unconfined
     --cgroupns private --device-cgroup-rule 'a *:* rwm'
     --device /dev/kmsg --device /dev/fuse --device /dev/net/tun
-    --tmpfs /run --tmpfs /tmp --volume /var --volume /lib/modules:/lib/modules:ro --env container=docker
+    --tmpfs /run --tmpfs /tmp:exec --volume /var --volume /lib/modules:/lib/modules:ro
     --restart no
 """
 

@@ -254,8 +254,8 @@ async def _run_here(command: str, values: Mapping[str, Any], output: Output) -> 
         code = await process.wait()
     finally:
         if process.returncode is None:
+            # Not awaited: children of the shell may hold its output open until the engine ends the plugin.
             process.kill()
-            await process.wait()
     if code < 0:
         return f"signal: {(signal.strsignal(-code) or str(-code)).lower()}"
     return f"exit status {code}" if code else None

@@ -104,7 +104,7 @@ def _make(bundle: Bundle, directory: Path, progress: Progress, sites: Sites) -> 
             sites.fetch(bundle.official, file, progress)
         except UnavailableError as reason:
             file.unlink(missing_ok=True)
-            progress.note(f"not downloaded, built instead: {reason}")
+            progress.note_once(f"not downloaded, built instead: {reason}")
         else:
             if bundle.official.is_archive:
                 _unpack(file, bundle, directory)

@@ -7,6 +7,7 @@ import re
 import ssl
 import time
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path, PurePosixPath
 
 import httpx
@@ -53,9 +54,11 @@ class Sites:
         Raises UnavailableError where the site or the file cannot be had, LabError for a wrong checksum.
         """
         checksums = target.parent / f".{target.name}.checksums"
-        self.download(official.checksums, checksums, progress)
-        text = checksums.read_text(errors="replace")
-        checksums.unlink()
+        try:
+            self.download(official.checksums, checksums, progress)
+            text = checksums.read_text(errors="replace")
+        finally:
+            checksums.unlink(missing_ok=True)
         expected = _checksum(text, official)
         actual = self.download(official.url, target, progress)
         if actual != expected:
@@ -85,18 +88,17 @@ class Sites:
     def _stream(self, client: httpx.Client, url: str, target: Path, progress: Progress) -> str:
         digest = hashlib.sha256()
         deadline = time.monotonic() + FILE_SECONDS
-        with (
-            client.stream("GET", self._where(url), follow_redirects=True) as response,
-            target.open("wb") as file,
-        ):
-            _check_status(response, url)
+        with client.stream("GET", self._where(url), follow_redirects=True) as response:
+            if response.status_code != httpx.codes.OK:
+                raise UnavailableError(f"{url} answered {response.status_code}")
             size = int(response.headers.get("Content-Length", 0))
-            for chunk in response.iter_bytes(1 << 20):
-                if time.monotonic() > deadline:
-                    raise UnavailableError(f"{url} took longer than {FILE_SECONDS // 60} minutes")
-                digest.update(chunk)
-                file.write(chunk)
-                progress.detail(f"{file.tell() >> 20} of {size >> 20} MB from {httpx.URL(url).host}")
+            with target.open("wb") as file:
+                for chunk in response.iter_bytes(1 << 20):
+                    if time.monotonic() > deadline:
+                        raise UnavailableError(f"{url} took longer than {FILE_SECONDS // 60} minutes")
+                    digest.update(chunk)
+                    file.write(chunk)
+                    progress.detail(f"{file.tell() >> 20} of {size >> 20} MB from {httpx.URL(url).host}")
         return digest.hexdigest()
 
     def _where(self, url: str) -> str:
@@ -108,13 +110,14 @@ class Sites:
     def _client(self) -> httpx.Client:
         return httpx.Client(
             timeout=httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS),
-            verify=ssl.create_default_context(),  # the system's authorities: a company's proxy has its own
+            verify=_authorities(),
         )
 
 
-def _check_status(response: httpx.Response, url: str) -> None:
-    if response.status_code != httpx.codes.OK:
-        raise UnavailableError(f"{url} answered {response.status_code}")
+@cache
+def _authorities() -> ssl.SSLContext:
+    """Trust what this system trusts: a company's proxy may have its own authority there."""
+    return ssl.create_default_context()
 
 
 def _checksum(text: str, official: Official) -> str:

@@ -8,10 +8,13 @@ import os
 import shutil
 import subprocess
 import threading
+import time
 from pathlib import Path
+from typing import IO
 
 from lab import apt, pins
 from lab.errors import LabError
+from lab.processes import end_with_children
 from lab.progress import Progress
 from lab.toolchain.download import Sites
 from lab.toolchain.gotoolchain import ensure_go
@@ -37,7 +40,7 @@ def build(build: Build, target: Path, progress: Progress, sites: Sites) -> None:
     _go(
         build.module,
         [
-            *("build", "-v", "-trimpath", "-mod=readonly", "-buildvcs=false", *tags),
+            *("build", "-v", "-trimpath", "-buildvcs=false", *tags),
             *("-ldflags", " ".join(flags), "-o", str(target), build.package),
         ],
         cgo=build.cgo,
@@ -63,7 +66,7 @@ def _go(
     environment = {name: value for name, value in os.environ.items() if name != "GOROOT"}
     environment |= {
         "CGO_ENABLED": "1" if cgo else "0",
-        "GOFLAGS": "",
+        "GOFLAGS": "-mod=readonly",  # not empty, or the user's `go env -w` would count
         "GOWORK": "off",
         "GOTOOLCHAIN": "local",
     }
@@ -75,29 +78,36 @@ def _go(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,  # so that its compilers end with it
     )
+    assert process.stdout is not None and process.stderr is not None
     last: collections.deque[str] = collections.deque(maxlen=30)
-
-    def follow() -> None:
-        assert process.stderr is not None
-        for line in process.stderr:
-            last.append(line.rstrip())
-            progress.detail(line.strip())
-
-    follower = threading.Thread(target=follow, daemon=True)
+    follower = threading.Thread(target=_follow, args=(process.stderr, last, progress))
     follower.start()
-    timer = threading.Timer(seconds, process.kill)
+    deadline = time.monotonic() + seconds
+    timer = threading.Timer(seconds, end_with_children, (process.pid,))
     timer.start()
-    try:
-        with process:
-            assert process.stdout is not None
+    with process:
+        try:
             answer = process.stdout.read()
+            process.wait()
+        finally:
+            overdue = time.monotonic() >= deadline
+            timer.cancel()
+            if process.poll() is None:  # interrupted
+                end_with_children(process.pid)
             follower.join()
-    finally:
-        timer.cancel()
     if process.returncode:
+        why = f"did not end within {seconds} s" if overdue else "failed"
         raise LabError(
-            f"`go {' '.join(arguments)}` in {pins.MODULES / module} failed:\n" + "\n".join(last),
-            "see that `go env GOPROXY` names a module proxy that this machine reaches, then run again",
+            f"`go {' '.join(arguments)}` in {pins.MODULES / module} {why}:\n" + "\n".join(last),
+            "see that the disk has room and that `go env GOPROXY` names a module proxy that this machine "
+            "reaches, then run again: Go continues where it was",
         )
     return answer
+
+
+def _follow(lines: IO[str], last: collections.deque[str], progress: Progress) -> None:
+    for line in lines:
+        last.append(line.rstrip())
+        progress.detail(line.strip())

@@ -20,6 +20,7 @@ from lab.toolchain.download import Sites, UnavailableError
 
 VERSION_SECONDS = 20
 PUBLIC_PROXY = "https://proxy.golang.org"
+GO_DIRECTORY = "/usr/local/go/bin"  # where Go's own instructions put it, which is seldom on PATH
 
 
 def ensure_go(progress: Progress, sites: Sites) -> Path:
@@ -36,8 +37,8 @@ def ensure_go(progress: Progress, sites: Sites) -> Path:
 
 
 def find_go() -> Path | None:
-    """Return the go command on PATH, or where Go's own instructions put it, if it is new enough."""
-    found = shutil.which("go") or shutil.which("go", path="/usr/local/go/bin")
+    """Return the go command on PATH, or in Go's usual place, if it is new enough."""
+    found = shutil.which("go") or shutil.which("go", path=GO_DIRECTORY)
     return Path(found) if found and _version(found) >= pins.GO_LEAST else None
 
 

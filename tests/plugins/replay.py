@@ -27,7 +27,7 @@ from google.protobuf import json_format
 from pulumi.provider.experimental.provider import Provider
 from pulumi.runtime.proto import provider_pb2, provider_pb2_grpc
 
-from lab.plugins.common import resource_type, start
+from lab.plugins.common import MESSAGE_LIMIT, resource_type, start
 
 RECORDINGS = Path(__file__).parent.parent / "recordings"
 ABSENT = "<absent>"
@@ -81,7 +81,8 @@ async def serving(provider: Provider, version: str) -> AsyncIterator[Any]:
     """`provider` behind a real gRPC server; the client's stub."""
     server, port = await start(provider, version)
     try:
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        options = [("grpc.max_receive_message_length", MESSAGE_LIMIT)]
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options) as channel:
             yield provider_pb2_grpc.ResourceProviderStub(channel)
     finally:
         await server.stop(grace=None)

@@ -26,6 +26,7 @@ _RETRY_DELAYS = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 _PROBE_DELAYS = (0.1, 0.3, 0.9)
 _LONGEST_RETRY_AFTER = 10.0
 _PARALLEL_REQUESTS = 32
+_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 _JSON = "application/json"
 _APPLY = "application/apply-patch+yaml"
 _JSON_PATCH = "application/json-patch+json"
@@ -106,6 +107,10 @@ class Cluster:
                             namespaced=resource["scope"] == "Namespaced",
                         )
         self._kinds = kinds
+
+    async def close(self) -> None:
+        """End the connections."""
+        await self._http.aclose()
 
     async def resource(self, api_version: str, kind: str) -> Resource:
         """Where a kind is served; discovery is asked again about one not seen so far."""
@@ -194,7 +199,7 @@ class Cluster:
                     raise UnreachableError(
                         f'{method.title()} "{self._server}{path}": {self._cause(error)}'
                     ) from error
-                repeated |= not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
+                repeated |= not isinstance(error, _NOT_SENT)
             else:
                 if response.is_success:
                     return response.json()

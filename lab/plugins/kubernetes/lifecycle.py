@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from time import monotonic
 from typing import Any
 
@@ -25,6 +25,7 @@ from lab.plugins.kubernetes.readiness import RULES, Readiness, Related, Rule
 _MISSING_DELAYS = (0.5, 1.0, 2.0, 4.0, 8.0)
 _CHANGED_MEANWHILE = 5
 _FIRST_POLL, _LONGEST_POLL = 0.1, 1.0
+_USUAL_DELETION = 5.0
 _PROPAGATION = {"orphan": "Orphan", "background": "Background"}
 _DELETES_UNAWAITED = (
     "Namespace",
@@ -87,7 +88,7 @@ class Lifecycle:
                     return await self._apply(inputs, manager=manager, force=force, preview=preview)
                 return await self._cluster.create(inputs, dry_run=preview)
             except (ApiError, NoMatchError) as error:
-                missing = isinstance(error, NoMatchError) or error.code == 404
+                missing = _is_gone(error)
                 if not (preview and missing):
                     await self._report(f"Retry #{attempt}; creation failed: {error}")
                 if preview or delay is None or not missing:
@@ -106,7 +107,7 @@ class Lifecycle:
         ignored: Iterable[str],
     ) -> Object:
         """Bring the live object to `inputs`. A CRD is put in place as a whole, as `kubectl replace` does."""
-        for _ in range(_CHANGED_MEANWHILE):
+        for attempt in range(_CHANGED_MEANWHILE):
             live = await self._cluster.get(last)
             try:
                 if inputs["kind"] == "CustomResourceDefinition":
@@ -119,7 +120,7 @@ class Lifecycle:
                 break
             except ApiError as error:
                 # Somebody else, a controller say, wrote between our reading and our writing.
-                if error.code != 409 or preview:
+                if error.code != 409 or preview or attempt + 1 == _CHANGED_MEANWHILE:
                     raise
         force = managers.forced(inputs, live, preview=preview)
         return await self._apply(
@@ -130,8 +131,8 @@ class Lifecycle:
         """Give up the fields that `manager` owns; what nobody else owns goes back to its default."""
         try:
             await self._cluster.get(live)
-        except ApiError as error:
-            if error.code == 404:
+        except (ApiError, NoMatchError) as error:
+            if _is_gone(error):
                 return  # An apply would make the object anew.
             raise
         identity = {key: metadata(live)[key] for key in ("name", "namespace") if key in metadata(live)}
@@ -147,30 +148,29 @@ class Lifecycle:
             await self._report("Skipping await logic")
             return live
         judged, shown = Readiness(done=False, message=""), ""
-        async for _ in self._polls(timeout, live):
-            try:
-                live = await self._cluster.get(live)
-                judged = rule.judge(live, await self._related(rule, live))
-                message = judged.message
-            except (ApiError, UnreachableError) as error:
-                if isinstance(error, ApiError) and error.code == 404:
-                    raise NotReadyError(
-                        f"'{name_of(live)}' was deleted while waiting for it", live
-                    ) from error
-                # The server itself may be what is being replaced.
-                message = f"Waiting for the API server: {error}"
-            if message != shown:
-                await self._report(message)
-                shown = message
-            if judged.done:
-                return live
-            if judged.failed:
-                raise NotReadyError(
-                    f"Resource '{name_of(live)}' was created but failed to initialize", live, judged.problems
-                )
-        raise NotReadyError(
-            f"'{name_of(live)}' timed out waiting to be Ready", live, judged.problems or [shown]
-        )
+        try:
+            async with asyncio.timeout(timeout):
+                async for _ in self._polls(live):
+                    try:
+                        live = await self._cluster.get(live)
+                        judged = rule.judge(live, await self._related(rule, live))
+                        message = judged.message
+                    except (ApiError, UnreachableError) as error:
+                        if _is_gone(error):
+                            raise NotReadyError(f"'{name_of(live)}' was deleted meanwhile", live) from error
+                        # The server itself may be what is being replaced.
+                        message = f"Waiting for the API server: {error}"
+                    if message != shown:
+                        await self._report(message)
+                        shown = message
+                    if judged.done or judged.failed:
+                        break
+        except TimeoutError:
+            problems = judged.problems or [shown]
+            raise NotReadyError(f"'{name_of(live)}' timed out waiting to be Ready", live, problems) from None
+        if judged.failed:
+            raise _unready(live, judged)
+        return live
 
     async def judge(self, live: Object, inputs: Object) -> None:
         """Raise if the object is not ready now."""
@@ -180,40 +180,40 @@ class Lifecycle:
         judged = rule.judge(live, await self._related(rule, live))
         await self._report(judged.message)
         if not judged.done:
-            raise NotReadyError(
-                f"Resource '{name_of(live)}' was created but failed to initialize", live, judged.problems
-            )
+            raise _unready(live, judged)
 
     async def delete(self, live: Object, inputs: Object, timeout: float) -> None:
         """Delete the object and wait until it is gone; what is not there is deleted."""
         propagation = _PROPAGATION.get(annotation(inputs, DELETION_PROPAGATION).lower(), "Foreground")
         try:
             await self._cluster.delete(live, propagation=propagation)
-        except NoMatchError:
-            return
-        except ApiError as error:
-            if error.code == 404:
+        except (ApiError, NoMatchError) as error:
+            if _is_gone(error):
                 return
             raise
         if annotation(inputs, SKIP_AWAIT) == "true" and live["kind"] in _DELETES_UNAWAITED:
             return
-        shown = ""
-        async for _ in self._polls(timeout, live):
-            try:
-                left = await self._cluster.get(live)
-                if metadata(left)["uid"] != metadata(live).get("uid", metadata(left)["uid"]):
-                    return
-                live, message = left, _remaining(left)
-            except NoMatchError:
-                return
-            except (ApiError, UnreachableError) as error:
-                if isinstance(error, ApiError) and error.code == 404:
-                    return
-                message = f"Waiting for the API server: {error}"
-            if message != shown:
-                await self._report(message)
-                shown = message
-        raise NotReadyError(f"'{name_of(live)}' timed out waiting to be deleted: {shown}", live)
+        uid, shown, start = metadata(live).get("uid"), "", monotonic()
+        try:
+            async with asyncio.timeout(timeout):
+                async for _ in self._polls(live):
+                    try:
+                        live = await self._cluster.get(live)
+                        message = _remaining(live)
+                    except (ApiError, NoMatchError, UnreachableError) as error:
+                        if _is_gone(error):
+                            return
+                        message = f"Waiting for the API server: {error}"
+                    if uid and metadata(live)["uid"] != uid:
+                        return
+                    if message != shown and monotonic() - start > _USUAL_DELETION:
+                        await self._report(message)
+                        shown = message
+        except TimeoutError:
+            problem = _remaining(live)
+            raise NotReadyError(
+                f"'{name_of(live)}' timed out waiting to be deleted: {problem}", live
+            ) from None
 
     async def done(self) -> None:
         """Take the last line of progress away."""
@@ -236,15 +236,13 @@ class Lifecycle:
             for api_version, kind in rule.related
         }
 
-    async def _polls(self, timeout: float, obj: Object) -> Any:
-        """Ticks until `timeout` seconds have passed, soon at first, then once a second."""
-        end, pause = monotonic() + timeout, _FIRST_POLL
+    async def _polls(self, obj: Object) -> AsyncIterator[None]:
+        """Ticks without end, soon at first, then once a second."""
+        pause = _FIRST_POLL
         while True:
             yield
-            if monotonic() >= end:
-                return
-            await self._pause(min(pause, max(end - monotonic(), 0)), obj)
-            pause = min(pause * 1.5, _LONGEST_POLL)
+            await self._pause(pause, obj)
+            pause = min(pause * 1.3, _LONGEST_POLL)
 
     async def _pause(self, seconds: float, obj: Object) -> None:
         try:
@@ -252,6 +250,15 @@ class Lifecycle:
         except TimeoutError:
             return
         raise NotReadyError(f"Resource operation was cancelled for '{name_of(obj)}'", obj)
+
+
+def _is_gone(error: Exception) -> bool:
+    return isinstance(error, NoMatchError) or (isinstance(error, ApiError) and error.code == 404)
+
+
+def _unready(live: Object, judged: Readiness) -> NotReadyError:
+    text = f"Resource '{name_of(live)}' was created but failed to initialize"
+    return NotReadyError(text, live, judged.problems)
 
 
 def _with_live(inputs: Object, live: Object, ignored: Iterable[str]) -> Object:

@@ -15,7 +15,11 @@ from lab.plugins.kubernetes import diff, kubeconfig, objects, settings
 from lab.plugins.kubernetes.cluster import ApiError, Cluster, NoMatchError, UnreachableError
 from lab.plugins.kubernetes.lifecycle import ConflictError, Lifecycle, NotReadyError
 from lab.plugins.kubernetes.managers import manager_of
-from lab.plugins.kubernetes.objects import Object, State, name_of, namespace_of, qualified
+from lab.plugins.kubernetes.objects import Object, name_of, namespace_of, qualified
+from lab.plugins.kubernetes.state import State, checkpoint, members, secret_texts, to_object
+
+VERSION = "4.29.0"
+"""The official plugin that this one stands in for."""
 
 _TIMEOUT = 600.0
 _DELETE_HINT = (
@@ -34,6 +38,7 @@ The resource already exists in the cluster. This can happen when:
     protected resources (e.g. kube-system) cannot be deleted on destroy.
   - Intentional upsert: set upsertExistingObjects on the provider to allow
     server-side apply to update existing objects on create."""
+_IMMUTABLE = "field is immutable"
 _NO_KIND = (
     "Kubernetes API server reported that the apiVersion for this resource does not exist. "
     "Verify that any required CRDs have been created"
@@ -81,22 +86,20 @@ class Kubernetes(rpc.Provider):
 
     async def check_config(self, request: rpc.CheckRequest) -> rpc.CheckResponse:
         """Refuse arguments that nothing is known about."""
-        failures = settings.failures(objects.to_object(request.new_inputs))
+        failures = settings.failures(to_object(request.new_inputs))
         return rpc.CheckResponse(inputs=request.new_inputs, failures=failures)
 
     async def diff_config(self, request: rpc.DiffRequest) -> rpc.DiffResponse:
         """Replace the provider, and with it every object, if the cluster is another one."""
         try:
-            changed, replacing = settings.changes(
-                objects.to_object(request.old_state), objects.to_object(request.new_inputs)
-            )
+            changed, replacing = settings.changes(to_object(request.old_state), to_object(request.new_inputs))
         except kubeconfig.KubeconfigError as error:
             raise ProviderError(str(error)) from error
         return rpc.DiffResponse(diffs=changed, replaces=replacing)
 
     async def configure(self, request: rpc.ConfigureRequest) -> rpc.ConfigureResponse:
         """Look at the cluster once: whether it answers decides about the whole run."""
-        self._settings = settings.Settings.parse(objects.to_object(request.args))
+        self._settings = settings.Settings.parse(to_object(request.args))
         try:
             cluster = self.connect(self._settings.kubeconfig)
             await cluster.discover()
@@ -119,7 +122,7 @@ class Kubernetes(rpc.Provider):
 
     async def check(self, request: rpc.CheckRequest) -> rpc.CheckResponse:
         """Normalize the inputs. Every object needs a name: there are no automatic ones."""
-        inputs = objects.normalized(objects.to_object(request.new_inputs))
+        inputs = objects.normalized(to_object(request.new_inputs))
         metadata = inputs.get("metadata")
         if metadata != UNKNOWN:
             if objects.metadata(inputs).get("generateName"):
@@ -141,13 +144,14 @@ class Kubernetes(rpc.Provider):
 
     async def diff(self, request: rpc.DiffRequest) -> rpc.DiffResponse:
         """Compare the new inputs with what the last state holds in their place."""
-        state = State(request.old_state)
-        new = objects.normalized(objects.to_object(request.new_inputs))
-        old = objects.pruned(state.live, objects.normalized(state.inputs))
-        old, new = _placed(old, state.live), _placed(new, state.live)
-        diffs = diff.detailed(old, new, patch=_is_patch(resource_type(request.urn), new), ignored=request.ignore_changes)
+        last = State(request.old_state)
+        new = _placed(objects.normalized(to_object(request.new_inputs)), last.live)
+        old = _placed(objects.pruned(last.live, objects.normalized(last.inputs)), last.live)
+        diffs = diff.detailed(
+            old, new, patch=_is_patch(resource_type(request.urn), new), ignored=request.ignore_changes
+        )
         replacing = diff.replaces(diffs)
-        same_place = (name_of(new), namespace_of(new)) == (name_of(state.live), namespace_of(state.live))
+        same_place = (name_of(new), namespace_of(new)) == (name_of(last.live), namespace_of(last.live))
         return rpc.DiffResponse(
             changes=bool(diffs),
             replaces=replacing,
@@ -157,7 +161,7 @@ class Kubernetes(rpc.Provider):
 
     async def create(self, request: rpc.CreateRequest) -> rpc.CreateResponse:
         """Create the object and wait until it is ready; a preview is the server's dry run, if it can be."""
-        inputs = objects.to_object(request.properties)
+        inputs = to_object(request.properties)
         as_asked = rpc.CreateResponse(resource_id="", properties=request.properties)
         patch = _is_patch(resource_type(request.urn), inputs)
         if request.preview and (patch or not await self._can_preview(inputs)):
@@ -177,7 +181,9 @@ class Kubernetes(rpc.Provider):
             ) from error
         except ApiError as error:
             exists = error.reason == "AlreadyExists"
-            if request.preview and (exists or error.code == 403 or error.missing_namespace):
+            # A replacement cannot be tried out while the object that it replaces is there.
+            in_the_way = exists or _IMMUTABLE in str(error)
+            if request.preview and (in_the_way or error.code == 403 or error.missing_namespace):
                 return as_asked
             hint = _EXISTS_HINT if exists else ""
             raise ProviderError(f"{failed}: {_hidden(error, request.properties)}{hint}") from error
@@ -191,7 +197,7 @@ class Kubernetes(rpc.Provider):
                 live = await life.ready(live, inputs, _timeout(request.timeout, inputs))
             except NotReadyError as error:
                 failure, live = error, error.live
-        state = objects.checkpoint(
+        outputs = checkpoint(
             live, inputs, request.properties, api_version=inputs["apiVersion"], manager=manager
         )
         if failure is not None:
@@ -199,14 +205,14 @@ class Kubernetes(rpc.Provider):
                 f'resource "{request.urn}" was successfully created, but the Kubernetes API server '
                 f"reported that it failed to fully initialize or become live: {failure}"
             )
-            raise InitializationError(qualified(live), message, failure.problems, state, {}) from failure
+            raise InitializationError(qualified(live), message, failure.problems, outputs, {}) from failure
         await life.done()
-        return rpc.CreateResponse(resource_id="" if request.preview else qualified(live), properties=state)
+        return rpc.CreateResponse(resource_id="" if request.preview else qualified(live), properties=outputs)
 
     async def update(self, request: rpc.UpdateRequest) -> rpc.UpdateResponse:
         """Apply the new inputs to the live object and wait until it is ready."""
         old = State(request.olds)
-        inputs = objects.normalized(objects.to_object(request.news))
+        inputs = objects.normalized(to_object(request.news))
         as_asked = rpc.UpdateResponse(properties=request.news)
         if request.preview and not await self._can_preview(inputs):
             return as_asked
@@ -242,16 +248,16 @@ class Kubernetes(rpc.Provider):
                     f'update of resource "{request.urn}" failed: {text}\n'
                     f"unable to get cluster state: {unread}"
                 ) from error
-        state = objects.checkpoint(live, inputs, request.news, api_version=old.api_version, manager=manager)
+        outputs = checkpoint(live, inputs, request.news, api_version=old.api_version, manager=manager)
         if failure is not None:
             message = (
                 f'the Kubernetes API server reported that "{qualified(live)}" failed to fully initialize '
                 f"or become live: {_hidden(failure, request.news)}"
             )
             problems = failure.problems if isinstance(failure, NotReadyError) else ()
-            raise InitializationError(qualified(live), message, problems, state, {}) from failure
+            raise InitializationError(qualified(live), message, problems, outputs, {}) from failure
         await life.done()
-        return rpc.UpdateResponse(properties=state)
+        return rpc.UpdateResponse(properties=outputs)
 
     async def read(self, request: rpc.ReadRequest) -> rpc.ReadResponse:
         """The live object; none if it is gone."""
@@ -262,7 +268,7 @@ class Kubernetes(rpc.Provider):
                 return gone
             raise ProviderError(f"failed to read resource state due to unreachable cluster. {_DELETE_HINT}")
         old = State(request.properties)
-        asked = objects.normalized(objects.to_object(request.inputs))
+        asked = objects.normalized(to_object(request.inputs))
         identity = asked or old.live or _identity(resource_type(request.urn), request.resource_id)
         life = self._lifecycle(request.urn)
         failure = None
@@ -281,7 +287,7 @@ class Kubernetes(rpc.Provider):
         except NotReadyError as error:
             failure, live = error, error.live
         inputs = objects.pruned(live, asked) if asked else objects.imported(live)
-        state = objects.checkpoint(
+        outputs = checkpoint(
             live,
             inputs,
             request.inputs,
@@ -291,10 +297,10 @@ class Kubernetes(rpc.Provider):
         marked = _marked(inputs, request.inputs)
         if failure is not None:
             raise InitializationError(
-                request.resource_id, str(failure), failure.problems, state, marked
+                request.resource_id, str(failure), failure.problems, outputs, marked
             ) from failure
         await life.done()
-        return rpc.ReadResponse(resource_id=request.resource_id, properties=state, inputs=marked)
+        return rpc.ReadResponse(resource_id=request.resource_id, properties=outputs, inputs=marked)
 
     async def delete(self, request: rpc.DeleteRequest) -> None:
         """Delete the object and wait until it is gone. A Patch resource gives its fields up instead."""
@@ -349,11 +355,13 @@ def _is_patch(token: str, inputs: Object) -> bool:
 
 
 def _marked(inputs: Object, source: Properties) -> dict[str, PropertyValue]:
-    return objects.members(inputs, PropertyValue(dict(source)))
+    return members(inputs, PropertyValue(dict(source)))
 
 
 def _placed(obj: Object, live: Object) -> Object:
     """`obj` with its namespace written out if objects of its kind live in one, without if not."""
+    if obj.get("metadata") == UNKNOWN:
+        return obj
     metadata = {key: value for key, value in objects.metadata(obj).items() if key != "namespace"}
     if namespace_of(live):
         metadata["namespace"] = objects.metadata(obj).get("namespace") or "default"
@@ -380,6 +388,6 @@ def _timeout(asked: float, inputs: Object) -> float:
 def _hidden(error: Exception, properties: Properties) -> str:
     """The error's text without what is secret in `properties`."""
     text = str(error)
-    for secret in objects.secret_texts(properties):
+    for secret in secret_texts(properties):
         text = text.replace(secret, "[secret]")
     return text

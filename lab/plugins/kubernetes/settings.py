@@ -54,8 +54,8 @@ def failures(args: Mapping[str, Any]) -> list[CheckFailure]:
         found.append(
             CheckFailure("enableServerSideApply", "must be true: the stand-in applies on the server only")
         )
-    if not args.get("kubeconfig"):
-        found.append(CheckFailure("kubeconfig", "is required: the contents of a kubeconfig"))
+    if not args.get("kubeconfig") or not isinstance(args["kubeconfig"], str):
+        found.append(CheckFailure("kubeconfig", "is required: the contents of a kubeconfig as text"))
     elif args["kubeconfig"] != UNKNOWN:
         try:
             kubeconfig.parse(args["kubeconfig"])

@@ -35,7 +35,8 @@ elif [ -z "$owner" ]; then
   fi
   for port in $PORTS; do
     hex=$(printf '%04X' "$port")
-    if awk -v port="$hex" 'FNR > 1 && $4 == "0A" { n = split($2, a, ":"); if (a[n] == port) found = 1 } END { exit !found }' /proc/net/tcp /proc/net/tcp6; then
+    # tcp6 is not there on a host without IPv6.
+    if cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | awk -v port="$hex" '$4 == "0A" { n = split($2, a, ":"); if (a[n] == port) found = 1 } END { exit !found }'; then
       problem "port $port is in use" "Stop what listens there: ss -ltnp sport = :$port"
     fi
   done

@@ -36,5 +36,7 @@ systemctl daemon-reload
 rm -f /usr/local/bin/kubelet /usr/local/bin/kubectl /usr/local/bin/containerd \
   /usr/local/bin/containerd-shim-runc-v2 /usr/local/bin/containerd-stress /usr/local/bin/ctr
 [ ! -e /var/lib/kubepivot/runc ] || rm -f /usr/local/bin/runc
-rm -rf /etc/kubernetes /etc/containerd /etc/cni /opt/cni /opt/containerd /var/lib/kubelet /var/lib/etcd /var/lib/containerd \
+rm -rf /etc/containerd /etc/cni /opt/cni /opt/containerd /var/lib/kubelet /var/lib/etcd /var/lib/containerd \
   /var/lib/cni /var/lib/kubepivot /var/log/pods /var/log/containers /run/containerd /run/flannel
+# Last, because it says whose the host is: a reset that was cut short has to find it.
+rm -rf /etc/kubernetes

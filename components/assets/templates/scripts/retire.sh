@@ -48,9 +48,10 @@ retire_leader() { # component: ends the temporary one and waits until the real o
   rm -f "$manifest"
   wait_for 60 "a new leader of $1" held_by_another "$1" "$before"
 }
-gone() { [ -z "$(kube get pods --output=name | grep '^pod/bootstrap-')" ]; }
+gone() { pods=$(kube get pods --output=name) && ! printf '%s\n' "$pods" | grep -q '^pod/bootstrap-'; }
 
-if [ -e "$MANIFESTS/bootstrap-apiserver.yaml" ] || [ ! -e /var/lib/kubepivot/pivoted ]; then
+# The secrets go last: as long as they are there, something is left to do.
+if [ -e /etc/kubernetes/bootstrap-secrets ] || [ ! -e /var/lib/kubepivot/pivoted ]; then
   retire_leader kube-controller-manager
   retire_leader kube-scheduler
   touch /var/lib/kubepivot/pivoted

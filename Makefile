@@ -1,0 +1,57 @@
+# Everything that a machine needs to run a cluster is made by lab/; these targets only call it.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help up down preview kubeconfig env doctor check test e2e
+
+STACK ?= dev
+LAB := .venv/bin/python -m lab
+REQUIREMENTS := requirements.txt lab/requirements.txt tests/requirements.txt
+
+help: ## show this
+	@awk -F ' ## ' '/^[a-z0-9]+:.* ## / { sub(/:.*/, "", $$1); printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo 'STACK=name takes Pulumi.name.yaml instead of Pulumi.dev.yaml'
+
+up: .venv/ready ## bring a cluster up on this machine, and print its nodes and how to use it
+	@$(LAB) up --stack '$(STACK)'
+
+down: .venv/ready ## destroy it; downloads and builds stay in the cache
+	@$(LAB) down --stack '$(STACK)'
+
+preview: .venv/ready ## show what up would change
+	@$(LAB) preview --stack '$(STACK)'
+
+kubeconfig: .venv/ready ## print the kubeconfig
+	@$(LAB) kubeconfig --stack '$(STACK)'
+
+env: .venv/ready ## print the settings for this shell: eval "$(make -s env)"
+	@$(LAB) env --stack '$(STACK)'
+
+doctor: .venv/ready ## say what this machine has, what would be downloaded or built, and what is wrong
+	@$(LAB) doctor
+
+check: .venv/ready ## lint, types, unit and golden tests (under a minute)
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy .
+	.venv/bin/pytest --quiet
+
+test: check e2e ## all tests, those on real clusters too
+
+e2e: .venv/ready
+	$(LAB) toolchain
+	$(LAB) mirror
+	.venv/bin/pytest -m e2e
+
+# On stderr, because `make -s env` is read by a shell.
+.venv/ready: $(REQUIREMENTS)
+	@{ set -e; \
+	python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "error: Python 3.11 or newer is needed, and python3 is $$(python3 --version 2>&1)" ; \
+	  echo "mend:  install a newer Python and have it first on PATH as python3" ; exit 1 ; } ; \
+	python3 -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "error: this Python can't make virtual environments" ; \
+	  echo "mend:  apt-get install python3-venv" ; exit 1 ; } ; \
+	echo "… Python packages into .venv" ; \
+	python3 -m venv .venv ; \
+	.venv/bin/pip install --quiet --disable-pip-version-check --requirement tests/requirements.txt ; \
+	touch $@ ; } >&2

@@ -1,0 +1,76 @@
+"""What the tests share: `--update-golden`, and Pulumi's check that no Output lands in a string."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Mapping
+
+import pytest
+
+from components.archive import File
+from components.assets import templates
+from tests.cases import CASES, DIRECTORY, Case, load
+
+# An Output in an f-string is an error then, not a sentence about Outputs in some file.
+os.environ["PULUMI_ERROR_OUTPUT_STRING"] = "1"
+
+GoldenCheck = Callable[[str, Mapping[str, File]], None]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--update-golden", action="store_true", help="write what the program renders to tests/golden/cases"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # The SDK warns of its own class when it is imported.
+    config.addinivalue_line("filterwarnings", "ignore:This resource is deprecated:DeprecationWarning")
+
+
+@pytest.fixture(scope="session", params=CASES)
+def case(request: pytest.FixtureRequest) -> Case:
+    """Each golden case in turn."""
+    return load(request.param)
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest, case: Case) -> GoldenCheck:
+    """Compares files with those in the case's `expected/<part>`, byte for byte; with --update-golden,
+    replaces these.
+
+    LISTING there has mode, owner and path of each. One that is a template or a text of the PKI as it stands
+    is only listed, with that one's name.
+    """
+    update: bool = request.config.getoption("--update-golden")
+    sources = {templates.read(path): path for path in _template_paths()}
+    sources |= {text: name for name, text in case.texts.items()}
+
+    def check(part: str, files: Mapping[str, File]) -> None:
+        directory = DIRECTORY / case.name / "expected" / part
+        actual = {path: file.text for path, file in files.items() if file.text not in sources}
+        actual["LISTING"] = "".join(
+            f"{file.mode:04o} {file.owner} {path}"
+            + (f" <- {sources[file.text]}\n" if file.text in sources else "\n")
+            for path, file in sorted(files.items())
+        )
+        if update:
+            shutil.rmtree(directory, ignore_errors=True)
+            for path, text in actual.items():
+                (directory / path).parent.mkdir(parents=True, exist_ok=True)
+                (directory / path).write_text(text)
+        expected = {
+            str(path.relative_to(directory)): path.read_text()
+            for path in directory.rglob("*")
+            if path.is_file()
+        }
+        assert sorted(actual) == sorted(expected), f"other files than in {directory}: see --update-golden"
+        for path, text in sorted(actual.items()):
+            assert text == expected[path], f"{directory / path} differs: see --update-golden"
+
+    return check
+
+
+def _template_paths() -> list[str]:
+    return [f"{kind}/{name}" for kind in ("files", "scripts") for name in templates.names(kind)]

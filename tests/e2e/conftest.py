@@ -1,0 +1,33 @@
+"""What every scenario starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from lab import lifecycle
+from lab.progress import Progress
+from tests.e2e.stacks import Checkout, Stack, remove_hosts
+
+
+@pytest.fixture(scope="session")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """A copy of the checkout on a machine that is ready for hosts."""
+    lifecycle.prepare((*lifecycle.TOOLS, *lifecycle.MACHINE), Progress())
+    return Checkout(tmp_path_factory.mktemp("checkout"))
+
+
+@pytest.fixture(scope="module")
+def new_stack(checkout: Checkout) -> Iterator[Callable[[str, dict[str, Any]], Stack]]:
+    """Makes stacks, and removes what is left of them in the end."""
+    made: list[str] = []
+
+    def new(name: str, config: dict[str, Any]) -> Stack:
+        made.append(name)
+        return Stack(checkout, name, config)
+
+    yield new
+    for name in made:
+        remove_hosts(name)

@@ -1,0 +1,77 @@
+"""Clients that never stop asking, to count what they lose."""
+
+from __future__ import annotations
+
+import json
+import ssl
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.e2e.stacks import Stack, eventually
+
+SCRIPT = Path(__file__).with_name("prober.py")
+
+
+def credentials(stack: Stack) -> dict[str, str] | None:
+    """What an administrator logs in with, from the state: it is there before the cluster is."""
+    state, name = stack.state(), stack.name
+    wanted = {
+        "ca": (f"{name}-ca-cert", "certPem"),
+        "cert": (f"{name}-super-admin-cert", "certPem"),
+        "key": (f"{name}-super-admin-key", "privateKeyPem"),
+    }
+    if not all(resource in state for resource, _ in wanted.values()):
+        return None
+    found = {key: state[resource]["outputs"][output] for key, (resource, output) in wanted.items()}
+    return {
+        key: json.loads(value["plaintext"]) if isinstance(value, dict) else value
+        for key, value in found.items()
+    }
+
+
+def wait_until_ready(endpoint: str, ca: str, seconds: float) -> None:
+    """Returns with the first `/readyz`."""
+    context = ssl.create_default_context(cadata=ca)
+
+    def ready() -> bool:
+        try:
+            urllib.request.urlopen(f"{endpoint}/readyz", context=context, timeout=2).close()
+        except (urllib.error.URLError, OSError):
+            return False
+        return True
+
+    eventually(f"{endpoint}/readyz", seconds, ready)
+
+
+@dataclass(frozen=True)
+class Prober:
+    """A running client."""
+
+    process: subprocess.Popen[str]
+
+    @classmethod
+    def start(
+        cls, known: dict[str, str], host: str, port: int, *, rate: int = 50, inside: str = ""
+    ) -> Prober:
+        """Starts a client here or, with `inside`, in a host's container."""
+        arguments = [host, str(port), str(rate)]
+        command = [sys.executable, str(SCRIPT), *arguments]
+        if inside:
+            script = ["python3", "-c", SCRIPT.read_text(), *arguments]
+            command = ["docker", "exec", "--interactive", inside, *script]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert process.stdin is not None
+        process.stdin.write(json.dumps(known) + "\n")
+        process.stdin.flush()
+        return cls(process)
+
+    def stop(self) -> dict[str, Any]:
+        """Ends the client and returns its counts."""
+        output, _ = self.process.communicate(timeout=60)
+        summary: dict[str, Any] = json.loads(output)
+        return summary

@@ -1,0 +1,251 @@
+"""One cluster, from nothing to nothing, watched by clients that lose no request."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import ssl
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from lab.engine import docker
+from tests.e2e.probing import Prober, credentials, wait_until_ready
+from tests.e2e.stacks import Stack, eventually, lab_config
+
+pytestmark = pytest.mark.e2e
+
+CONTROLLER = "172.30.1.11"
+ENDPOINT = f"https://{CONTROLLER}:6443"
+SERVICE_IP = "10.3.0.1"
+SECONDS_AFTER = 60
+
+Counts = dict[str, dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def counts() -> Counts:
+    """What the clients counted, by where they asked."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def stack(new_stack: Callable[..., Stack], counts: Counts) -> Iterator[Stack]:
+    """A cluster that was probed while it came up and for a minute after."""
+    stack = new_stack("pivot", lab_config(1))
+    output = stack.checkout.directory / "up.log"
+    begin = time.monotonic()
+    with output.open("w") as log:
+        up = stack.start("up", "--yes", "--skip-preview", output=log)
+    known = eventually("the PKI in the state", 120, lambda: credentials(stack))
+    wait_until_ready(ENDPOINT, known["ca"], 120)
+    at_endpoint = Prober.start(known, CONTROLLER, 6443)
+    eventually("kube-proxy on the controller", 120, lambda: _kube_proxy_ready("pivot-controller-1"))
+    at_service = Prober.start(known, SERVICE_IP, 443, inside="pivot-controller-1")
+    assert up.wait(timeout=600) == 0, output.read_text()
+    print(f"pulumi up took {time.monotonic() - begin:.0f} s")
+    stack.up()  # writes the kubeconfig, and would do what the first one left
+    time.sleep(SECONDS_AFTER)  # the measurement's own length, nothing is awaited
+    counts["endpoint"], counts["service"] = at_endpoint.stop(), at_service.stop()
+    print(counts)
+    yield stack
+
+
+def _kube_proxy_ready(container: str) -> bool:
+    command = [
+        "docker",
+        "exec",
+        container,
+        "curl",
+        "-sf",
+        "-o",
+        "/dev/null",
+        "http://127.0.0.1:10256/healthz",
+    ]
+    return subprocess.run(command, capture_output=True).returncode == 0
+
+
+def on_controller(command: str) -> str:
+    return docker("exec", "pivot-controller-1", "sh", "-ec", command)
+
+
+@pytest.mark.parametrize("client", ["endpoint", "service"])
+def test_no_client_that_retries_once_loses_a_request(stack: Stack, counts: Counts, client: str) -> None:
+    assert counts[client]["requests"] > 50 * SECONDS_AFTER * 0.9, counts[client]
+    assert counts[client]["failed_after_retry"] == 0, counts[client]
+    assert counts[client]["raw_failures"] <= 1, counts[client]
+
+
+def test_every_node_is_ready_and_dns_is_available(stack: Stack) -> None:
+    nodes = stack.get("nodes")["items"]
+    assert {node["metadata"]["name"] for node in nodes} == {"controller-1", "worker-1"}
+    for node in nodes:
+        ready = {c["type"]: c["status"] for c in node["status"]["conditions"]}["Ready"]
+        assert ready == "True", node["metadata"]["name"]
+    coredns = stack.get("deployment/coredns", "--namespace=kube-system")
+    assert coredns["status"]["availableReplicas"] == 2
+
+
+def test_the_control_plane_is_made_of_ordinary_objects(stack: Stack) -> None:
+    assert on_controller("ls -A /etc/kubernetes/manifests") == "etcd.yaml"
+    assert on_controller("ls /etc/kubernetes | grep -c bootstrap-secrets || true") == "0"
+    apiserver = stack.get("daemonset/kube-apiserver", "--namespace=kube-system")["status"]
+    assert apiserver["numberReady"] == apiserver["desiredNumberScheduled"] == 1
+    for name in ("kube-controller-manager", "kube-scheduler"):
+        assert stack.get(f"deployment/{name}", "--namespace=kube-system")["status"]["readyReplicas"] == 1
+    names = [pod["metadata"]["name"] for pod in stack.get("pods", "--namespace=kube-system")["items"]]
+    assert not [name for name in names if name.startswith("bootstrap-")], names
+
+
+@pytest.mark.parametrize("component", ["kube-apiserver", "kube-controller-manager", "kube-scheduler"])
+def test_logs_and_exec_go_through_the_api(stack: Stack, component: str) -> None:
+    selector = f"--selector=app.kubernetes.io/name={component}"
+    (pod,) = stack.get("pods", "--namespace=kube-system", selector)["items"]
+    name = pod["metadata"]["name"]
+    assert len(stack.kubectl("logs", "--namespace=kube-system", name, "--tail=3").splitlines()) >= 1
+    # The images hold one binary, so that is what can be run in them.
+    version = stack.kubectl("exec", "--namespace=kube-system", name, "--", component, "--version")
+    assert version.strip() == "Kubernetes v1.36.3"
+
+
+def test_a_pod_reaches_a_service_on_the_other_node_by_name(stack: Stack) -> None:
+    stack.kubectl("apply", "--filename=-", stdin=WEB)
+    stack.kubectl("wait", "--for=condition=Ready", "pod/web", "pod/client", "--timeout=60s")
+    pods = {name: stack.get(f"pod/{name}")["spec"]["nodeName"] for name in ("web", "client")}
+    assert pods == {"web": "worker-1", "client": "controller-1"}
+    fetched = eventually(
+        "the page by the service's name", 30, lambda: _fetch(stack, "http://web.default.svc.cluster.local")
+    )
+    assert fetched.strip() == "served by web"
+    assert _fetch(stack, "http://web").strip() == "served by web"
+
+
+def _fetch(stack: Stack, url: str) -> str:
+    done = subprocess.run(
+        ["kubectl", "exec", "client", "--", "timeout", "5", "wget", "-q", "-O", "-", url],
+        env=stack.environment,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    return done.stdout
+
+
+WEB = """
+apiVersion: v1
+kind: Pod
+metadata: {name: web, labels: {app: web}}
+spec:
+  nodeName: worker-1
+  terminationGracePeriodSeconds: 0
+  containers:
+    - name: web
+      image: docker.io/library/busybox:1.35
+      command: [sh, -c, "mkdir /www && echo 'served by web' > /www/index.html && exec httpd -f -h /www"]
+      readinessProbe: {tcpSocket: {port: 80}, periodSeconds: 1}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec:
+  selector: {app: web}
+  ports: [{port: 80}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: client}
+spec:
+  nodeName: controller-1
+  terminationGracePeriodSeconds: 0
+  containers:
+    - name: client
+      image: docker.io/library/busybox:1.35
+      command: [sleep, infinity]
+"""
+
+
+def _status(url: str) -> int:
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        with urllib.request.urlopen(url, context=context, timeout=5) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def test_nobody_is_anonymous_but_who_asks_for_health(stack: Stack) -> None:
+    for path in ("/livez", "/readyz", "/healthz"):
+        assert _status(f"{ENDPOINT}{path}") == 200
+    for path in ("/version", "/api", "/api/v1/namespaces", "/metrics"):
+        assert _status(f"{ENDPOINT}{path}") == 401
+    assert _status(f"https://{CONTROLLER}:10250/pods") == 401
+    # The kubelet's read-only port, and those of controller manager and scheduler.
+    for port in (10255, 10257, 10259):
+        listeners = on_controller(f"ss -ltnH 'sport = :{port}' | grep -v 127.0.0.1 || true")
+        assert listeners == "", port
+
+
+def test_a_kubelet_is_held_to_its_own_node(stack: Stack) -> None:
+    kubeconfig = "KUBECONFIG=/var/lib/kubelet/kubeconfig"
+    node = "node/worker-1"
+    for verb in (f"label {node} stolen=true", "get secrets --all-namespaces"):
+        answer = on_controller(f"{kubeconfig} kubectl {verb} 2>&1 || true")
+        assert "Forbidden" in answer or "forbidden" in answer, answer
+
+
+def test_the_control_plane_runs_without_root(stack: Stack) -> None:
+    for name in ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"):
+        users = on_controller(
+            f"ps -o uid= -C {name} || ps -eo uid=,comm= | awk '$2 ~ /^{name}/ {{print $1}}'"
+        )
+        assert set(users.split()) == {"65532"}, name
+
+
+def test_nothing_secret_is_in_a_processs_arguments(stack: Stack) -> None:
+    token = stack.get(
+        "secret", "--namespace=kube-system", "--field-selector=type=bootstrap.kubernetes.io/token"
+    )
+
+    secrets = [base64.b64decode(token["items"][0]["data"]["token-secret"]).decode(), "PRIVATE KEY"]
+    for host in ("pivot-controller-1", "pivot-worker-1"):
+        arguments = docker("exec", host, "sh", "-c", "cat /proc/[0-9]*/cmdline | tr '\\0' ' '")
+        assert not [secret for secret in secrets if secret in arguments]
+
+
+def test_a_second_up_changes_nothing(stack: Stack) -> None:
+    stack.second_up_changes_nothing()
+
+
+def test_the_state_has_no_secret_in_plain_text(stack: Stack) -> None:
+    export = stack.pulumi("stack", "export")
+    assert "kubepivot" in export
+    assert not re.search(r"PRIVATE KEY", export)
+    token = stack.get(
+        "secret", "--namespace=kube-system", "--field-selector=type=bootstrap.kubernetes.io/token"
+    )
+    for key in ("token-secret",):
+        assert token["items"][0]["data"][key] not in export
+
+
+def test_outputs_are_what_a_user_needs(stack: Stack) -> None:
+    outputs = json.loads(stack.pulumi("stack", "output", "--json"))
+    assert outputs["api_endpoint"] == ENDPOINT
+    assert outputs["kubeconfig"] == "[secret]"
+    assert outputs["ca_certificate"].startswith("-----BEGIN CERTIFICATE-----")
+    assert outputs["kubernetes_version"] == "1.36.3"
+    assert outputs["nodes"]["worker-1"] == {"role": "worker", "address": "172.30.1.21"}
+
+
+def test_destroy_leaves_nothing(stack: Stack) -> None:
+    begin = time.monotonic()
+    stack.destroy()
+    assert time.monotonic() - begin < 30
+    assert docker("container", "ls", "--all", "--quiet", "--filter", "label=kubepivot.cluster=pivot") == ""
+    assert docker("volume", "ls", "--quiet", "--filter", "dangling=true") == ""

@@ -1,0 +1,98 @@
+"""Pulumi and its plugins killed in the middle of everything; the next run ends well all the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from lab.engine import docker
+from tests.e2e.stacks import Stack, lab_config
+
+pytestmark = pytest.mark.e2e
+
+# How much is in the state when the run is killed, and how many seconds later. One `up` of this stack goes
+# from keys and containers (0-51) over preflights and nodes (52-55), the temporary control plane (56) and
+# the cluster's objects (57-95) to the hand-over (96).
+UP_POINTS = [(1, 0), (30, 0), (50, 0), (52, 0.5), (54, 1.5), (55, 1), (56, 3), (70, 0), (90, 2), (95, 3)]
+DOWN_POINTS = [(95, 0), (50, 0), (20, 0)]
+
+
+@pytest.fixture(scope="module")
+def stack(new_stack: Callable[..., Stack]) -> Iterator[Stack]:
+    yield new_stack("killed", lab_config(2))
+
+
+def state_size(stack: Stack) -> int:
+    """Number of resources in the state, read from the backend's file; it may be half written."""
+    data = Path(stack.environment["XDG_DATA_HOME"])
+    (file,) = data.glob(f"kubepivot/state/.pulumi/stacks/kubepivot/{stack.name}.json")
+    try:
+        checkpoint = json.loads(file.read_text())["checkpoint"]["latest"] or {}
+    except json.JSONDecodeError:
+        return -1
+    return len(checkpoint.get("resources") or [])
+
+
+def descendants(pid: int) -> list[int]:
+    """A process and everything below it."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            children.setdefault(parent, []).append(int(entry.name))
+    found = [pid]
+    for known in found:
+        found.extend(children.get(known, []))
+    return found
+
+
+def kill(stack: Stack, verb: str, reached: Callable[[int], bool], seconds: float) -> bool:
+    """Starts `make VERB` and kills it, with all that it started, at a point. False if it ended before."""
+    process = stack.checkout.start_lab(verb, stack.name)
+    deadline = time.monotonic() + 300
+    while not reached(state_size(stack)):
+        if process.poll() is not None:
+            return False
+        assert time.monotonic() < deadline, f"{verb} has not got so far within 300 s"
+        time.sleep(0.02)
+    time.sleep(seconds)  # how far into the next resource it is killed
+    for pid in descendants(process.pid):
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    process.wait(timeout=30)
+    return True
+
+
+def test_up_that_is_killed_ten_times_ends_well(stack: Stack) -> None:
+    killed = [kill(stack, "up", lambda size, at=at: size >= at, seconds) for at, seconds in UP_POINTS]
+    assert killed == [True] * len(UP_POINTS)
+    done = stack.checkout.lab("up", stack.name)
+    assert done.returncode == 0, done.stderr
+    for node in stack.get("nodes")["items"]:
+        ready = {c["type"]: c["status"] for c in node["status"]["conditions"]}["Ready"]
+        assert ready == "True", node["metadata"]["name"]
+    assert docker("exec", "killed-controller-1", "ls", "/etc/kubernetes/manifests") == "etcd.yaml"
+    assert stack.get("deployment/coredns", "--namespace=kube-system")["status"]["availableReplicas"] == 2
+    names = [pod["metadata"]["name"] for pod in stack.get("pods", "--namespace=kube-system")["items"]]
+    assert not [name for name in names if name.startswith("bootstrap-")], names
+    stack.second_up_changes_nothing()
+
+
+def test_down_that_is_killed_ends_well(stack: Stack) -> None:
+    killed = [kill(stack, "down", lambda size, at=at: 0 <= size <= at, 0) for at, _ in DOWN_POINTS]
+    assert True in killed
+    done = stack.checkout.lab("down", stack.name)
+    assert done.returncode == 0, done.stderr
+    label = "label=kubepivot.cluster=killed"
+    assert docker("container", "ls", "--all", "--quiet", "--filter", label) == ""

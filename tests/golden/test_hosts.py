@@ -1,0 +1,260 @@
+"""The files of a host, byte for byte, and what must hold of them whatever they say."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import tomllib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+import yaml
+
+from components.archive import File
+from components.assets.controlplane import COMPONENTS, UID
+from components.assets.manifests import CONTROL_PLANE_ROLE
+from components.assets.node import (
+    MIRRORED_REGISTRIES,
+    bootstrap_files,
+    node_files,
+    preflight_files,
+    retire_files,
+)
+from components.assets.render import render
+from components.assets.values import bootstrap_token
+from tests.cases import Case, load
+
+Files = dict[str, File]
+
+# What only the machine knows; node.sh fills it in.
+LEFT_TO_THE_HOST = {"@ARCH@", "@RESTRICT_OOM_SCORE_ADJ@", "@RUNC@", "@SYSTEMD_CGROUP@"}
+
+THEIRS = ("root/etc/kubernetes/pki/etcd/", "root/etc/kubernetes/bootstrap-secrets/")
+
+
+@pytest.fixture(scope="module")
+def steps(case: Case) -> dict[str, Files]:
+    """Files of every step on every host, by `<host>/<step>`."""
+    found: dict[str, Files] = {}
+    for name, machine in case.machines.items():
+        found[f"{name}/preflight"] = preflight_files(case.cfg, machine)
+        found[f"{name}/node"] = node_files(case.cfg, machine, case.texts)
+    first = case.machines[case.cfg.bootstrap_controller]
+    found[f"{first.name}/bootstrap"] = bootstrap_files(case.cfg, first, case.texts)
+    found[f"{first.name}/retire"] = retire_files(case.cfg, first, case.texts, "digest-of-kube-apiserver")
+    return found
+
+
+def _placed(files: Files) -> Files:
+    return {path.removeprefix("root"): file for path, file in files.items() if path.startswith("root/")}
+
+
+def _env(files: Files) -> dict[str, str]:
+    return dict(line.split("=", 1) for line in shlex.split(files["env"].text))
+
+
+def _kubelet(files: Files) -> dict[str, Any]:
+    configuration: dict[str, Any] = yaml.safe_load(_placed(files)["/etc/kubernetes/kubelet.yaml"].text)
+    return configuration
+
+
+def test_every_file_is_as_expected(
+    case: Case, steps: dict[str, Files], golden: Callable[[str, Mapping[str, File]], None]
+) -> None:
+    # The other hosts differ in names and addresses.
+    shown = (case.cfg.bootstrap_controller, *case.cfg.workers)
+    files = {
+        f"{step}/{path}": file
+        for step, found in steps.items()
+        for path, file in found.items()
+        if step.split("/")[0] in shown
+    }
+    golden("hosts", files)
+
+
+def test_every_yaml_and_toml_parses(steps: dict[str, Files]) -> None:
+    for step, files in steps.items():
+        for path, file in files.items():
+            if path.endswith((".yaml", "kubeconfig")):
+                assert yaml.safe_load(file.text)["kind"], f"{step}: {path}"
+            if path.endswith(".toml"):
+                text = file.text.replace("@RESTRICT_OOM_SCORE_ADJ@", "true").replace(
+                    "@SYSTEMD_CGROUP@", "true"
+                )
+                assert tomllib.loads(text), f"{step}: {path}"
+
+
+def test_no_placeholder_is_left_but_for_the_host(steps: dict[str, Files]) -> None:
+    for step, files in steps.items():
+        for path, file in files.items():
+            allowed = LEFT_TO_THE_HOST if path in ("env", "containerd.toml") else set()
+            assert set(re.findall("@[A-Z_]+@", file.text)) <= allowed, f"{step}: {path}"
+            if path != "lib.sh":  # a template as it stands, whose variables are the shell's
+                assert not re.search(r"\$\{|⟦|\bNone\b", file.text), f"{step}: {path}"
+
+
+def test_secrets_are_in_private_files_only(case: Case, steps: dict[str, Files]) -> None:
+    _, token = bootstrap_token(case.texts["bootstrap-token.key"])
+    for step, files in steps.items():
+        for path, file in files.items():
+            secret = "PRIVATE KEY" in file.text or token in file.text or "client-key-data" in file.text
+            assert file.mode == 0o600 or not secret, f"{step}: {path}"
+
+
+def test_nothing_but_the_pods_of_the_control_plane_belongs_to_their_user(steps: dict[str, Files]) -> None:
+    for step, files in steps.items():
+        for path, file in files.items():
+            theirs = path.startswith(
+                ("root/etc/kubernetes/pki/etcd/", "root/etc/kubernetes/bootstrap-secrets/")
+            )
+            assert file.owner == (UID if theirs else 0), f"{step}: {path}"
+            assert file.mode == 0o600 or not theirs, f"{step}: {path}"
+
+
+def test_a_worker_gets_no_key_of_the_control_plane(case: Case, steps: dict[str, Files]) -> None:
+    for worker in case.cfg.workers:
+        own = case.texts[f"kubelet-serving-{worker}.key"]
+        others = [text for name, text in case.texts.items() if name.endswith(".key") and text != own]
+        for path, file in steps[f"{worker}/node"].items():
+            assert not any(other in file.text for other in others), path
+
+
+def test_a_host_gets_no_key_of_another(case: Case, steps: dict[str, Files]) -> None:
+    for step, files in steps.items():
+        for other in case.cfg.hosts.keys() - {step.split("/")[0]}:
+            keys = [text for name, text in case.texts.items() if name.endswith(f"-{other}.key")]
+            assert keys
+            assert not any(key in file.text for key in keys for file in files.values()), step
+
+
+def test_no_authority_key_leaves_the_bootstrap_controller(case: Case, steps: dict[str, Files]) -> None:
+    """The controller manager signs kubelets' requests with the cluster's; nobody needs the others'."""
+    for step, files in steps.items():
+        held = {
+            name
+            for name in ("ca.key", "etcd/ca.key", "front-proxy-ca.key")
+            for file in files.values()
+            if case.texts[name] in file.text
+        }
+        assert held == ({"ca.key"} if step.endswith("/bootstrap") else set()), step
+
+
+def test_static_pods_on_disk_are_the_rendered_ones(case: Case, steps: dict[str, Files]) -> None:
+    rendered = render(case.cfg, case.texts)
+    on_disk = {
+        f"{step} {path.rpartition('/')[2]}": file.text
+        for step, files in steps.items()
+        for path, file in files.items()
+        if path.startswith("root/etc/kubernetes/manifests/")
+    }
+    first = case.cfg.bootstrap_controller
+    expected = {
+        f"{name}/node etcd.yaml": rendered[f"static-manifests/etcd-{name}.yaml"].text
+        for name in case.cfg.controllers
+    } | {
+        f"{first}/bootstrap {path.rpartition('/')[2]}": file.text
+        for path, file in rendered.items()
+        if path.startswith("bootstrap-manifests/")
+    }
+    assert on_disk == expected
+
+
+def test_static_pods_mount_what_their_step_brings(case: Case, steps: dict[str, Files]) -> None:
+    """A hostPath of type Directory that is not there keeps the pod from starting."""
+    made_by_the_script = {"/var/lib/etcd"}
+    for step, files in steps.items():
+        placed = _placed(files)
+        for path, file in placed.items():
+            if path.startswith("/etc/kubernetes/manifests/"):
+                for volume in yaml.safe_load(file.text)["spec"]["volumes"]:
+                    directory = volume["hostPath"]["path"]
+                    brought = any(other.startswith(f"{directory}/") for other in placed)
+                    assert brought or directory in made_by_the_script, f"{step}: {path}"
+
+
+def test_the_kubelet_is_closed_to_the_anonymous(case: Case, steps: dict[str, Files]) -> None:
+    for name in case.cfg.hosts:
+        configuration = _kubelet(steps[f"{name}/node"])
+        assert configuration["authentication"]["anonymous"] == {"enabled": False}
+        assert configuration["authentication"]["webhook"] == {"enabled": True}
+        assert configuration["authorization"] == {"mode": "Webhook"}
+        assert configuration["readOnlyPort"] == 0
+        assert configuration["tlsMinVersion"] == "VersionTLS12"
+
+
+def test_every_file_that_the_kubelet_names_is_there(case: Case, steps: dict[str, Files]) -> None:
+    for name in case.cfg.hosts:
+        files = steps[f"{name}/node"]
+        configuration = _kubelet(files)
+        named = {
+            configuration["authentication"]["x509"]["clientCAFile"],
+            configuration["tlsCertFile"],
+            configuration["tlsPrivateKeyFile"],
+        }
+        assert named <= set(_placed(files)), name
+
+
+def test_labels_and_taints_are_those_of_config_and_role(case: Case, steps: dict[str, Files]) -> None:
+    for name, host in case.cfg.hosts.items():
+        files = steps[f"{name}/node"]
+        controller = host.role == "controller"
+        taints = [{"key": t.key, "value": t.value, "effect": t.effect} for t in host.taints]
+        if controller:
+            taints.append({"key": CONTROL_PLANE_ROLE, "value": "", "effect": "NoSchedule"})
+        assert _kubelet(files)["registerWithTaints"] == taints
+        unit = shlex.split(_placed(files)["/etc/systemd/system/kubelet.service"].text.replace("\\\n", ""))
+        (argument,) = [word for word in unit if word.startswith("--node-labels=")]
+        labels = dict(
+            part.split("=", 1) for part in argument.removeprefix("--node-labels=").split(",") if part
+        )
+        assert labels == {**host.labels, **({"node.kubernetes.io/controller": "true"} if controller else {})}
+
+
+def test_downloads_come_from_the_mirror_or_else_from_the_official_sites(
+    case: Case, steps: dict[str, Files]
+) -> None:
+    sites = ("dl.k8s.io/", "github.com/")
+    prefix = f"{case.cfg.mirror.artifacts}/" if case.cfg.mirror else "https://"
+    for name in case.cfg.hosts:
+        urls = {
+            key: value
+            for step in ("node", "preflight")
+            for key, value in _env(steps[f"{name}/{step}"]).items()
+            if "://" in value
+        }
+        assert len(urls) == 11, urls
+        assert all(url.startswith(tuple(f"{prefix}{site}" for site in sites)) for url in urls.values()), urls
+        toml = [
+            path for path in _placed(steps[f"{name}/node"]) if path.startswith("/etc/containerd/certs.d/")
+        ]
+        assert bool(toml) == (case.cfg.mirror is not None)
+
+
+def test_every_download_has_a_checksum(case: Case, steps: dict[str, Files]) -> None:
+    env = _env(steps[f"{case.cfg.bootstrap_controller}/node"])
+    downloads = {key.removesuffix("_URL") for key in env if key.endswith("_URL")}
+    assert downloads == {key.removesuffix("_SUMS") for key in env if key.endswith("_SUMS")}
+    assert downloads == {"CONTAINERD", "CNI", "KUBELET", "KUBECTL", "RUNC"}
+
+
+def test_every_image_comes_from_a_registry_that_the_mirror_stands_for() -> None:
+    cfg = load("lab").cfg
+    release = cfg.release
+    images = [release.kubernetes_image(name) for name in COMPONENTS]
+    images += [release.etcd_image, release.coredns_image, release.pause_image]
+    images += [release.flannel_image, release.flannel_cni_image]
+    assert {image.split("/")[0] for image in images} <= set(MIRRORED_REGISTRIES)
+
+
+def test_the_preflight_knows_every_port_that_the_host_will_serve(case: Case, steps: dict[str, Files]) -> None:
+    for name, host in case.cfg.hosts.items():
+        ports = {int(port) for port in _env(steps[f"{name}/preflight"])["PORTS"].split()}
+        of_controllers = {case.cfg.api.port, 2379, 2380, 2381, 10257, 10259}
+        assert ports == {10250, 10256} | (of_controllers if host.role == "controller" else set())
+
+
+def test_the_step_that_retires_waits_for_every_node(case: Case, steps: dict[str, Files]) -> None:
+    env = _env(steps[f"{case.cfg.bootstrap_controller}/retire"])
+    assert env["NODES"].split() == [f"node/{name}" for name in sorted(case.cfg.hosts)]
+    assert env["APISERVER"] == "digest-of-kube-apiserver"

@@ -1,0 +1,407 @@
+"""The asset directory, byte for byte, and what must hold of it whatever it says."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from components.archive import File
+from components.assets.controlplane import COMPONENTS, UID, Component, Form
+from components.assets.manifests import manifests
+from components.assets.render import render
+from components.assets.values import AUTHENTICATION, bootstrap_token, control_plane_files, manifest_values
+from components.versions import RELEASES
+from tests.cases import Case, load, pem
+
+Files = dict[str, File]
+Object = dict[str, Any]
+
+BOOTSTRAP: dict[Component, str] = {
+    "kube-apiserver": "bootstrap-manifests/bootstrap-apiserver.yaml",
+    "kube-controller-manager": "bootstrap-manifests/bootstrap-controller-manager.yaml",
+    "kube-scheduler": "bootstrap-manifests/bootstrap-scheduler.yaml",
+}
+
+# Names of manifests/ as bootkube rendered them, and why ours differ.
+SEED = set((Path(__file__).parent / "bootkube-manifests.txt").read_text().split())
+LEFT_OUT = {
+    # It logs in with a certificate that the API binds to a role by itself, as the scheduler does.
+    "kube-controller-manager-role-binding",
+    "kube-controller-manager-service-account",
+    # It made every pod of kube-system an administrator.
+    "kube-system-rbac-role-binding",
+    # Comes with the checkpointer.
+    "pod-checkpointer-role-binding",
+    "pod-checkpointer-role",
+    "pod-checkpointer-sa",
+    "pod-checkpointer",
+}
+ADDED = {
+    "admin-role-binding": "the exported kubeconfig is bound by RBAC, not a member of system:masters",
+    "kube-proxy-config": "its flags are deprecated in favour of a file",
+    "kube-scheduler-secret": "it authenticates by certificate instead of the apiserver's insecure port",
+    "kubelet-api-role-binding": "kubelets authorise the apiserver's client by webhook",
+}
+ADDED_WITH_ONE_CONTROLLER = {
+    "kubernetes-endpoint-slice": "the lease reconciler would empty the service while the apiserver rolls"
+}
+
+
+@pytest.fixture(scope="module")
+def files(case: Case) -> Files:
+    return render(case.cfg, case.texts)
+
+
+@pytest.fixture(scope="module")
+def objects(files: Files) -> dict[str, Object]:
+    """Every Kubernetes object by its path; fails if a file has not exactly one."""
+    return {
+        path: _only(list(yaml.safe_load_all(file.text)))
+        for path, file in files.items()
+        if path.endswith(".yaml")
+    }
+
+
+def _only(documents: list[Object]) -> Object:
+    (document,) = documents
+    return document
+
+
+def _below(directory: str, objects: Mapping[str, Object]) -> dict[str, Object]:
+    return {path: found for path, found in objects.items() if path.startswith(directory)}
+
+
+def _pod_specs(objects: Mapping[str, Object]) -> Iterator[tuple[str, Object]]:
+    for path, found in objects.items():
+        match found["kind"]:
+            case "Pod":
+                yield path, found["spec"]
+            case "Deployment" | "DaemonSet":
+                yield path, found["spec"]["template"]["spec"]
+
+
+def _control_plane(objects: Mapping[str, Object]) -> dict[str, Object]:
+    paths = {*BOOTSTRAP.values(), *(f"manifests/{component}.yaml" for component in COMPONENTS)}
+    return {path: spec for path, spec in _pod_specs(objects) if path in paths}
+
+
+def _flags(spec: Object) -> dict[str, str]:
+    (container,) = spec["containers"]
+    return dict(flag.removeprefix("--").split("=", 1) for flag in container["command"][1:])
+
+
+# -- the directory -------------------------------------------------------------------------------------------
+
+
+def test_every_file_is_as_expected(files: Files, golden: Callable[[str, Mapping[str, File]], None]) -> None:
+    golden("assets", files)
+
+
+def test_files_are_those_of_bootkube(case: Case, files: Files) -> None:
+    added = ADDED | (ADDED_WITH_ONE_CONTROLLER if len(case.cfg.controllers) == 1 else {})
+    manifests = {path.split("/")[1].removesuffix(".yaml") for path in files if path.startswith("manifests/")}
+    assert manifests == SEED - LEFT_OUT | set(added)
+    assert {path for path in files if path.startswith("bootstrap-manifests/")} == set(BOOTSTRAP.values())
+    assert {path.rpartition("/")[0] for path in files} == {
+        *("auth", "bootstrap-manifests", "manifests", "static-manifests", "tls", "tls/etcd")
+    }
+    assert {path for path in files if path.startswith("static-manifests/")} == {
+        f"static-manifests/etcd-{name}.yaml" for name in case.cfg.controllers
+    }
+
+
+def test_every_object_says_what_and_where_it_is(objects: dict[str, Object]) -> None:
+    cluster_wide = {"ClusterRole", "ClusterRoleBinding"}
+    identities = []
+    for path, found in objects.items():
+        metadata = found["metadata"]
+        assert ("namespace" not in metadata) == (found["kind"] in cluster_wide), path
+        if path.startswith("manifests/"):
+            identities.append((found["kind"], metadata.get("namespace"), metadata["name"]))
+    assert len(identities) == len(set(identities))
+
+
+def test_no_placeholder_is_left(files: Files) -> None:
+    for path, file in files.items():
+        assert not re.search(r"\$\{|⟦|@[A-Z_]+@|\bNone\b", file.text), path
+
+
+# -- secrets -------------------------------------------------------------------------------------------------
+
+
+def test_secrets_are_in_secrets_and_private_files_only(
+    case: Case, files: Files, objects: dict[str, Object]
+) -> None:
+    token_id, token_secret = bootstrap_token(case.texts["bootstrap-token.key"])
+    secrets = [text for name, text in case.texts.items() if name.endswith(".key")]
+    shapes = [*secrets, *(base64.b64encode(text.encode()).decode() for text in secrets), "PRIVATE KEY"]
+    shapes += [f"{token_id}.{token_secret}", token_secret, base64.b64encode(token_secret.encode()).decode()]
+    for path, file in files.items():
+        secret = any(shape in file.text for shape in shapes)
+        kind = objects[path]["kind"] if path in objects else None
+        assert file.mode == (0o600 if secret or kind == "Secret" else 0o644), path
+        assert not secret or kind in (None, "Secret"), path
+
+
+def test_a_component_mounts_the_files_that_its_flags_name(case: Case, objects: dict[str, Object]) -> None:
+    specs = dict(_pod_specs(objects))
+    forms: dict[Form, dict[Component, str]] = {
+        "bootstrap": BOOTSTRAP,
+        "self-hosted": {component: f"manifests/{component}.yaml" for component in COMPONENTS},
+    }
+    for form, paths in forms.items():
+        for component, path in paths.items():
+            (mount,) = specs[path]["containers"][0]["volumeMounts"]
+            directory = f"{mount['mountPath']}/"
+            flags = _flags(specs[path]).values()
+            named = {value.removeprefix(directory) for value in flags if value.startswith(directory)}
+            assert named == set(control_plane_files(component, case.cfg, case.texts, form)), path
+
+
+@pytest.mark.parametrize(
+    ("changed", "rolled"),
+    [
+        ("apiserver.key", {"kube-apiserver"}),
+        ("etcd/ca.crt", {"kube-apiserver"}),
+        ("service-account.key", {"kube-apiserver", "kube-controller-manager"}),
+        ("ca.crt", {"kube-apiserver", "kube-controller-manager", "kube-scheduler"}),
+        ("scheduler.crt", {"kube-scheduler"}),
+        ("bootstrap-apiserver.crt", set()),
+        ("kubelet-serving-controller-1.crt", set()),
+    ],
+)
+def test_a_change_of_a_secret_renames_it_and_rolls_its_pods(changed: str, rolled: set[str]) -> None:
+    case = load("lab")
+    before, after = (
+        manifests(case.cfg, manifest_values(case.cfg, texts).__getitem__)
+        for texts in (case.texts, case.texts | {changed: pem(f"another {changed}")})
+    )
+    for component in COMPONENTS:
+        for file in (f"{component}.yaml", f"{component}-secret.yaml"):
+            assert (before[file] != after[file]) == (component in rolled), file
+        names = [found[f"{component}-secret.yaml"]["metadata"]["name"] for found in (before, after)]
+        assert (names[0] != names[1]) == (component in rolled)
+
+
+# -- pods ----------------------------------------------------------------------------------------------------
+
+
+def test_static_pods_name_no_object_of_the_api(objects: dict[str, Object]) -> None:
+    """Since 1.34 a kubelet rejects one that does."""
+    static = _below("bootstrap-manifests/", objects) | _below("static-manifests/", objects)
+    for path, spec in _pod_specs(static):
+        assert not {"serviceAccountName", "serviceAccount", "imagePullSecrets"} & set(spec), path
+        assert {kind for volume in spec["volumes"] for kind in volume} == {"name", "hostPath"}, path
+        for container in spec["containers"]:
+            assert "envFrom" not in container, path
+            for variable in container.get("env", []):
+                assert set(variable.get("valueFrom", {})) <= {"fieldRef"}, path
+
+
+def test_the_control_plane_declares_no_port(objects: dict[str, Object]) -> None:
+    """On the host's network it would be a host port: the second pod of a roll would not be scheduled."""
+    for path, spec in _control_plane(objects).items():
+        assert spec["hostNetwork"] is True, path
+        assert all("ports" not in container for container in spec["containers"]), path
+
+
+def test_the_control_plane_shares_ports_as_one_user(objects: dict[str, Object]) -> None:
+    """A listener lets only a process of the same user share its port."""
+    for path, spec in _control_plane(objects).items():
+        assert _flags(spec)["permit-port-sharing"] == "true", path
+        security = spec["securityContext"]
+        assert (security["runAsUser"], security["runAsGroup"], security["runAsNonRoot"]) == (UID, UID, True)
+        assert all("runAsUser" not in container["securityContext"] for container in spec["containers"]), path
+
+
+def test_control_plane_and_etcd_are_confined(objects: dict[str, Object]) -> None:
+    etcd = dict(_pod_specs(_below("static-manifests/", objects)))
+    for path, spec in (_control_plane(objects) | etcd).items():
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, path
+        assert spec["securityContext"]["runAsNonRoot"] is True, path
+        for container in spec["containers"]:
+            security = container["securityContext"]
+            assert security["allowPrivilegeEscalation"] is False, path
+            assert security["capabilities"] == {"drop": ["ALL"]}, path
+            assert security["readOnlyRootFilesystem"] is True, path
+
+
+def test_the_control_plane_needs_no_token_and_goes_where_controllers_are(objects: dict[str, Object]) -> None:
+    for path, spec in _control_plane(objects).items():
+        assert spec["automountServiceAccountToken"] is False, path
+        assert spec["tolerations"] == [{"operator": "Exists"}], path
+        if path.startswith("manifests/"):
+            assert spec["nodeSelector"] == {"node.kubernetes.io/controller": "true"}, path
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_both_forms_of_a_component_are_the_same_but_for_what_is_listed(
+    case: Case, objects: dict[str, Object], component: Component
+) -> None:
+    temporary = _flags(objects[BOOTSTRAP[component]]["spec"])
+    real = _flags(objects[f"manifests/{component}.yaml"]["spec"]["template"]["spec"])
+    different = {flag for flag in temporary | real if temporary.get(flag) != real.get(flag)}
+    several = len(case.cfg.controllers) > 1
+    assert (
+        different
+        == {
+            # The temporary one is not an address of the service `kubernetes`.
+            "kube-apiserver": {"endpoint-reconciler-type"} if several else set(),
+            # It gives its lease back when it ends.
+            "kube-controller-manager": {"feature-gates"},
+            "kube-scheduler": set(),
+        }[component]
+    )
+    left_out = {"volumes", "nodeSelector", "affinity", "containers"}
+    specs = [
+        {key: value for key, value in spec.items() if key not in left_out}
+        for spec in (
+            objects[BOOTSTRAP[component]]["spec"],
+            objects[f"manifests/{component}.yaml"]["spec"]["template"]["spec"],
+        )
+    ]
+    assert specs[0] == specs[1]
+
+
+def test_only_the_serving_certificate_tells_the_apiservers_apart(case: Case) -> None:
+    temporary = control_plane_files("kube-apiserver", case.cfg, case.texts, "bootstrap")
+    real = control_plane_files("kube-apiserver", case.cfg, case.texts, "self-hosted")
+    assert temporary.keys() == real.keys()
+    assert {name for name in real if temporary[name] != real[name]} == {"apiserver.crt", "apiserver.key"}
+
+
+def test_every_apiserver_is_secure(objects: dict[str, Object]) -> None:
+    """The temporary one too: it serves the same cluster."""
+    forms = [spec for path, spec in _control_plane(objects).items() if "apiserver" in path]
+    assert len(forms) == 2
+    for spec in forms:
+        flags = _flags(spec)
+        assert flags["authorization-mode"] == "Node,RBAC"
+        assert flags["enable-admission-plugins"] == "NodeRestriction"
+        assert flags["authentication-config"].endswith("/authentication.yaml")
+        assert flags["tls-min-version"] == "VersionTLS12"
+        assert flags["kubelet-certificate-authority"].endswith("/ca.crt")
+        assert flags["etcd-cafile"].endswith("/etcd-ca.crt")
+        assert flags["profiling"] == "false"
+        assert not {"anonymous-auth", "token-auth-file", "insecure-port"} & set(flags)
+
+
+def test_the_anonymous_may_ask_for_health_only_and_probes_ask_for_no_more(objects: dict[str, Object]) -> None:
+    anonymous = yaml.safe_load(AUTHENTICATION)["anonymous"]
+    allowed = {condition["path"] for condition in anonymous["conditions"]}
+    assert allowed == {"/livez", "/readyz", "/healthz"}
+    for path, spec in _control_plane(objects).items():
+        for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+            assert spec["containers"][0][probe]["httpGet"]["path"] in allowed, path
+
+
+# -- the cluster ---------------------------------------------------------------------------------------------
+
+
+def test_every_reference_of_a_pod_leads_to_an_object(objects: dict[str, Object]) -> None:
+    manifests = _below("manifests/", objects)
+    known = {(found["kind"], found["metadata"]["name"]) for found in manifests.values()}
+    for path, spec in _pod_specs(manifests):
+        references = [
+            ("ConfigMap", volume["configMap"]["name"]) for volume in spec["volumes"] if "configMap" in volume
+        ]
+        references += [
+            ("Secret", volume["secret"]["secretName"]) for volume in spec["volumes"] if "secret" in volume
+        ]
+        if "serviceAccountName" in spec:
+            references.append(("ServiceAccount", spec["serviceAccountName"]))
+        assert set(references) <= known, path
+        mounts = {
+            mount["name"]
+            for container in [*spec["containers"], *spec.get("initContainers", [])]
+            for mount in container["volumeMounts"]
+        }
+        assert mounts == {volume["name"] for volume in spec["volumes"]}, path
+
+
+def test_every_selector_finds_its_pods(objects: dict[str, Object]) -> None:
+    templates = [
+        found["spec"]["template"]
+        for found in objects.values()
+        if found["kind"] in ("Deployment", "DaemonSet")
+    ]
+    for path, found in objects.items():
+        match found["kind"]:
+            case "Deployment" | "DaemonSet":
+                selector, pods = found["spec"]["selector"]["matchLabels"], [found["spec"]["template"]]
+            case "PodDisruptionBudget":
+                selector, pods = found["spec"]["selector"]["matchLabels"], templates
+            case "Service":
+                selector, pods = found["spec"]["selector"], templates
+            case _:
+                continue
+        assert any(selector.items() <= pod["metadata"]["labels"].items() for pod in pods), path
+
+
+def test_every_binding_leads_to_a_role(objects: dict[str, Object]) -> None:
+    own = {found["metadata"]["name"] for found in objects.values() if found["kind"] == "ClusterRole"}
+    accounts = {found["metadata"]["name"] for found in objects.values() if found["kind"] == "ServiceAccount"}
+    for path, found in objects.items():
+        if found["kind"] == "ClusterRoleBinding":
+            role = found["roleRef"]["name"]
+            assert role in own or role == "cluster-admin" or role.startswith("system:"), path
+            for subject in found["subjects"]:
+                assert subject["kind"] != "ServiceAccount" or subject["name"] in accounts, path
+
+
+def test_images_are_those_of_the_release(case: Case, objects: dict[str, Object]) -> None:
+    release = RELEASES[case.cfg.kubernetes_version]
+    components = [release.kubernetes_image(name) for name in (*COMPONENTS, "kube-proxy")]
+    images = {
+        container["image"]
+        for _, spec in _pod_specs(objects)
+        for container in [*spec["containers"], *spec.get("initContainers", [])]
+    }
+    others = [release.etcd_image, release.coredns_image, release.flannel_image, release.flannel_cni_image]
+    assert images == {*components, *others}
+
+
+def test_a_roll_of_the_control_plane_starts_the_new_pod_first(case: Case, objects: dict[str, Object]) -> None:
+    for component in COMPONENTS:
+        workload = objects[f"manifests/{component}.yaml"]
+        on_all = component == "kube-apiserver"
+        assert workload["kind"] == ("DaemonSet" if on_all else "Deployment")
+        strategy = workload["spec"]["updateStrategy" if on_all else "strategy"]["rollingUpdate"]
+        assert strategy == {"maxSurge": 1, "maxUnavailable": 0}
+        if not on_all:
+            assert workload["spec"]["replicas"] == len(case.cfg.controllers)
+
+
+def test_the_address_plan_is_everywhere_the_same(case: Case, objects: dict[str, Object]) -> None:
+    cfg = case.cfg
+    for path, spec in _control_plane(objects).items():
+        flags = _flags(spec)
+        assert flags.get("service-cluster-ip-range", cfg.network.services) == cfg.network.services, path
+        assert flags.get("cluster-cidr", cfg.network.pods) == cfg.network.pods, path
+        assert flags.get("secure-port", str(cfg.api.port)) == str(cfg.api.port), path
+        if "apiserver" in path:
+            assert spec["containers"][0]["readinessProbe"]["httpGet"]["port"] == cfg.api.port, path
+    assert objects["manifests/coredns-service.yaml"]["spec"]["clusterIP"] == cfg.dns_ip
+    assert cfg.network.domain in objects["manifests/coredns-config.yaml"]["data"]["Corefile"]
+    assert cfg.network.pods in objects["manifests/flannel-cfg.yaml"]["data"]["net-conf.json"]
+    assert cfg.api_endpoint in objects["manifests/kubeconfig-in-cluster.yaml"]["data"]["kubeconfig"]
+    slices = [found for found in objects.values() if found["kind"] == "EndpointSlice"]
+    assert [found["ports"][0]["port"] for found in slices] == [cfg.api.port] * len(slices)
+
+
+def test_every_member_of_etcd_knows_all_of_them(case: Case, objects: dict[str, Object]) -> None:
+    members = {path: _flags(spec) for path, spec in _pod_specs(_below("static-manifests/", objects))}
+    assert len({flags["initial-cluster"] for flags in members.values()}) == 1
+    peers = {f"{flags['name']}={flags['initial-advertise-peer-urls']}" for flags in members.values()}
+    clients = {flags["advertise-client-urls"] for flags in members.values()}
+    apiserver = _flags(objects[BOOTSTRAP["kube-apiserver"]]["spec"])
+    for path, flags in members.items():
+        assert set(flags["initial-cluster"].split(",")) == peers, path
+        assert (flags["client-cert-auth"], flags["peer-client-cert-auth"]) == ("true", "true"), path
+    assert set(apiserver["etcd-servers"].split(",")) == clients

@@ -1,0 +1,78 @@
+"""Runs a host's scripts on this machine, as any user: absolute paths lead below a directory, and commands
+that would look at or change the machine are made up.
+
+    sandbox.write("/proc/swaps", "Filename\\n")
+    sandbox.fake("id", "echo 0")
+    done = sandbox.run(script("preflight"), {"env": "NAME=node\\n"})
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+_SHELL = shutil.which("sh") or "/bin/sh"
+_ABSOLUTE = re.compile(r"""(?<![\w./}$-])/(etc|lib|opt|proc|run|sys|usr|var)(?=[/\s"')]|$)""", re.MULTILINE)
+_SECONDS = 20
+
+
+class Sandbox:
+    """A directory that stands for a host's root, and the only commands that its scripts find."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root / "host"
+        self._bin = root / "bin"
+        self._work = root / "work"
+        for directory in (self.root, self._bin, self._work):
+            directory.mkdir()
+
+    def path(self, path: str) -> Path:
+        """Where an absolute path of the host is."""
+        return self.root / path.lstrip("/")
+
+    def write(self, path: str, text: str = "") -> None:
+        """Writes a file of the host."""
+        self.path(path).parent.mkdir(parents=True, exist_ok=True)
+        self.path(path).write_text(text)
+
+    def real(self, *commands: str) -> None:
+        """Lets scripts find commands of this machine."""
+        for command in commands:
+            found = shutil.which(command)
+            assert found is not None, f"the tests need the command {command}"
+            (self._bin / command).unlink(missing_ok=True)
+            (self._bin / command).symlink_to(found)
+
+    def fake(self, command: str, body: str = "") -> None:
+        """Lets scripts find a command that runs the shell text instead."""
+        (self._bin / command).unlink(missing_ok=True)
+        (self._bin / command).write_text(f"#!{_SHELL}\n{self.moved(body)}\n")
+        (self._bin / command).chmod(0o755)
+
+    def without(self, command: str) -> None:
+        """Takes a command away."""
+        (self._bin / command).unlink()
+
+    def moved(self, text: str) -> str:
+        """The text with absolute paths below the root."""
+        return _ABSOLUTE.sub(lambda match: f"{self.root}/{match[1]}", text)
+
+    def run(
+        self, text: str, files: Mapping[str, str] | None = None, *, stdin: str = "", here: Path | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Runs a script as a step does, with the files in its working directory."""
+        for name, content in (files or {}).items():
+            (self._work / name).parent.mkdir(parents=True, exist_ok=True)
+            (self._work / name).write_text(self.moved(content))
+        return subprocess.run(
+            [_SHELL, "-euc", self.moved(text)],
+            cwd=here or self._work,
+            env={"PATH": str(self._bin)},
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=_SECONDS,
+        )

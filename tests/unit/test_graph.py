@@ -1,0 +1,331 @@
+"""Which resources a config gives, what each waits for and what it shows, without an engine."""
+
+from __future__ import annotations
+
+import base64
+from collections import Counter
+from typing import Any
+
+import pulumi
+import pytest
+import yaml
+
+from components.assets.manifests import manifests
+from components.assets.values import bootstrap_token, manifest_values
+from tests.cases import Case, load, read
+from tests.unit.recorder import (
+    LOCAL,
+    REMOTE,
+    Registered,
+    Run,
+    Secret,
+    Unknown,
+    exposed,
+    pki_texts,
+    program,
+    ran,
+    revealed,
+)
+
+STEPS = ("preflight", "node", "bootstrap", "retire")
+
+
+@pytest.fixture(params=[False, True], ids=["up", "preview"])
+def run(case: Case, request: pytest.FixtureRequest) -> Run:
+    return ran(case.name, preview=request.param)
+
+
+@pytest.fixture
+def up(case: Case) -> Run:
+    return ran(case.name)
+
+
+def _objects(run: Run) -> list[Registered]:
+    """The cluster's objects, the patches of nodes apart."""
+    return [each for each in run.of("kubernetes:") if not each.type.endswith("Patch")]
+
+
+# -- names ---------------------------------------------------------------------------------------------------
+
+
+def test_no_two_resources_are_the_same(run: Run) -> None:
+    assert [urn for urn, count in Counter(each.urn for each in run.resources).items() if count > 1] == []
+
+
+def test_names_begin_with_the_clusters(run: Run, case: Case) -> None:
+    cluster = case.cfg.name
+    assert {each.name for each in run.resources if not each.name.startswith(f"{cluster}-")} == {cluster}
+
+
+def test_what_is_a_hosts_has_its_name(run: Run, case: Case) -> None:
+    for host in case.cfg.hosts:
+        for step in ("preflight", "node"):
+            (name,) = {each.name for each in run.of(REMOTE) if each.name.endswith(f"{host}-{step}")}
+            assert name == f"{case.cfg.name}-{host}-{step}"
+
+
+def test_a_second_run_asks_for_the_same_whatever_the_order_of_hosts(case: Case) -> None:
+    raw = read(case.name)
+    raw["hosts"] = dict(reversed(raw["hosts"].items()))
+    assert _by_urn(program(raw)) == _by_urn(ran(case.name))
+
+
+def _by_urn(run: Run) -> dict[str, Any]:
+    return {each.urn: each.plain for each in run.resources}
+
+
+def test_a_preview_without_a_state_plans_what_up_makes(case: Case) -> None:
+    assert {each.urn for each in ran(case.name, preview=True).resources} == {
+        each.urn for each in ran(case.name).resources
+    }
+
+
+@pytest.mark.parametrize(("name", "worker"), [("lab", "worker-1"), ("baremetal", "gpu")])
+def test_a_worker_that_leaves_takes_only_its_own_with_it(name: str, worker: str) -> None:
+    raw = read(name)
+    del raw["hosts"][worker]
+    before, after = _by_urn(ran(name)), _by_urn(program(raw))
+    assert after.keys() < before.keys()
+    assert all(worker in urn for urn in before.keys() - after.keys())
+    # The hand-over waits for every node, so it knows their names.
+    (changed,) = [urn for urn in after if after[urn] != before[urn]]
+    assert changed.endswith("-retire")
+
+
+# -- steps on hosts ------------------------------------------------------------------------------------------
+
+
+def test_every_remote_command_is_a_step(up: Run, case: Case) -> None:
+    for step in up.of(REMOTE):
+        assert step.name.rpartition("-")[2] in STEPS
+        assert isinstance(step.inputs["stdin"], Secret), step.name
+        assert isinstance(step.inputs["connection"], Secret), step.name
+        assert step.inputs["logging"] == "none", step.name
+        assert step.inputs["addPreviousOutputInEnv"] is False, step.name
+        assert step.delete_before_replace, step.name
+        assert not {"delete", "update", "environment"} & step.inputs.keys(), step.name
+        connection = revealed(step.inputs["connection"])
+        assert connection["hostKey"].startswith("ssh-ed25519 "), step.name
+        assert connection["dialErrorLimit"] > 0 < connection["perDialTimeout"], step.name
+
+
+def test_a_step_runs_anew_on_another_machine_only(up: Run, case: Case) -> None:
+    for step in up.of(REMOTE):
+        connection = revealed(step.inputs["connection"])
+        (host,) = [name for name, host in case.cfg.hosts.items() if host.address == connection["host"]]
+        instance = case.cfg.hosts[host].host_key or f"id of {case.cfg.name}-{host}-container"
+        assert step.inputs["triggers"] == [instance], step.name
+
+
+def test_a_preview_shows_names_of_files_and_no_secret(up: Run, case: Case) -> None:
+    for step in up.of(REMOTE):
+        text = step.inputs["create"]
+        for path in step.files:
+            assert f"# {path} " in text, step.name
+        assert "KEY" not in text and "CERTIFICATE" not in text, step.name
+
+
+def test_nothing_secret_is_in_the_state_in_plain_text(run: Run, case: Case) -> None:
+    token_id, token = bootstrap_token(f"-----BEGIN PRIVATE KEY-----\n{case.cfg.name}-bootstrap-token-key\n")
+    shown = "\n".join(f"{each.urn} {exposed(each.inputs)}" for each in run.resources) + exposed(run.outputs)
+    for secret in ("PRIVATE KEY", base64.b64encode(b"-----BEGIN PRIVATE KEY").decode()[:-2], token, token_id):
+        assert secret not in shown
+
+
+def test_a_host_is_logged_in_to_four_times_at_most(up: Run) -> None:
+    """Every step rewrites the whole state, and its connection stays open until the plugin ends."""
+    logins = Counter(step.plain["connection"]["host"] for step in up.of(REMOTE))
+    assert max(logins.values()) <= 4
+
+
+def test_nothing_is_written_before_every_host_has_passed(run: Run) -> None:
+    preflights = {step.urn for step in run.of(REMOTE) if step.name.endswith("-preflight")}
+    others = [step for step in run.of(REMOTE) if step.urn not in preflights]
+    assert others
+    for step in others:
+        assert preflights <= run.before(step), step.name
+
+
+def test_hosts_that_are_clones_are_refused() -> None:
+    same = {REMOTE: lambda *_: {"stdout": "machine-id=1234\nhostname=node"}}
+    with pytest.raises(pulumi.RunError, match=r"have the same machine-id, 1234: .*systemd-machine-id-setup"):
+        program(read("lab"), answers=same)
+
+
+# -- the cluster ---------------------------------------------------------------------------------------------
+
+
+def test_the_temporary_control_plane_starts_once_every_node_is_set_up(run: Run, case: Case) -> None:
+    nodes = {run.only(f"{case.cfg.name}-{host}-node").urn for host in case.cfg.hosts}
+    assert nodes <= run.only(f"{case.cfg.name}-bootstrap").dependencies
+
+
+def test_no_object_is_made_before_the_temporary_api_answers(run: Run, case: Case) -> None:
+    provider = run.only(f"{case.cfg.name}-cluster")
+    bootstrap = run.only(f"{case.cfg.name}-bootstrap").urn
+    assert bootstrap in provider.dependencies
+    for each in run.of("kubernetes:"):
+        assert each.provider.startswith(f"{provider.urn}::"), each.name
+
+
+def test_the_hand_over_waits_for_every_object(run: Run, case: Case) -> None:
+    objects = {each.urn for each in _objects(run)}
+    assert objects
+    assert objects <= run.only(f"{case.cfg.name}-retire").dependencies
+
+
+def test_only_the_apiserver_is_not_waited_for(run: Run) -> None:
+    """Its first pod shares the port with the temporary one; the hand-over waits for both."""
+    skipped = {
+        (each.type, each.inputs["metadata"]["name"])
+        for each in run.of("kubernetes:")
+        if "pulumi.com/skipAwait" in each.inputs.get("metadata", {}).get("annotations", {})
+    }
+    assert skipped == {("kubernetes:apps/v1:DaemonSet", "kube-apiserver")}
+
+
+def test_a_change_of_the_apiserver_is_waited_for() -> None:
+    raw = read("lab") | {"network": {"hosts": "172.30.0.0/16", "services": "10.77.0.0/16"}}
+    before, after = (run.only("lab-retire").files["env"].decode() for run in (ran("lab"), program(raw)))
+    assert before != after
+
+
+def test_a_new_kubeconfig_replaces_nothing_and_half_made_objects_are_taken_over(run: Run, case: Case) -> None:
+    provider = run.only(f"{case.cfg.name}-cluster")
+    assert provider.inputs["clusterIdentifier"] == case.cfg.name
+    assert str(provider.inputs["upsertExistingObjects"]).lower() == "true"
+
+
+def test_the_provider_logs_in_with_more_than_the_exported_kubeconfig(up: Run, case: Case) -> None:
+    """Users are bound by RBAC and can be unbound; the program must be able to make the bindings."""
+    provider = yaml.safe_load(up.only(f"{case.cfg.name}-cluster").plain["kubeconfig"])
+    exported = yaml.safe_load(revealed(up.outputs["kubeconfig"]))
+    names = [config["users"][0]["name"] for config in (provider, exported)]
+    assert names == ["super-admin", "admin"]
+    assert {config["clusters"][0]["cluster"]["server"] for config in (provider, exported)} == {
+        case.cfg.api_endpoint
+    }
+
+
+def test_objects_end_with_the_cluster_instead_of_taking_the_api_from_under_each_other(
+    run: Run, case: Case
+) -> None:
+    bootstrap = run.only(f"{case.cfg.name}-bootstrap").urn
+    assert {each.deleted_with for each in run.of("kubernetes:")} == {bootstrap}
+
+
+def test_every_object_is_named_by_the_program(up: Run) -> None:
+    for each in up.of("kubernetes:"):
+        assert each.inputs["metadata"]["name"], each.name
+
+
+def test_objects_are_the_rendered_manifests(up: Run, case: Case) -> None:
+    values = manifest_values(case.cfg, pki_texts(case.name))
+    expected = manifests(case.cfg, values.__getitem__)
+    expected["kube-apiserver.yaml"]["metadata"]["annotations"] = {"pulumi.com/skipAwait": "true"}
+    prefix = f"{case.cfg.name}-"
+    assert {each.name.removeprefix(prefix): each.plain for each in _objects(up)} == {
+        file.removesuffix(".yaml"): manifest for file, manifest in expected.items()
+    }
+
+
+def test_only_data_of_secrets_is_secret(up: Run) -> None:
+    """Names of Secrets come from their content; were they secret, a preview would show no workload."""
+    for each in up.of("kubernetes:"):
+        secret = {key for key, value in each.inputs.items() if _has(Secret, value)}
+        assert secret == ({"data"} if each.type.endswith(":Secret") else set()), each.name
+
+
+def test_a_preview_shows_all_of_an_object_but_what_certificates_give(case: Case) -> None:
+    run = ran(case.name, preview=True)
+    unknown = {
+        each.name.removeprefix(f"{case.cfg.name}-") for each in _objects(run) if _has(Unknown, each.inputs)
+    }
+    components = ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
+    assert unknown == {
+        "kubelet-bootstrap-token",
+        *components,
+        *(f"{component}-secret" for component in components),
+    }
+
+
+def _has(kind: type, value: Any) -> bool:
+    match value:
+        case dict():
+            return any(_has(kind, child) for child in value.values())
+        case list():
+            return any(_has(kind, child) for child in value)
+        case _:
+            return isinstance(value, kind)
+
+
+def test_controllers_get_their_role_last(run: Run, case: Case) -> None:
+    retired = run.only(f"{case.cfg.name}-retire").urn
+    patches = run.of("kubernetes:core/v1:NodePatch")
+    assert {each.inputs["metadata"]["name"] for each in patches} == set(case.cfg.controllers)
+    for each in patches:
+        assert retired in each.dependencies
+
+
+# -- what users get ------------------------------------------------------------------------------------------
+
+
+def test_outputs(up: Run, case: Case) -> None:
+    assert isinstance(up.outputs["kubeconfig"], Secret)
+    assert up.outputs | {"kubeconfig": "", "ca_certificate": ""} == {
+        "api_endpoint": case.cfg.api_endpoint,
+        "ca_certificate": "",
+        "kubeconfig": "",
+        "kubernetes_version": case.cfg.kubernetes_version,
+        "nodes": {
+            name: {"role": host.role, "address": host.address} for name, host in case.cfg.hosts.items()
+        },
+    }
+    assert up.outputs["ca_certificate"] == pki_texts(case.name)["ca.crt"]
+
+
+def test_outputs_of_a_preview_are_unknown_where_they_have_to_be(case: Case) -> None:
+    outputs = ran(case.name, preview=True).outputs
+    assert {key for key, value in outputs.items() if _has(Unknown, value)} == {
+        "kubeconfig",
+        "ca_certificate",
+    }
+
+
+# -- platforms and modes -------------------------------------------------------------------------------------
+
+
+def test_the_lab_makes_a_container_for_every_host() -> None:
+    run = ran("lab")
+    containers = run.of(LOCAL)
+    assert {each.name for each in containers} == {"lab-controller-1-container", "lab-worker-1-container"}
+    for each in containers:
+        assert "docker rm --force --volumes" in each.inputs["delete"]
+        assert isinstance(each.inputs["stdin"], Secret)
+        assert each.delete_before_replace
+    for step in run.of(REMOTE):
+        assert {each.urn for each in containers} & run.before(step), step.name
+
+
+def test_bare_metal_makes_nothing_on_this_machine_and_gives_the_hosts_back() -> None:
+    run, case = ran("baremetal"), load("baremetal")
+    resets = run.of(LOCAL)
+    assert {each.name for each in resets} == {f"metal-{host}-reset" for host in case.cfg.hosts}
+    for each in resets:
+        assert "docker" not in each.inputs["create"] + each.inputs["delete"]
+        assert isinstance(each.inputs["stdin"], Secret)
+        assert each.delete_before_replace
+    # Made first, so that they are deleted last, when nothing else needs the hosts.
+    for host in case.cfg.hosts:
+        assert {each.urn for each in resets} <= run.only(f"metal-{host}-node").dependencies
+
+
+@pytest.mark.parametrize(("name", "preview"), [("lab", True), ("baremetal", False)])
+def test_render_touches_no_host(name: str, preview: bool) -> None:
+    run = program(read(name) | {"mode": "render", "assetDirectory": "out dir"}, preview=preview)
+    assert run.of(REMOTE, "kubernetes:", "pulumi:providers:kubernetes") == []
+    (assets,) = run.of(LOCAL)
+    assert "'out dir'" in assets.inputs["create"]
+    assert "docker" not in assets.inputs["create"]
+    assert "delete" not in assets.inputs
+    assert run.outputs == {}

@@ -1,0 +1,129 @@
+"""Data flows one way, and imports obey it."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from tests.cases import CHECKOUT
+
+# A module imports from lines above its own, or from its own package.
+STAGES = """
+    components.versions components.labels components.sshkeys components.archive
+    components.addresses
+    components.problems
+    components.consistency
+    components.config
+    components.machine components.reference
+    components.hosts
+    components.pki
+    components.assets
+    components.ssh
+    components.node components.bootstrap components.reset
+    components.selfhosted
+    components.cluster components.rendering
+"""
+
+# Plain functions and values. Config knows Pulumi's error class and reads the stack's config, no more.
+PURE = (
+    "components.addresses",
+    "components.archive",
+    "components.assets",
+    "components.consistency",
+    "components.labels",
+    "components.machine",
+    "components.sshkeys",
+    "components.versions",
+)
+KNOWS_PULUMI = ("components.config", "components.problems")
+
+
+def modules(package: str) -> list[Path]:
+    """Every Python file of a package."""
+    return sorted((CHECKOUT / package).rglob("*.py"))
+
+
+COMPONENTS = modules("components")
+
+
+def _name(path: Path) -> str:
+    parts = path.relative_to(CHECKOUT).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+def _imports(path: Path) -> set[str]:
+    """Modules that the file imports, and for `from a import b` also `a.b`, which may be one."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        match node:
+            case ast.Import(names):
+                found |= {alias.name for alias in names}
+            case ast.ImportFrom(module, names, level):
+                assert level == 0, f"{path}: relative import"
+                assert module is not None
+                found |= {module, *(f"{module}.{alias.name}" for alias in names)}
+    return found
+
+
+def _stages() -> dict[str, int]:
+    return {name: line for line, names in enumerate(STAGES.strip().splitlines()) for name in names.split()}
+
+
+def _stage(module: str) -> tuple[str, int]:
+    """The unit of STAGES that a module belongs to, with its line."""
+    for name, line in _stages().items():
+        if module == name or module.startswith(f"{name}."):
+            return name, line
+    raise AssertionError(f"{module} has no place in STAGES: put it after what it imports")
+
+
+@pytest.mark.parametrize("path", COMPONENTS, ids=_name)
+def test_imports_go_one_way(path: Path) -> None:
+    module = _name(path)
+    if module == "components":
+        assert not _imports(path) - {"__future__", "__future__.annotations"}
+        return
+    unit, line = _stage(module)
+    for imported in sorted(_imports(path)):
+        if imported.startswith("components."):
+            other, earlier = _stage(imported)
+            assert other == unit or earlier < line, f"{module} imports {imported}"
+
+
+def test_every_stage_is_a_module() -> None:
+    names = {_stage(name)[0] for name in map(_name, COMPONENTS) if name != "components"}
+    assert names == set(_stages())
+
+
+@pytest.mark.parametrize("path", COMPONENTS, ids=_name)
+def test_the_core_does_not_know_pulumi(path: Path) -> None:
+    module = _name(path)
+    pulumi = {name for name in _imports(path) if name.split(".")[0].startswith("pulumi")}
+    if module.startswith(PURE):
+        assert pulumi == set()
+    if module in KNOWS_PULUMI:
+        assert pulumi == {"pulumi"}
+
+
+def test_only_one_module_runs_remote_commands() -> None:
+    """By import or by attribute: `pulumi_command.remote`, or `command.remote` of an alias."""
+    users = {
+        _name(path) for path in COMPONENTS if "pulumi_command" in path.read_text() and _uses_remote(path)
+    }
+    assert users == {"components.ssh"}
+
+
+def _uses_remote(path: Path) -> bool:
+    imports = _imports(path)
+    nodes = ast.walk(ast.parse(path.read_text()))
+    attribute = any(isinstance(node, ast.Attribute) and node.attr == "remote" for node in nodes)
+    return "pulumi_command.remote" in imports or ("pulumi_command" in imports and attribute)
+
+
+def test_program_and_lab_do_not_know_each_other() -> None:
+    for path in [*COMPONENTS, CHECKOUT / "__main__.py"]:
+        assert not [name for name in _imports(path) if name.split(".")[0] == "lab"], path
+    for path in modules("lab"):
+        assert not [name for name in _imports(path) if name.split(".")[0] == "components"], path

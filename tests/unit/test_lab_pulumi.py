@@ -1,0 +1,418 @@
+"""Pulumi in the lab: its environment and stack, a dead run's lock, and which plugin serves."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sites import FakeGo, OfficialSites, unreachable
+
+from lab import pins, provider_plugins, pulumi
+from lab.cache import data_dir
+from lab.errors import LabError
+from lab.progress import Progress
+
+PROJECT = "name: kubepivot\nruntime: python\n"
+STACK = "# The user's comment\nconfig:\n  kubepivot:platform: lab   # as it was written\n"
+
+
+class FakePulumi:
+    """A `pulumi` of the pinned version that writes down its arguments and does what a test tells it to."""
+
+    def __init__(self, directory: Path) -> None:
+        self._log = directory / "pulumi.log"
+        self._body = directory / "pulumi.body"
+        self.does("")
+        for name in ("pulumi", "pulumi-language-python", "pulumi-language-python-exec"):
+            program = directory / name
+            program.write_text(
+                f'#!/bin/sh\n[ "$1" = version ] && echo v{pins.PULUMI} && exit\n'
+                f'echo "$PWD $PULUMI_STACK $*" >> {self._log}\n. {self._body}\n'
+            )
+            program.chmod(0o755)
+        program = directory / "kubectl"
+        program.write_text(f"#!/bin/sh\necho v{pins.KUBERNETES}\n")
+        program.chmod(0o755)
+
+    def does(self, script: str) -> None:
+        """Run `script` at every call. `$verb` is the first argument."""
+        self._body.write_text(f"verb=$1\n{script}\n")
+
+    @property
+    def calls(self) -> list[str]:
+        """The arguments of each call, without where it ran."""
+        lines = self._log.read_text().splitlines() if self._log.exists() else []
+        return [line.split(" ", 2)[2] for line in lines]
+
+
+@pytest.fixture(autouse=True)
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakePulumi:
+    """A checkout with one stack on a machine of a new user."""
+    for name in ("bin", "checkout", "home"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "checkout/Pulumi.yaml").write_text(PROJECT)
+    (tmp_path / "checkout/Pulumi.dev.yaml").write_text(STACK)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    for name in ("XDG_CACHE_HOME", "XDG_DATA_HOME", "PULUMI_HOME", pulumi.FOREIGN_PASSPHRASE):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pins, "CHECKOUT", tmp_path / "checkout")
+    return FakePulumi(tmp_path / "bin")
+
+
+def make_stack(project: str = "kubepivot", stack: str = "dev") -> None:
+    file = data_dir() / f"state/.pulumi/stacks/{project}/{stack}.json"
+    file.parent.mkdir(parents=True)
+    file.write_text("{}")
+
+
+class TestEnvironment:
+    def test_is_all_that_a_shell_needs(self, tmp_path: Path) -> None:
+        found = pulumi.environment("dev")
+        own = tmp_path / "home/.local/share/kubepivot"
+        assert found["PATH"].split(":")[0] == str(Path(sys.executable).parent)
+        assert found["PULUMI_HOME"] == str(tmp_path / "home/.cache/kubepivot/pulumi")
+        assert found["PULUMI_BACKEND_URL"] == f"file://{own}/state"
+        assert found["PULUMI_STACK"] == "dev"
+        assert found["KUBECONFIG"] == f"{own}/dev.kubeconfig"
+        assert own.stat().st_mode & 0o777 == 0o700
+
+    def test_is_the_same_the_second_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        first = pulumi.environment("dev")
+        monkeypatch.setenv("PATH", first["PATH"])
+        assert pulumi.environment("dev") == first
+
+    def test_leaves_an_installed_tool_where_it_is_in_the_path(self, tmp_path: Path) -> None:
+        entries = pulumi.environment("dev")["PATH"].split(":")
+        assert entries[1:] == [str(tmp_path / "bin"), "/usr/bin", "/bin"]
+
+    def test_passphrase_is_made_once_for_the_user_alone(self) -> None:
+        file = Path(pulumi.environment("dev")["PULUMI_CONFIG_PASSPHRASE_FILE"])
+        passphrase = file.read_text()
+        assert len(passphrase) >= 43
+        assert file.stat().st_mode & 0o777 == 0o600
+        pulumi.environment("dev")
+        assert file.read_text() == passphrase
+
+    def test_leaves_out_what_the_user_has_for_other_stacks(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("PULUMI_CONFIG_PASSPHRASE", "another")
+        assert "PULUMI_CONFIG_PASSPHRASE" not in pulumi.full_environment("dev")
+
+    @pytest.mark.parametrize(
+        ("stack", "says"), [("prod", "has no file Pulumi.prod.yaml"), ("../x", "is no stack name")]
+    )
+    def test_wants_a_stack_that_there_is(self, stack: str, says: str) -> None:
+        with pytest.raises(LabError, match=says) as it:
+            pulumi.environment(stack)
+        assert it.value.mend
+        assert not data_dir().exists()
+
+
+class TestStack:
+    def test_is_made_once_and_its_file_stays_as_it_is(self, fake: FakePulumi, tmp_path: Path) -> None:
+        state = tmp_path / "home/.local/share/kubepivot/state/.pulumi/stacks/kubepivot"
+        fake.does(
+            f"""
+            [ "$1 $2" = "stack init" ] && echo "encryptionsalt: v1:x" >> Pulumi.dev.yaml &&
+              mkdir -p {state} && touch {state}/dev.json
+            [ "$1 $2" = "stack output" ] && echo "{{}}"
+            true"""
+        )
+        pulumi.up("dev", Progress())
+        pulumi.up("dev", Progress())
+        assert [call.split(" --")[0] for call in fake.calls] == [
+            "stack init dev",
+            "up",
+            "stack output",
+            "up",
+            "stack output",
+        ]
+        assert (tmp_path / "checkout/Pulumi.dev.yaml").read_text() == STACK
+
+    def test_update_takes_a_copy_of_the_file(self, fake: FakePulumi) -> None:
+        make_stack()
+        fake.does('[ "$verb" = stack ] && echo "{}"; true')
+        pulumi.up("dev", Progress())
+        config = data_dir() / "config/Pulumi.dev.yaml"
+        assert f"--config-file {config}" in fake.calls[0]
+        assert config.read_text() == STACK
+        assert config.stat().st_mode & 0o777 == 0o600
+
+    @pytest.mark.parametrize(
+        ("secret", "kept"), [("", False), ("  kubepivot:token:\n    secure: v1:abc\n", True)]
+    )
+    def test_salt_in_the_file_counts_only_with_a_secret_there(
+        self, secret: str, kept: bool, fake: FakePulumi, tmp_path: Path
+    ) -> None:
+        make_stack()
+        fake.does('[ "$verb" = stack ] && echo "{}"; true')
+        (tmp_path / "checkout/Pulumi.dev.yaml").write_text(f"{STACK}{secret}encryptionsalt: v1:other\n")
+        pulumi.up("dev", Progress())
+        assert ("encryptionsalt" in (data_dir() / "config/Pulumi.dev.yaml").read_text()) is kept
+
+    def test_kubeconfig_is_written_for_the_user_alone(self, fake: FakePulumi) -> None:
+        make_stack()
+        fake.does(f"[ $verb = stack ] && echo '{json.dumps({'kubeconfig': 'apiVersion: v1'})}'; true")
+        with pytest.raises(LabError, match="has no kubeconfig"):
+            pulumi.read_kubeconfig("dev")
+        pulumi.up("dev", Progress())
+        assert pulumi.read_kubeconfig("dev") == "apiVersion: v1"
+        assert pulumi.kubeconfig_file("dev").stat().st_mode & 0o777 == 0o600
+
+    def test_destroy_takes_the_stack_and_its_kubeconfig(self, fake: FakePulumi) -> None:
+        make_stack()
+        pulumi.kubeconfig_file("dev").write_text("apiVersion: v1")
+        pulumi.destroy("dev", Progress())
+        assert fake.calls[0].startswith("destroy --yes")
+        assert fake.calls[1].startswith("stack rm --yes --preserve-config")
+        assert not pulumi.kubeconfig_file("dev").exists()
+
+    def test_cluster_has_the_name_in_the_file_or_the_stacks(self, tmp_path: Path) -> None:
+        assert pulumi.cluster_name("dev") == "dev"
+        (tmp_path / "checkout/Pulumi.dev.yaml").write_text("config:\n  kubepivot:name: blue\n")
+        assert pulumi.cluster_name("dev") == "blue"
+        (tmp_path / "checkout/Pulumi.dev.yaml").write_text("config: [")
+        with pytest.raises(LabError, match=r"Pulumi\.dev\.yaml is not YAML"):
+            pulumi.cluster_name("dev")
+
+
+class TestUpdate:
+    def test_shows_slow_resources_the_summary_and_the_diagnostics(
+        self, fake: FakePulumi, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        make_stack()
+        (tmp_path / "out").write_text(
+            """Updating (dev):
+
+ +  pulumi:pulumi:Stack kubepivot-dev creating (0s)
+ +  command:remote:Command dev-worker-1-node creating (0s)
+ +  tls:index/privateKey:PrivateKey dev-ca created (0.50s)
+ +  command:remote:Command dev-worker-1-node created (12s)
+ ++ kubernetes:apps/v1:DaemonSet flannel created replacement (1m3s)
+Diagnostics:
+  command:remote:Command (dev-worker-1-node):
+    warning: slow
+
+Resources:
+    + 3 created
+
+Duration: 1m4s
+
+The resources in the stack have been deleted
+"""
+        )
+        fake.does(f'[ "$verb" = stack ] && echo "{{}}" || cat {tmp_path}/out')
+        pulumi.up("dev", Progress())
+        assert capsys.readouterr().err.splitlines() == [
+            "Command dev-worker-1-node created (12s)",
+            "DaemonSet flannel created replacement (1m3s)",
+            "  command:remote:Command (dev-worker-1-node):",
+            "    warning: slow",
+            "    + 3 created",
+        ]
+
+    def test_that_fails_is_an_error(self, fake: FakePulumi) -> None:
+        make_stack()
+        fake.does("exit 255")
+        with pytest.raises(LabError, match="`pulumi up` of the stack dev ended with code 255") as it:
+            pulumi.up("dev", Progress())
+        assert "run again: it continues" in it.value.mend
+
+    def test_that_is_killed_shows_its_last_lines(
+        self, fake: FakePulumi, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        make_stack()
+        fake.does("echo panic: the engine; kill -9 $$")
+        with pytest.raises(LabError, match="ended with signal 9"):
+            pulumi.up("dev", Progress())
+        assert "panic: the engine" in capsys.readouterr().err
+
+    def test_that_is_killed_leaves_no_process(self, fake: FakePulumi, tmp_path: Path) -> None:
+        make_stack()
+        fake.does(f"sleep 60 & echo $! > {tmp_path}/pid; kill -9 $$")
+        with pytest.raises(LabError, match="ended with signal 9"):
+            pulumi.up("dev", Progress())
+        assert not Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}/exe").exists()
+
+    def test_that_is_interrupted_lets_pulumi_finish(
+        self, fake: FakePulumi, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        make_stack()
+        fake.does(
+            f"trap 'echo Resources:; echo \"    1 finished\"; exit 1' INT\n"
+            f"touch {tmp_path}/started; sleep 60 & wait"
+        )
+
+        def interrupt() -> None:
+            deadline = time.monotonic() + 10
+            while not (tmp_path / "started").exists() and time.monotonic() < deadline:
+                time.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGINT)
+
+        thread = threading.Thread(target=interrupt)
+        thread.start()
+        with pytest.raises(KeyboardInterrupt):
+            pulumi.up("dev", Progress())
+        thread.join()
+        assert "    1 finished" in capsys.readouterr().err
+
+    def test_has_a_deadline(self, fake: FakePulumi, monkeypatch: pytest.MonkeyPatch) -> None:
+        make_stack()
+        monkeypatch.setattr(pulumi, "UPDATE_SECONDS", 0.2)
+        fake.does("exec sleep 60")
+        with pytest.raises(LabError, match="ended with signal 15"):
+            pulumi.up("dev", Progress())
+
+
+class TestLock:
+    def lock(self, *, pid: int, hostname: str = "") -> Path:
+        make_stack()
+        file = data_dir() / "state/.pulumi/locks/organization/kubepivot/dev/1.json"
+        file.parent.mkdir(parents=True)
+        file.write_text(
+            json.dumps({"pid": pid, "hostname": hostname or socket.gethostname(), "username": "u"})
+        )
+        return file
+
+    @pytest.fixture
+    def alive(self, tmp_path: Path) -> Iterator[int]:
+        """A process that is called pulumi."""
+        shutil.copy("/bin/sleep", tmp_path / "pulumi")
+        process = subprocess.Popen([tmp_path / "pulumi", "60"])
+        yield process.pid
+        process.kill()
+        process.wait()
+
+    def test_of_a_dead_run_is_released(self, fake: FakePulumi) -> None:
+        ended = subprocess.Popen(["/bin/true"])
+        ended.wait()
+        lock = self.lock(pid=ended.pid)
+        fake.does(f'[ "$verb" = cancel ] && rm {lock}; [ "$verb" = stack ] && echo "{{}}"; true')
+        pulumi.up("dev", Progress())
+        assert fake.calls[0] == "cancel --yes --non-interactive"
+        assert fake.calls[1].startswith("up ")
+
+    def test_of_a_pid_that_is_another_programs_by_now_is_released(self, fake: FakePulumi) -> None:
+        self.lock(pid=os.getpid())
+        fake.does('[ "$verb" = stack ] && echo "{}"; true')
+        pulumi.up("dev", Progress())
+        assert fake.calls[0].startswith("cancel ")
+
+    @pytest.mark.parametrize("verb", [pulumi.up, pulumi.destroy])
+    def test_of_a_living_run_is_an_error(self, verb: object, alive: int, fake: FakePulumi) -> None:
+        self.lock(pid=alive)
+        assert callable(verb)
+        with pytest.raises(LabError, match=rf"in use by Pulumi with pid {alive}$") as it:
+            verb("dev", Progress())
+        assert "pulumi cancel" in it.value.mend
+        assert fake.calls == []
+
+    def test_of_another_machine_is_an_error(self, fake: FakePulumi) -> None:
+        self.lock(pid=1, hostname="elsewhere")
+        with pytest.raises(LabError, match="pid 1 on elsewhere"):
+            pulumi.up("dev", Progress())
+
+
+class TestPlugin:
+    NAME = f"resource-tls-v{pins.PLUGINS['tls']}"
+
+    @pytest.fixture
+    def official(self) -> Iterator[OfficialSites]:
+        with OfficialSites() as sites:
+            yield sites
+
+    def place(self, plugins: Path) -> Path:
+        """Put an official plugin into a directory of plugins."""
+        directory = plugins / self.NAME
+        directory.mkdir(parents=True)
+        (directory / "pulumi-resource-tls").write_text("official")
+        return directory
+
+    def installs(self, fake: FakePulumi) -> None:
+        """Make `pulumi plugin install` work."""
+        directory = f"$PULUMI_HOME/plugins/{self.NAME}"
+        fake.does(f"mkdir -p {directory}; echo downloaded > {directory}/pulumi-resource-tls")
+
+    def program(self) -> Path:
+        return provider_plugins.pulumi_home() / "plugins" / self.NAME / "pulumi-resource-tls"
+
+    def test_of_the_user_is_used(self, tmp_path: Path, fake: FakePulumi, official: OfficialSites) -> None:
+        self.place(tmp_path / "home/.pulumi/plugins")
+        provider_plugins.ensure_plugin("tls", Progress(), sites=official.sites())
+        assert self.program().read_text() == "official"
+        assert fake.calls == []
+
+    def test_is_installed_where_its_site_answers(self, fake: FakePulumi, official: OfficialSites) -> None:
+        self.installs(fake)
+        provider_plugins.ensure_plugin("tls", Progress(), sites=official.sites())
+        assert self.program().read_text() == "downloaded\n"
+        (call,) = fake.calls
+        assert call.startswith(f"plugin install resource tls {pins.PLUGINS['tls']} --exact")
+        provider_plugins.ensure_plugin("tls", Progress(), sites=official.sites())
+        assert len(fake.calls) == 1
+
+    def test_that_cannot_be_installed_has_a_stand_in(
+        self, fake: FakePulumi, official: OfficialSites, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        fake.does("echo rate limit >&2; exit 1")
+        provider_plugins.ensure_plugin("tls", Progress(), sites=official.sites())
+        assert "lab.plugins.tls" in self.program().read_text()
+        assert "rate limit" in capsys.readouterr().err
+
+    def test_stand_in_runs_this_checkouts_code(self, fake: FakePulumi, tmp_path: Path) -> None:
+        provider_plugins.ensure_plugin("tls", Progress(), sites=unreachable())
+        assert fake.calls == []
+        code = tmp_path / "checkout/lab/plugins"
+        code.mkdir(parents=True)
+        (code / "tls.py").write_text("import sys; print('stand-in', *sys.argv[1:])\n")
+        done = subprocess.run([self.program(), "127.0.0.1:1"], capture_output=True, text=True, timeout=20)
+        assert done.stdout == "stand-in 127.0.0.1:1\n"
+
+    def test_stand_in_of_another_checkout_is_replaced(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        provider_plugins.ensure_plugin("tls", Progress(), sites=unreachable())
+        monkeypatch.setattr(pins, "CHECKOUT", tmp_path / "other")
+        provider_plugins.ensure_plugin("tls", Progress(), sites=unreachable())
+        assert f"PYTHONPATH={tmp_path / 'other'}\n" in self.program().read_text()
+
+    def test_stand_in_gives_way_to_an_official_one(self, tmp_path: Path) -> None:
+        provider_plugins.ensure_plugin("tls", Progress(), sites=unreachable())
+        self.place(tmp_path / "home/.pulumi/plugins")
+        provider_plugins.ensure_plugin("tls", Progress(), sites=unreachable())
+        assert self.program().read_text() == "official"
+
+    def test_official_one_is_never_replaced(self) -> None:
+        self.place(provider_plugins.pulumi_home() / "plugins")
+        provider_plugins.ensure_plugin("tls", Progress(), sites=unreachable())
+        assert self.program().read_text() == "official"
+
+    def test_of_another_version_does_not_count(self, tmp_path: Path) -> None:
+        directory = self.place(tmp_path / "home/.pulumi/plugins")
+        directory.rename(directory.with_name("resource-tls-v5.2.0"))
+        assert provider_plugins.plugin_source("tls", sites=unreachable()) == "stand-in"
+
+    def test_users_own_home_gets_no_stand_in(self, tmp_path: Path) -> None:
+        provider_plugins.ensure_plugins(Progress(), sites=unreachable())
+        assert not (tmp_path / "home/.pulumi").exists()
+        assert sorted(file.name for file in self.program().parent.parent.iterdir() if file.is_dir()) == [
+            f"resource-{name}-v{version}" for name, version in sorted(pins.PLUGINS.items())
+        ]
+
+
+def test_program_builds_where_pulumi_is_missing(fake: FakePulumi, tmp_path: Path) -> None:
+    (tmp_path / "bin/pulumi").unlink()
+    go = FakeGo(tmp_path / "bin")
+    entries = pulumi.environment("dev", Progress())["PATH"].split(":")
+    assert (Path(entries[1]) / "pulumi").exists()
+    assert "github.com/pulumi/pulumi/pkg/v3/cmd/pulumi" in go.built

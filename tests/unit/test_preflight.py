@@ -1,0 +1,196 @@
+"""The script that looks at a host before anything is written to it, run here in a sandbox."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from email.utils import formatdate
+from pathlib import Path
+
+import pytest
+
+from components.assets.node import preflight_files, script
+from tests.cases import load
+from tests.unit.sandbox import Sandbox
+
+Change = Callable[[Sandbox], None]
+
+NEEDED = {
+    "base64",
+    "cmp",
+    "curl",
+    "find",
+    "flock",
+    "ip",
+    "mount",
+    "sha256sum",
+    "stat",
+    "sysctl",
+    "tar",
+    "timeout",
+}
+LISTENING = "   0: 00000000:192B 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 1"  # 6443
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Sandbox:
+    """A host on which nothing is wrong."""
+    host = Sandbox(tmp_path)
+    host.real("awk", "cat", "date", "grep", "ls", "sed", "tail", "tr", "wc")
+    for command in (*NEEDED, "tar", "timeout", "modprobe", "nft"):
+        host.fake(command)
+    host.fake("systemctl", "exit 3")
+    host.fake("id", "case $1 in -u) echo 0 ;; *) echo root ;; esac")
+    host.fake("uname", "case $1 in -m) echo x86_64 ;; *) echo 6.1.0 ;; esac")
+    host.fake("hostname", "echo node-1")
+    host.fake("df", "echo Avail; echo 20000")
+    host.fake("curl", f"printf 'HTTP/1.1 200 OK\\r\\nDate: {formatdate(usegmt=True)}\\r\\n'")
+    host.path("/run/systemd/system").mkdir(parents=True)
+    host.path("/var").mkdir()
+    host.write("/proc/net/tcp", "  sl  local_address rem_address   st\n")
+    host.write("/proc/net/tcp6", "  sl  local_address rem_address   st\n")
+    host.write("/proc/filesystems", "nodev\tproc\n\text4\nnodev\toverlay\n")
+    host.write("/proc/meminfo", "MemTotal:        4000000 kB\nMemFree: 1 kB\n")
+    host.write("/proc/swaps", "Filename\tType\tSize\tUsed\tPriority\n")
+    host.write("/etc/machine-id", "0123456789abcdef\n")
+    return host
+
+
+def _preflight(host: Sandbox, name: str = "alpha", case: str = "baremetal") -> tuple[int, str]:
+    cfg, machine = load(case).cfg, load(case).machines[name]
+    env = preflight_files(cfg, machine)["env"].text.replace("8443", "6443")
+    done = host.run(script("preflight"), {"env": env})
+    assert done.stderr == ""
+    return done.returncode, done.stdout
+
+
+def _api_port_taken(host: Sandbox) -> None:
+    host.write("/proc/net/tcp", f"  sl  local_address rem_address   st\n{LISTENING}\n")
+
+
+def _api_port_taken_without_ipv6(host: Sandbox) -> None:
+    _api_port_taken(host)
+    host.path("/proc/net/tcp6").unlink()
+
+
+def _swap_on(host: Sandbox) -> None:
+    host.write("/proc/swaps", "Filename\tType\n/dev/sda2 partition\n")
+
+
+def _clock_of_the_site(host: Sandbox, seconds: int) -> None:
+    stamp = formatdate(time.time() + seconds, usegmt=True)
+    host.fake("curl", f"printf 'HTTP/1.1 200 OK\\r\\ndate: {stamp}\\r\\n'")
+
+
+def _no_kernel_features(host: Sandbox) -> None:
+    host.write("/proc/filesystems", "\text4\n")
+    for command in ("modprobe", "nft", "ip"):
+        host.fake(command, "exit 1")
+
+
+PROBLEMS: dict[str, tuple[Change, list[str]]] = {
+    "not root": (
+        lambda host: host.fake("id", "case $1 in -u) echo 1000 ;; *) echo admin ;; esac"),
+        ["runs as admin, not as root", "allow admin sudo without a password"],
+    ),
+    "no systemd": (lambda host: host.path("/run/systemd/system").rmdir(), ["there is no systemd"]),
+    "missing command": (lambda host: host.without("flock"), ["the command flock is missing"]),
+    "architecture": (lambda host: host.fake("uname", "echo riscv64"), ["the architecture is riscv64"]),
+    "another cluster": (
+        lambda host: host.write("/etc/kubernetes/kubepivot.cluster", "other\n"),
+        ["it belongs to the cluster other"],
+    ),
+    "another kubelet": (
+        lambda host: host.fake("systemctl", '[ "$3" = kubelet ]'),
+        ["kubelet.service is running", "systemctl disable --now kubelet"],
+    ),
+    "leftovers": (lambda host: host.write("/etc/kubernetes/admin.conf"), ["/etc/kubernetes is not empty"]),
+    "data of etcd": (lambda host: host.write("/var/lib/etcd/member"), ["/var/lib/etcd holds data"]),
+    "port": (_api_port_taken, ["port 6443 is in use", "ss -ltnp sport = :6443"]),
+    "port of a host without IPv6": (_api_port_taken_without_ipv6, ["port 6443 is in use"]),
+    "kernel": (
+        _no_kernel_features,
+        [
+            f"the kernel has no {name}"
+            for name in ("overlay filesystem", "br_netfilter", "nf_tables", "vxlan")
+        ],
+    ),
+    "memory": (
+        lambda host: host.write("/proc/meminfo", "MemTotal: 1024000 kB\n"),
+        ["it has 1000 MiB of memory", "at least 1700 MiB"],
+    ),
+    "disk": (lambda host: host.fake("df", "echo Avail; echo 300"), ["/var has 300 MiB free"]),
+    "swap": (_swap_on, ["swap is on", "swapoff"]),
+    "slow clock": (
+        lambda host: _clock_of_the_site(host, 900),
+        ["its clock is -", " s off that of https://dl.k8s.io/"],
+    ),
+    "fast clock": (lambda host: _clock_of_the_site(host, -900), ["its clock is 9", "Set the clock"]),
+    "unreachable site": (
+        lambda host: host.fake("curl", "echo 'curl: (6) Could not resolve host: dl.k8s.io' >&2; exit 6"),
+        ["does not answer (curl: (6) Could not resolve host: dl.k8s.io)", "kubepivot:mirror.artifacts"],
+    ),
+}
+
+
+def test_a_sound_host_passes_and_tells_who_it_is(host: Sandbox) -> None:
+    assert _preflight(host) == (0, "machine-id=0123456789abcdef\nhostname=node-1\n")
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_a_problem_is_told_with_its_mend(host: Sandbox, problem: str) -> None:
+    change, expected = PROBLEMS[problem]
+    change(host)
+    code, output = _preflight(host)
+    assert code == 1
+    lines = output.splitlines()
+    for part in expected:
+        assert part in output.replace(str(host.root), "")
+    for line in lines:
+        assert re.fullmatch(r"alpha: .+\. .+\.", line), line
+
+
+def test_every_problem_is_told_at_once(host: Sandbox) -> None:
+    together = [
+        "not root",
+        "missing command",
+        "leftovers",
+        "data of etcd",
+        "port",
+        "kernel",
+        "memory",
+        "swap",
+    ]
+    for problem in together:
+        PROBLEMS[problem][0](host)
+    code, output = _preflight(host)
+    assert code == 1
+    for problem in together:
+        for part in PROBLEMS[problem][1]:
+            assert part in output.replace(str(host.root), "")
+
+
+def test_a_clock_may_be_a_little_off(host: Sandbox) -> None:
+    _clock_of_the_site(host, 15)
+    assert _preflight(host)[0] == 0
+
+
+def test_a_host_of_this_cluster_may_run_what_is_its_own(host: Sandbox) -> None:
+    host.write("/etc/kubernetes/kubepivot.cluster", "metal\n")
+    host.write("/var/lib/etcd/member")
+    host.fake("systemctl", '[ "$3" = kubelet ]')
+    _api_port_taken(host)
+    assert _preflight(host)[0] == 0
+
+
+def test_a_worker_needs_less_than_a_controller(host: Sandbox) -> None:
+    host.write("/proc/meminfo", "MemTotal: 1024000 kB\n")
+    host.write("/var/lib/etcd/member")
+    _api_port_taken(host)
+    assert _preflight(host, "gpu")[0] == 0
+
+
+def test_swap_of_the_machine_is_not_a_containers_affair(host: Sandbox) -> None:
+    _swap_on(host)
+    assert _preflight(host, "worker-1", "lab")[0] == 0

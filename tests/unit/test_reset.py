@@ -1,0 +1,148 @@
+"""What `destroy` does to a host that outlives the cluster, run here in a sandbox that removes nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from components.assets.node import bootstrap_files, node_files, script
+from tests.cases import load
+from tests.unit.recorder import ran, revealed
+from tests.unit.sandbox import Sandbox
+
+OWNER = "/etc/kubernetes/kubepivot.cluster"
+RESET = f"CLUSTER=metal\n{script('reset')}"
+INSTALLED = [f"/usr/local/bin/{name}" for name in ("containerd", "containerd-shim-runc-v2", "ctr", "kubectl")]
+INSTALLED += ["/usr/local/bin/kubelet", "/opt/cni/bin/bridge", "/var/lib/kubepivot/kubelet"]
+MADE_BY_WHAT_RUNS = ["/etc/cni/net.d/10-flannel.conflist", "/run/flannel/subnet.env", "/var/lib/etcd/member"]
+MADE_BY_WHAT_RUNS += ["/var/lib/containerd/x", "/var/lib/kubelet/pods/x", "/var/log/pods/x"]
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Sandbox:
+    host = Sandbox(tmp_path)
+    host.real("awk", "cat", "date", "grep", "sleep", "sort")
+    for command in ("ctr", "ip", "nft", "systemctl", "umount", "rm"):
+        host.fake(command, f'echo "{command} $*" >>/var/calls')
+    host.write("/proc/mounts", "overlay / overlay rw 0 0\n")
+    host.write("/var/calls")
+    return host
+
+
+def _calls(host: Sandbox, command: str) -> list[list[str]]:
+    lines = host.path("/var/calls").read_text().replace(str(host.root), "").splitlines()
+    return [line.split()[1:] for line in lines if line.split()[0] == command]
+
+
+def _removed(host: Sandbox) -> list[str]:
+    return [path for call in _calls(host, "rm") for path in call if path.startswith("/")]
+
+
+@pytest.mark.parametrize(("owner", "said"), [(None, ""), ("other", "left alone")])
+def test_a_host_of_nobody_or_of_another_cluster_is_left_alone(
+    host: Sandbox, owner: str | None, said: str
+) -> None:
+    if owner is not None:
+        host.write(OWNER, owner)
+    done = host.run(RESET)
+    assert done.returncode == 0
+    assert said in done.stdout
+    assert host.path("/var/calls").read_text() == ""
+
+
+def test_everything_that_was_put_on_the_host_goes(host: Sandbox) -> None:
+    case = load("baremetal")
+    machine = case.machines[case.cfg.bootstrap_controller]
+    files = node_files(case.cfg, machine, case.texts) | bootstrap_files(case.cfg, machine, case.texts)
+    placed = [path.removeprefix("root") for path in files if path.startswith("root/")]
+    host.write(OWNER, "metal")
+    assert host.run(RESET).returncode == 0
+    removed = _removed(host)
+    for path in [OWNER, *placed, *INSTALLED, *MADE_BY_WHAT_RUNS]:
+        assert any(path == each or path.startswith(f"{each}/") for each in removed), path
+
+
+def test_the_kubelet_is_stopped_before_anything_is_removed(host: Sandbox) -> None:
+    host.write(OWNER, "metal")
+    host.run(RESET)
+    calls = [line.split()[0] for line in host.path("/var/calls").read_text().splitlines()]
+    assert calls.index("systemctl") < calls.index("rm")
+    assert [call for call in _calls(host, "systemctl") if "disable" in call] == [
+        ["disable", "--now", "--quiet", "kubelet"],
+        ["disable", "--now", "--quiet", "containerd"],
+    ]
+
+
+def test_the_mark_of_the_owner_goes_last(host: Sandbox) -> None:
+    """Else a reset that was cut short would find a host of nobody, and leave the rest."""
+    host.write(OWNER, "metal")
+    host.run(RESET)
+    assert _removed(host)[-1] in ("/etc/kubernetes", OWNER)
+
+
+@pytest.mark.parametrize("ours", [False, True])
+def test_runc_goes_only_if_it_was_brought(host: Sandbox, ours: bool) -> None:
+    host.write(OWNER, "metal")
+    if ours:
+        host.write("/var/lib/kubepivot/runc", "https://github.com/runc")
+    host.run(RESET)
+    assert ("/usr/local/bin/runc" in _removed(host)) == ours
+
+
+def test_mounts_of_pods_are_undone_innermost_first(host: Sandbox) -> None:
+    host.write(OWNER, "metal")
+    pods = host.path("/var/lib/kubelet/pods")
+    host.write("/proc/mounts", f"a / ext4 rw 0 0\nb {pods}/1 tmpfs rw 0 0\nc {pods}/1/deep tmpfs rw 0 0\n")
+    host.run(RESET)
+    assert [call[-1] for call in _calls(host, "umount")] == [
+        "/var/lib/kubelet/pods/1/deep",
+        "/var/lib/kubelet/pods/1",
+    ]
+
+
+# -- over SSH, from this machine -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Sandbox:
+    here = Sandbox(tmp_path)
+    here.real("cat", "mktemp", "rm")
+    here.fake("ssh-agent", 'case $1 in -s) echo "SSH_AUTH_SOCK=agent; export SSH_AUTH_SOCK" ;; esac')
+    here.fake("ssh-add", "cat >/var/key")
+    here.path("/var").mkdir()
+    return here
+
+
+def _destroy(here: Sandbox, host: str, ssh: str) -> tuple[int, str]:
+    here.fake("ssh", f'printf "%s\\n" "$@" >/var/arguments\n{ssh}')
+    reset = ran("baremetal").only(f"metal-{host}-reset")
+    done = here.run(reset.inputs["delete"], stdin=revealed(reset.inputs["stdin"]))
+    return done.returncode, done.stderr
+
+
+def test_a_host_is_reset_over_ssh_with_its_key_pinned(here: Sandbox) -> None:
+    assert _destroy(here, "gpu", "exit 0") == (0, "")
+    arguments = here.path("/var/arguments").read_text()
+    assert "admin@192.168.7.21\n" in arguments
+    assert arguments.startswith("-p\n2222\n")
+    assert "StrictHostKeyChecking=yes\n" in arguments
+    assert "sudo --non-interactive timeout" in arguments
+    assert "CLUSTER=metal" in arguments
+    assert "PRIVATE KEY" not in arguments
+    assert "PRIVATE KEY" in here.path("/var/key").read_text()
+
+
+def test_root_needs_no_sudo(here: Sandbox) -> None:
+    assert _destroy(here, "alpha", "exit 0") == (0, "")
+    assert "sudo --" not in here.path("/var/arguments").read_text()
+
+
+def test_a_dead_host_is_told_and_passed_over(here: Sandbox) -> None:
+    code, error = _destroy(here, "gpu", "exit 255")
+    assert code == 0
+    assert error == "gpu (192.168.7.21) does not answer: it was left as it is\n"
+
+
+def test_a_reset_that_fails_fails_the_destroy(here: Sandbox) -> None:
+    assert _destroy(here, "gpu", "exit 3")[0] == 3

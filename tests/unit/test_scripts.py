@@ -1,0 +1,128 @@
+"""The scripts that run on hosts, run here in a sandbox: what they refuse, and that they converge."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from components.assets import templates
+from components.assets.node import script
+from tests.unit.recorder import LOCAL, ran
+from tests.unit.sandbox import Sandbox
+
+SCRIPTS = [name.removesuffix(".sh") for name in templates.names("scripts")]
+LIB = {"lib.sh": script("lib")}
+
+Change = Callable[[Sandbox], None]
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_script_parses(name: str) -> None:
+    done = subprocess.run(["sh", "-n"], input=script(name), capture_output=True, text=True, timeout=10)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("case", ["lab", "baremetal"])
+def test_what_runs_on_this_machine_parses(case: str) -> None:
+    for command in ran(case).of(LOCAL):
+        for text in (command.inputs["create"], command.inputs.get("delete", "")):
+            done = subprocess.run(["sh", "-n"], input=text, capture_output=True, text=True, timeout=10)
+            assert (done.returncode, done.stderr) == (0, ""), command.name
+
+
+# -- lib.sh --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    """A step's working directory; `target` below it stands for a directory of the host."""
+    (tmp_path / "work" / f"root{tmp_path}/target").mkdir(parents=True)
+    (tmp_path / "work" / "lib.sh").write_text(LIB["lib.sh"])
+    return tmp_path / "work"
+
+
+def _lib(work: Path, text: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["sh", "-euc", f". ./lib.sh\n{text}"], cwd=work, capture_output=True, text=True, timeout=20
+    )
+
+
+def _bring(work: Path, name: str, text: str, mode: int = 0o644) -> Path:
+    """Puts a file below root/; the path is where it has to go."""
+    target = work.parent / "target" / name
+    source = work / f"root{target}"
+    source.parent.mkdir(parents=True, exist_ok=True)
+    source.write_text(text)
+    source.chmod(mode)
+    return target
+
+
+def test_place_names_what_it_changed_and_nothing_else(work: Path) -> None:
+    one, other = _bring(work, "one", "1"), _bring(work, "deep/down/other", "2", 0o600)
+    assert _lib(work, "place; echo $changed").stdout.split() == sorted([str(one), str(other)])
+    assert (one.read_text(), other.read_text()) == ("1", "2")
+    assert _lib(work, "place; echo $changed").stdout.split() == []
+    _bring(work, "one", "new")
+    assert _lib(work, "place; echo $changed").stdout.split() == [str(one)]
+    assert one.read_text() == "new"
+
+
+def test_place_keeps_mode_and_owner_and_mends_them(work: Path) -> None:
+    path = _bring(work, "secret", "1", 0o600)
+    _lib(work, "place")
+    assert (path.stat().st_mode & 0o777, path.stat().st_uid) == (0o600, os.getuid())
+    path.chmod(0o644)
+    assert _lib(work, "place; echo $changed").stdout.split() == [str(path)]
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_place_swaps_a_file_at_once_and_leaves_no_other(work: Path) -> None:
+    path = _bring(work, "file", "old")
+    _lib(work, "place")
+    with path.open() as reader:
+        _bring(work, "file", "new")
+        _lib(work, "place")
+        assert reader.read() == "old"
+    assert [each.name for each in path.parent.iterdir()] == ["file"]
+
+
+def test_place_leaves_files_of_others_alone(work: Path) -> None:
+    path = _bring(work, "mine", "1")
+    path.parent.mkdir()
+    (path.parent / "theirs").write_text("2")
+    _lib(work, "place")
+    assert (path.parent / "theirs").read_text() == "2"
+
+
+def test_has_changed_knows_whole_paths_only(work: Path) -> None:
+    path = _bring(work, "file", "1")
+    script = f"place; for p in {path} {path}x {path.parent}; do has_changed $p && echo $p; done; true"
+    assert _lib(work, script).stdout.split() == [str(path)]
+    assert _lib(work, f"place; has_changed {path} {path}x").returncode == 1
+
+
+def test_wait_for_ends_with_what_it_waited_for(work: Path) -> None:
+    done = _lib(work, "wait_for 0 'the moon, to be full' false; echo after")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "error: timed out waiting for the moon, to be full\n"
+
+
+def test_wait_for_tries_until_it_succeeds_and_passes_arguments(work: Path) -> None:
+    text = (
+        'try() { printf "%s." "$@"; [ -e tried ] || { touch tried; return 1; }; }\nwait_for 10 it try "a b" c'
+    )
+    done = _lib(work, text)
+    assert (done.returncode, done.stdout) == (0, "a b.c.a b.c.")
+
+
+def test_a_wait_has_a_deadline_in_every_script() -> None:
+    """`sleep` stands in loops with a deadline only."""
+    for name in SCRIPTS:
+        for number, line in enumerate(script(name).splitlines()):
+            if re.search(r"\bsleep\b", line) and not line.lstrip().startswith("#"):
+                assert "deadline" in "\n".join(script(name).splitlines()[max(0, number - 3) : number]), name

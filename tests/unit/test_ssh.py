@@ -1,0 +1,167 @@
+"""What a step sends to a host, and what the host's shell makes of it."""
+
+from __future__ import annotations
+
+import base64
+import fcntl
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pulumi
+import pytest
+
+from components.archive import File, pack
+from components.hosts import Host, Ssh
+from components.ssh import Payload, RemoteStep, command_text
+from tests.unit.recorder import REMOTE, Secret, record, revealed, unpacked
+from tests.unit.sandbox import Sandbox
+
+SECRET = "-----BEGIN PRIVATE KEY-----"
+TOOLS = ("base64", "cat", "flock", "gzip", "mktemp", "rm", "sh", "sleep", "stat", "tar", "timeout")
+
+
+@pytest.fixture
+def sandbox(tmp_path: Path) -> Sandbox:
+    sandbox = Sandbox(tmp_path)
+    sandbox.real(*TOOLS)
+    sandbox.path("/run").mkdir()
+    return sandbox
+
+
+def _payload(script: str, **files: File) -> Payload:
+    return Payload(script=script, files=files)
+
+
+def _run(sandbox: Sandbox, payload: Payload, *, user: str = "root", timeout: int = 10) -> tuple[int, str]:
+    text = command_text(payload, user=user, timeout=timeout)
+    # Only root may give files away.
+    text = text.replace(" --same-owner", "")
+    done = sandbox.run(text, stdin=base64.b64encode(pack(payload.all_files)).decode())
+    return done.returncode, done.stdout
+
+
+@pytest.mark.parametrize("user", ["root", "admin"])
+def test_a_script_finds_its_files_and_leaves_nothing_behind(sandbox: Sandbox, user: str) -> None:
+    sandbox.fake("sudo", 'shift; exec "$@"')
+    payload = _payload("cat env; stat -c %a key env; pwd", key=File("k", mode=0o600), env=File("A=1\n"))
+    code, output = _run(sandbox, payload, user=user)
+    assert code == 0
+    assert output.startswith(f"A=1\n600\n644\n{sandbox.path('/run')}/kubepivot.")
+    assert [path.name for path in sandbox.path("/run").iterdir()] == ["kubepivot.lock"]
+
+
+def test_a_user_who_is_not_root_asks_for_root_without_a_password() -> None:
+    text = command_text(_payload("true"), user="admin", timeout=10)
+    assert "\nexec sudo --non-interactive sh -c " in text
+    assert "sudo" not in command_text(_payload("true"), user="root", timeout=10)
+
+
+def test_a_script_that_fails_fails_the_step_and_leaves_nothing_behind(sandbox: Sandbox) -> None:
+    assert _run(sandbox, _payload("echo before\nfalse\necho after")) == (1, "before\n")
+    assert [path.name for path in sandbox.path("/run").iterdir()] == ["kubepivot.lock"]
+
+
+def test_an_unset_variable_is_an_error(sandbox: Sandbox) -> None:
+    code, _ = _run(sandbox, _payload('echo "$nowhere_set"'))
+    assert code != 0
+
+
+def test_a_script_ends_at_its_deadline(sandbox: Sandbox) -> None:
+    assert _run(sandbox, _payload("sleep 60"), timeout=1) == (124, "")
+
+
+def test_two_scripts_do_not_run_at_once(sandbox: Sandbox) -> None:
+    with sandbox.path("/run/kubepivot.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert _run(sandbox, _payload("echo ran"), timeout=1) == (1, "")
+    assert _run(sandbox, _payload("echo ran"), timeout=1) == (0, "ran\n")
+
+
+def test_a_host_without_room_loses_nothing(sandbox: Sandbox, tmp_path: Path) -> None:
+    """The working directory goes when the script ends, and no other: not the home that the shell began in."""
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "precious").write_text("")
+    sandbox.fake("mktemp", "echo 'mktemp: No space left on device' >&2; exit 1")
+    done = sandbox.run(command_text(_payload("echo ran"), user="root", timeout=10), here=home)
+    assert done.returncode != 0
+    assert "ran" not in done.stdout
+    assert (home / "precious").exists()
+
+
+def test_the_text_names_files_with_digests_and_has_no_content() -> None:
+    payload = _payload("echo marker-of-the-script", key=File(SECRET, mode=0o600, owner=65532))
+    text = command_text(payload, user="root", timeout=10)
+    assert SECRET not in text and "marker-of-the-script" not in text
+    lines = [line.split() for line in text.splitlines() if line.startswith("# ")]
+    assert [(path, mode, owner) for _, path, _, mode, owner in lines] == [
+        ("key", "0600", "65532"),
+        ("run", "0700", "0"),
+    ]
+
+
+def test_the_text_changes_with_every_file_and_with_the_script() -> None:
+    payloads = [
+        _payload("one", env=File("A=1")),
+        _payload("one", env=File("A=2")),
+        _payload("other", env=File("A=1")),
+        _payload("one", env=File("A=1", mode=0o600)),
+    ]
+    assert len({command_text(payload, user="root", timeout=10) for payload in payloads}) == len(payloads)
+
+
+def _host(**changes: Any) -> Host:
+    ssh: dict[str, Any] = {
+        "host": "192.0.2.1",
+        "user": "root",
+        "port": 2222,
+        "private_key": SECRET,
+        "host_key": "ssh-ed25519 AAAA",
+        "dial_tries": 7,
+    }
+    return Host(
+        name="node",
+        role="worker",
+        address="192.0.2.1",
+        ssh=Ssh(**ssh | changes),
+        instance_id="machine one",
+        owned=False,
+    )
+
+
+def _step(payload: Payload, *, secret: bool = False, **changes: Any) -> Mapping[str, Any]:
+    def build() -> None:
+        given = pulumi.Output.secret(payload) if secret else payload
+        RemoteStep("step", _host(**changes), given, timeout=10, opts=pulumi.ResourceOptions())
+
+    (step,) = record(build).of(REMOTE)
+    return step.inputs
+
+
+@pytest.mark.parametrize("secret", [False, True])
+def test_all_content_is_secret_and_the_text_is_not(secret: bool) -> None:
+    payload = _payload("true", key=File(SECRET, mode=0o600))
+    inputs = _step(payload, secret=secret)
+    assert isinstance(inputs["stdin"], Secret)
+    assert unpacked(revealed(inputs["stdin"])) == {"key": SECRET.encode(), "run": b"true"}
+    assert inputs["create"] == command_text(payload, user="root", timeout=10)
+
+
+def test_the_connection_is_pinned_patient_and_secret() -> None:
+    inputs = _step(_payload("true"))
+    assert isinstance(inputs["connection"], Secret)
+    assert revealed(inputs["connection"]) == {
+        "host": "192.0.2.1",
+        "user": "root",
+        "port": 2222,
+        "privateKey": SECRET,
+        "hostKey": "ssh-ed25519 AAAA",
+        "dialErrorLimit": 7,
+        "perDialTimeout": 10,
+    }
+
+
+def test_another_machine_replaces_a_step_and_nothing_else_does() -> None:
+    steps = [_step(_payload("one")), _step(_payload("other"), user="admin", port=22)]
+    assert [step["triggers"] for step in steps] == [["machine one"], ["machine one"]]

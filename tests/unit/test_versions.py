@@ -1,0 +1,74 @@
+"""Versions that stand in two places agree: what the program asks for, what the lab builds, what is pinned."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from importlib import metadata
+
+import pytest
+
+from components.versions import LATEST, RELEASES
+from lab import pins
+from tests.cases import CHECKOUT
+
+RELEASE = RELEASES[LATEST]
+
+
+def requirements() -> dict[str, str]:
+    """Pins of requirements.txt by package; fails on a line that is no pin."""
+    lines = (CHECKOUT / "requirements.txt").read_text().splitlines()
+    pinned = [line.split("==") for line in lines if line and not line.startswith("#")]
+    return {name: version for name, version in pinned}
+
+
+def test_the_lab_builds_what_the_newest_release_runs() -> None:
+    built = {
+        "kubernetes": pins.KUBERNETES,
+        "etcd": pins.ETCD,
+        "etcd_image_tag": pins.ETCD_IMAGE,
+        "containerd": pins.CONTAINERD,
+        "cni": pins.CNI_PLUGINS,
+        "flannel": pins.FLANNEL,
+        "flannel_cni": pins.FLANNEL_CNI_IMAGE.removeprefix("v"),
+        "coredns": pins.COREDNS,
+        "pause": pins.PAUSE,
+    }
+    # runc is the distribution's: the lab takes Debian's.
+    wanted = {field.name: getattr(RELEASE, field.name) for field in fields(RELEASE) if field.name != "runc"}
+    assert built == wanted
+
+
+def test_the_engine_is_of_the_version_of_its_sdk() -> None:
+    assert requirements()["pulumi"] == pins.PULUMI
+
+
+@pytest.mark.parametrize("plugin", sorted(pins.PLUGINS))
+def test_a_plugin_is_of_the_version_of_its_sdk(plugin: str) -> None:
+    assert requirements()[f"pulumi-{plugin}"] == pins.PLUGINS[plugin]
+
+
+def test_what_is_installed_is_what_is_pinned() -> None:
+    assert {name: metadata.version(name) for name in requirements()} == requirements()
+
+
+def test_releases_are_listed_oldest_first() -> None:
+    versions = [tuple(map(int, version.split("."))) for version in RELEASES]
+    assert versions == sorted(versions)
+    assert list(RELEASES)[-1] == LATEST
+
+
+@pytest.mark.parametrize("version", RELEASES)
+def test_versions_are_versions_and_images_have_them(version: str) -> None:
+    release = RELEASES[version]
+    assert release.kubernetes == version
+    for field in fields(release):
+        assert re.fullmatch(r"\d+\.\d+(\.\d+)?(-\w+)?", getattr(release, field.name)), field.name
+    images = [release.etcd_image, release.coredns_image, release.pause_image, release.flannel_image]
+    images += [release.flannel_cni_image, release.kubernetes_image("kube-apiserver")]
+    for image in images:
+        assert re.fullmatch(r"(registry\.k8s\.io|ghcr\.io)/[a-z0-9/-]+:v?\d[\w.-]+", image), image
+
+
+def test_etcd_is_of_the_same_release_as_its_image() -> None:
+    assert RELEASE.etcd_image_tag.split("-")[0] == RELEASE.etcd
