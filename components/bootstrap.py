@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import pulumi
 
+from components.archive import File
 from components.assets.node import bootstrap_files, retire_files, script
 from components.config import ClusterConfig
 from components.hosts import Host
@@ -30,9 +31,7 @@ def start_bootstrap(
     return RemoteStep(
         f"{name}-bootstrap",
         host,
-        pki.texts.apply(
-            lambda texts: Payload(script=script("bootstrap"), files=bootstrap_files(cfg, host, texts))
-        ),
+        pki.read(lambda texts: Payload(script=script("bootstrap"), files=bootstrap_files(cfg, host, texts))),
         timeout=300,
         depends_on=after,
         opts=opts,
@@ -57,12 +56,14 @@ def retire_bootstrap(
     return RemoteStep(
         f"{name}-retire",
         host,
-        pulumi.Output.all(pki.texts, apiserver).apply(lambda known: _retire(cfg, host, *known)),
+        pulumi.Output.all(pki.read(lambda texts: retire_files(cfg, host, texts)), apiserver).apply(
+            lambda known: _retire(*known)
+        ),
         timeout=600,
         depends_on=after,
         opts=opts,
     )
 
 
-def _retire(cfg: ClusterConfig, host: Host, texts: Mapping[str, str], apiserver: str) -> Payload:
-    return Payload(script=script("retire"), files=retire_files(cfg, host, texts, apiserver))
+def _retire(files: Mapping[str, File], apiserver: str) -> Payload:
+    return Payload(script=script("retire"), files={**files, "apiserver": File(apiserver)})

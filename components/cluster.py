@@ -41,7 +41,7 @@ class Cluster(pulumi.ComponentResource):
 
         self.api_endpoint = cfg.api_endpoint
         self.ca_certificate = pki.ca_certificate
-        self.kubeconfig = pki.texts.apply(lambda texts: client_kubeconfig(cfg, texts, "admin"))
+        self.kubeconfig = pki.read(lambda texts: client_kubeconfig(cfg, texts, "admin"))
         self.kubernetes_version = cfg.kubernetes_version
         self.nodes = {host.name: {"role": host.role, "address": host.address} for host in hosts.values()}
         self.register_outputs({})

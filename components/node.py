@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import combinations
+from typing import Any
 
 import pulumi
 
 from components.assets.node import node_files, preflight_files, script
 from components.config import ClusterConfig
-from components.hosts import Host, Hosts
+from components.hosts import Hosts
 from components.pki import Pki
 from components.ssh import Payload, RemoteStep
 
@@ -46,7 +47,7 @@ def make_nodes(
         host.name: RemoteStep(
             f"{name}-{host.name}-node",
             host,
-            pulumi.Output.all(pki.texts, passed).apply(partial(_node, cfg, host)),
+            pulumi.Output.all(pki.read(partial(node_files, cfg, host)), passed).apply(_node),
             timeout=900,
             depends_on=[*preflights.values(), *after],
             opts=opts,
@@ -55,9 +56,9 @@ def make_nodes(
     }
 
 
-def _node(cfg: ClusterConfig, host: Host, known: tuple[Mapping[str, str], None]) -> Payload:
-    texts, _ = known
-    return Payload(script=script("node"), files=node_files(cfg, host, texts))
+def _node(known: list[Any]) -> Payload:
+    files, _ = known
+    return Payload(script=script("node"), files=files)
 
 
 def _refuse_duplicates(facts: Mapping[str, str]) -> None:

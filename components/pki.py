@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import pulumi
 import pulumi_tls as tls
@@ -19,6 +20,8 @@ LEAF_HOURS = 365 * 24
 RENEW_HOURS = 30 * 24
 """A leaf this close to its end is replaced by the next `pulumi up` (pulumi-tls 5.3.0 does; recorded)."""
 
+T = TypeVar("T")
+
 SERVER = "server_auth"
 CLIENT = "client_auth"
 
@@ -29,6 +32,23 @@ class _Authority:
     cert: tls.SelfSignedCert
 
 
+class _Asked(Mapping[str, str]):
+    """Empty texts that remember which of them were asked for."""
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+
+    def __getitem__(self, name: str) -> str:
+        self.names.add(name)
+        return ""
+
+    def __iter__(self) -> Iterator[str]:
+        raise TypeError("a function of PEM texts names those that it reads")
+
+    def __len__(self) -> int:
+        raise TypeError("a function of PEM texts names those that it reads")
+
+
 class Pki(pulumi.ComponentResource):
     """Three authorities (cluster, etcd, front proxy), the service-account key and a leaf for every client and
     server.
@@ -36,9 +56,6 @@ class Pki(pulumi.ComponentResource):
     ECDSA P-256 throughout. Authorities live 10 years and are protected unless `pki.protect` is false; leaves
     live a year. It writes no file and knows no path on a host.
     """
-
-    texts: pulumi.Output[dict[str, str]]
-    """PEM text by name: `ca.crt`, `apiserver.key`, `etcd/server-<host>.crt` … as in the asset directory."""
 
     def __init__(
         self, name: str, cfg: ClusterConfig, machines: Mapping[str, Machine], opts: pulumi.ResourceOptions
@@ -92,9 +109,22 @@ class Pki(pulumi.ComponentResource):
                     f"etcd/peer-{machine.name}", etcd, machine.name, usages=[SERVER, CLIENT], sans=sans
                 )
 
-        self.texts = pulumi.Output.all(**self._texts)
         self.ca_certificate = self._texts["ca.crt"]
         self.register_outputs({"ca_certificate": self.ca_certificate})
+
+    def read(self, function: Callable[[Mapping[str, str]], T]) -> pulumi.Output[T]:
+        """What a pure function makes of PEM texts by name, such as `ca.crt` or `etcd/server-<host>.key`.
+
+        The result depends on those texts alone that the function reads, so that a preview shows what changes
+        and nothing else. A call with empty texts finds out which.
+        """
+        asked = _Asked()
+        function(asked)
+        return pulumi.Output.all(**{name: self._texts[name] for name in asked.names}).apply(function)
+
+    def everything(self) -> pulumi.Output[dict[str, str]]:
+        """All texts by name."""
+        return pulumi.Output.all(**self._texts)
 
     def _authority(self, path: str, common_name: str, protect: bool) -> _Authority:
         opts = pulumi.ResourceOptions(parent=self, protect=protect)

@@ -26,6 +26,9 @@ def write_assets(cfg: ClusterConfig) -> None:
         name: Machine(name=name, role=host.role, address=host.address) for name, host in cfg.hosts.items()
     }
     pki = Pki(cfg.name, cfg, machines, pulumi.ResourceOptions())
+    archive: pulumi.Input[str] = pki.everything().apply(
+        lambda texts: base64.b64encode(pack(render(cfg, texts))).decode()
+    )
     directory = shlex.quote(cfg.asset_directory)
     command.local.Command(
         f"{cfg.name}-assets",
@@ -35,9 +38,7 @@ mkdir -p "$(dirname {directory})"
 mkdir {directory} || {{ echo "remove it, or set kubepivot:assetDirectory to another place" >&2; exit 1; }}
 base64 -d | tar -xzpf - -C {directory}
 """,
-        stdin=pulumi.Output.secret(
-            pki.texts.apply(lambda texts: base64.b64encode(pack(render(cfg, texts))).decode())
-        ),
+        stdin=pulumi.Output.secret(archive),
         logging=command.local.Logging.STDERR,
         add_previous_output_in_env=False,
     )

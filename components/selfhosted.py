@@ -11,12 +11,16 @@ import pulumi
 import pulumi_kubernetes as kubernetes
 
 from components.assets.manifests import CONTROL_PLANE_ROLE, Object, manifests
-from components.assets.values import client_kubeconfig, manifest_values
+from components.assets.values import client_kubeconfig, manifest_value
 from components.config import ClusterConfig
 from components.pki import Pki
 from components.ssh import RemoteStep
 
 __all__ = ["Manifest", "SelfHosted"]
+
+
+# A creation that was cut short has left fields of a manager with another random name: they are ours as well.
+OWNER = {"pulumi.com/patchFieldManager": "kubepivot", "pulumi.com/patchForce": "true"}
 
 
 class Manifest(pulumi.CustomResource):
@@ -28,7 +32,9 @@ class Manifest(pulumi.CustomResource):
         version = manifest["apiVersion"]
         group = "core/" if version == "v1" else ""
         token = f"kubernetes:{group}{version}:{manifest['kind']}{'Patch' if patch else ''}"
-        super().__init__(token, name, dict(manifest), opts)
+        metadata = manifest["metadata"]
+        annotated = {**metadata, "annotations": {**OWNER, **metadata.get("annotations", {})}}
+        super().__init__(token, name, {**manifest, "metadata": annotated}, opts)
 
 
 class SelfHosted(pulumi.ComponentResource):
@@ -49,21 +55,21 @@ class SelfHosted(pulumi.ComponentResource):
         self._name = name
         self.provider = kubernetes.Provider(
             f"{name}-cluster",
-            kubeconfig=pki.texts.apply(lambda texts: client_kubeconfig(cfg, texts, "super-admin")),
+            kubeconfig=pki.read(lambda texts: client_kubeconfig(cfg, texts, "super-admin")),
             # Without it another kubeconfig, a renewed certificate say, would replace every object.
             cluster_identifier=cfg.name,
             # An object whose creation was cut short is there and not in the state.
             upsert_existing_objects=True,
             opts=pulumi.ResourceOptions(parent=self, depends_on=[bootstrap]),
         )
-        values = pki.texts.apply(lambda texts: manifest_values(cfg, texts))
         self._opts = pulumi.ResourceOptions(
             parent=self,
             provider=self.provider,
             # They end with the cluster; deleting them one by one would take the API from under the rest.
             deleted_with=bootstrap,
         )
-        lifted = {file: _lift(manifest, values) for file, manifest in manifests(cfg, _placeholder).items()}
+        values = _Values(cfg, pki)
+        lifted = {file: values.lift(manifest) for file, manifest in manifests(cfg, _placeholder).items()}
         lifted["kube-apiserver.yaml"]["metadata"]["annotations"] = {"pulumi.com/skipAwait": "true"}
         self.objects = [
             Manifest(f"{name}-{file.removesuffix('.yaml')}", manifest, self._opts)
@@ -97,24 +103,31 @@ def _placeholder(name: str) -> str:
     return f"⟦{name}⟧"
 
 
-def _lift(manifest: Object, values: pulumi.Output[dict[str, str]]) -> dict[str, Any]:
-    """The manifest with every placeholder as an Output; all else stays plain and known to a preview."""
+class _Values:
+    """Fills placeholders in, each with an Output of just the PEM texts that its value needs."""
 
-    def lift(node: Any, secret: bool) -> Any:
+    def __init__(self, cfg: ClusterConfig, pki: Pki) -> None:
+        self._cfg, self._pki = cfg, pki
+
+    def lift(self, manifest: Object) -> dict[str, Any]:
+        """The manifest with every placeholder as an Output; all else stays plain and known to a preview."""
+        secret = manifest["kind"] == "Secret"
+        return {key: self._lift(child, secret and key == "data") for key, child in manifest.items()}
+
+    def _lift(self, node: Any, secret: bool) -> Any:
         match node:
             case dict():
-                return {key: lift(child, secret or key == "data") for key, child in node.items()}
+                return {key: self._lift(child, secret) for key, child in node.items()}
             case list():
-                return [lift(child, secret) for child in node]
+                return [self._lift(child, secret) for child in node]
             case str() if _PLACEHOLDER.search(node):
-                filled = values.apply(lambda known: _PLACEHOLDER.sub(lambda match: known[match[1]], node))
+                filled = self._pki.read(lambda texts: self._fill(node, texts))
                 return filled if secret else pulumi.Output.unsecret(filled)
             case _:
                 return node
 
-    return {
-        key: lift(child, manifest["kind"] == "Secret" and key == "data") for key, child in manifest.items()
-    }
+    def _fill(self, text: str, texts: Mapping[str, str]) -> str:
+        return _PLACEHOLDER.sub(lambda match: manifest_value(self._cfg, match[1], texts), text)
 
 
 def _digest(text: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -12,6 +12,8 @@ import yaml
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
+from components.assets.controlplane import COMPONENTS
+from components.assets.values import manifest_value, secret_keys
 from components.config import ClusterConfig, parse
 from components.machine import Machine
 
@@ -106,3 +108,11 @@ def _pki_names(cfg: ClusterConfig) -> Iterator[str]:
     for pair in pairs:
         yield f"{pair}.crt"
         yield f"{pair}.key"
+
+
+def manifest_values(cfg: ClusterConfig, texts: Mapping[str, str]) -> dict[str, str]:
+    """Every value that manifests ask for, by name."""
+    names = ["bootstrap-token-id", "bootstrap-token-id.base64", "bootstrap-token-secret.base64"]
+    for component in COMPONENTS:
+        names += [f"{component}.hash", *secret_keys(component).values()]
+    return {name: manifest_value(cfg, name, texts) for name in names}

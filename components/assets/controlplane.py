@@ -197,7 +197,7 @@ def _apiserver_flags(cfg: ClusterConfig, form: Form) -> dict[str, str]:
 
 
 def endpoint_reconciler(cfg: ClusterConfig, form: Form) -> str:
-    """Who keeps the `kubernetes` EndpointSlice: `lease` (the apiservers) or `none` (it is a manifest of ours).
+    """Who keeps the `kubernetes` EndpointSlice: `lease` (the apiservers) or `none` (a manifest of ours).
 
     The lease reconciler takes an address away when an apiserver starts and when it ends, 2 to 7 s of an
     empty service on a single controller; with several the others fill the gap.

@@ -27,7 +27,7 @@ APISERVER_MIN_READY_SECONDS = 30
 
 
 def manifests(cfg: ClusterConfig, value: Callable[[str], str]) -> dict[str, Object]:
-    """Every object by file name. `value` gives what is not in the config: `values.manifest_values` names it.
+    """Every object by file name. `value` gives what is not in the config: see `values.manifest_value`.
 
     With placeholders as values the result tells which objects exist, without any certificate.
     """

@@ -52,7 +52,7 @@ def preflight_files(cfg: ClusterConfig, machine: Machine) -> dict[str, File]:
             MEMORY_MIB="1700" if controller else "900",
             DISK_MIB="5000",
             NESTED="yes" if machine.nested else "no",
-            ARTIFACTS_PROBE=f"{_site(cfg, 'dl.k8s.io')}/v{cfg.release.kubernetes}/bin/linux/amd64/kubelet.sha256",
+            ARTIFACTS_PROBE=f"{_kubernetes_site(cfg)}/amd64/kubelet.sha256",
             ARTIFACTS_KEY="kubepivot:mirror.artifacts",
         )
     }
@@ -104,9 +104,13 @@ def _site(cfg: ClusterConfig, host: str) -> str:
     return f"{cfg.mirror.artifacts}/{host}" if cfg.mirror else f"https://{host}"
 
 
+def _kubernetes_site(cfg: ClusterConfig) -> str:
+    return f"{_site(cfg, 'dl.k8s.io')}/v{cfg.release.kubernetes}/bin/linux"
+
+
 def _node_env(cfg: ClusterConfig, machine: Machine) -> File:
     release = cfg.release
-    kubernetes = f"{_site(cfg, 'dl.k8s.io')}/v{release.kubernetes}/bin/linux/@ARCH@"
+    kubernetes = f"{_kubernetes_site(cfg)}/@ARCH@"
     github = _site(cfg, "github.com")
     containerd = (
         f"{github}/containerd/containerd/releases/download/v{release.containerd}"
@@ -313,7 +317,7 @@ def etcd_pod(cfg: ClusterConfig, name: str) -> dict[str, Any]:
     }
 
 
-# -- bootstrap and retirement of the temporary control plane ---------------------------------------------------
+# -- bootstrap and retirement of the temporary control plane ---------------------------------------------
 
 
 def bootstrap_files(cfg: ClusterConfig, machine: Machine, texts: Mapping[str, str]) -> dict[str, File]:
@@ -332,17 +336,14 @@ def bootstrap_files(cfg: ClusterConfig, machine: Machine, texts: Mapping[str, st
     return files
 
 
-def retire_files(
-    cfg: ClusterConfig, machine: Machine, texts: Mapping[str, str], apiserver: str
-) -> dict[str, File]:
-    """What the hand-over needs; `apiserver` identifies the generation of kube-apiserver that it waits for."""
+def retire_files(cfg: ClusterConfig, machine: Machine, texts: Mapping[str, str]) -> dict[str, File]:
+    """What the hand-over needs."""
     local = f"https://127.0.0.1:{cfg.api.port}"
     return {
         "env": _env(
             NAME=machine.name,
             API_ENDPOINT=cfg.api_endpoint,
             API_PORT=str(cfg.api.port),
-            APISERVER=apiserver,
             NODES=" ".join(f"node/{name}" for name in sorted(cfg.hosts)),
         ),
         "lib.sh": File(script("lib")),

@@ -10,7 +10,7 @@ from components.archive import File
 from components.assets.controlplane import COMPONENTS, bootstrap_pod
 from components.assets.manifests import manifests
 from components.assets.node import etcd_pod
-from components.assets.values import bootstrap_token, client_kubeconfig, kubeconfig, manifest_values
+from components.assets.values import bootstrap_token, client_kubeconfig, kubeconfig, manifest_value
 from components.config import ClusterConfig
 
 __all__ = ["render"]
@@ -37,7 +37,7 @@ def render(cfg: ClusterConfig, texts: Mapping[str, str]) -> dict[str, File]:
         files[f"bootstrap-manifests/{pod['metadata']['name']}.yaml"] = _yaml(pod)
     for name in cfg.controllers:
         files[f"static-manifests/etcd-{name}.yaml"] = _yaml(etcd_pod(cfg, name))
-    for name, manifest in manifests(cfg, manifest_values(cfg, texts).__getitem__).items():
+    for name, manifest in manifests(cfg, lambda name: manifest_value(cfg, name, texts)).items():
         files[f"manifests/{name}"] = _yaml(manifest)
     return files
 

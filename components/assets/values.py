@@ -12,7 +12,7 @@ import yaml
 from components.assets.controlplane import COMPONENTS, Component, Form, secret_files
 from components.config import ClusterConfig
 
-__all__ = ["bootstrap_token", "control_plane_files", "kubeconfig", "manifest_values", "secret_keys"]
+__all__ = ["bootstrap_token", "control_plane_files", "kubeconfig", "manifest_value", "secret_keys"]
 
 
 def bootstrap_token(seed: str) -> tuple[str, str]:
@@ -70,15 +70,15 @@ def control_plane_files(
     """Name and text of every file in a component's directory of secrets."""
     # Controller manager and scheduler run beside an apiserver and speak to it, whatever balances the others.
     local = f"https://127.0.0.1:{cfg.api.port}"
-    made = {
-        "authentication.yaml": AUTHENTICATION,
-        "controller-manager.kubeconfig": client_kubeconfig(cfg, texts, "controller-manager", server=local),
-        "scheduler.kubeconfig": client_kubeconfig(cfg, texts, "scheduler", server=local),
-    }
-    return {
-        name: made[source] if source in made else texts[source]
-        for name, source in secret_files(component, form).items()
-    }
+
+    def text(source: str) -> str:
+        if source == "authentication.yaml":
+            return AUTHENTICATION
+        if source.endswith(".kubeconfig"):
+            return client_kubeconfig(cfg, texts, source.removesuffix(".kubeconfig"), server=local)
+        return texts[source]
+
+    return {name: text(source) for name, source in secret_files(component, form).items()}
 
 
 # Nobody is anonymous but those who ask for health; `--anonymous-auth=false` would lock the probes out.
@@ -96,26 +96,31 @@ AUTHENTICATION = yaml.safe_dump(
 
 
 def secret_keys(component: Component) -> dict[str, str]:
-    """Keys of a component's Secret, each with the name of its value in `manifest_values`."""
+    """Keys of a component's Secret, each with the name of its `manifest_value`."""
     return {name: f"{component}/{name}" for name in secret_files(component, "self-hosted")}
 
 
-def manifest_values(cfg: ClusterConfig, texts: Mapping[str, str]) -> dict[str, str]:
-    """Every value that `manifests` asks for by name."""
-    token_id, token_secret = bootstrap_token(texts["bootstrap-token.key"])
-    values = {
-        "bootstrap-token-id": token_id,
-        "bootstrap-token-id.base64": _base64(token_id),
-        "bootstrap-token-secret.base64": _base64(token_secret),
-    }
+def manifest_value(cfg: ClusterConfig, name: str, texts: Mapping[str, str]) -> str:
+    """A value that `manifests` asks for: of the bootstrap token, `<component>.hash` or `<component>/<file>`.
+
+    It reads no more of `texts` than that value needs.
+    """
+    if name.startswith("bootstrap-token-"):
+        token_id, token_secret = bootstrap_token(texts["bootstrap-token.key"])
+        return {
+            "bootstrap-token-id": token_id,
+            "bootstrap-token-id.base64": _base64(token_id),
+            "bootstrap-token-secret.base64": _base64(token_secret),
+        }[name]
     for component in COMPONENTS:
-        files = control_plane_files(component, cfg, texts, "self-hosted")
-        values |= {f"{component}/{name}": _base64(text) for name, text in files.items()}
-        # Secrets are named by content, so that a change rolls the pods and the old pods keep the old one.
-        values[f"{component}.hash"] = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()[
-            :10
-        ]
-    return values
+        if name == f"{component}.hash":
+            # Secrets are named by content: a change rolls the pods, and old pods keep the old one.
+            files = control_plane_files(component, cfg, texts, "self-hosted")
+            return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()[:10]
+        if name.startswith(f"{component}/"):
+            files = control_plane_files(component, cfg, texts, "self-hosted")
+            return _base64(files[name.removeprefix(f"{component}/")])
+    raise KeyError(name)
 
 
 def _base64(text: str) -> str:

@@ -49,15 +49,15 @@ def _lab_host(
     opts: pulumi.ResourceOptions,
 ) -> Host:
     identity = tls.PrivateKey(f"{cluster}-{name}-ssh-host", algorithm="ED25519", opts=opts)
+    keys = pulumi.Output.all(
+        identity.private_key_openssh, identity.public_key_openssh, login.public_key_openssh
+    )
+    archive: pulumi.Input[str] = keys.apply(_identity_archive)
     container = command.local.Command(
         f"{cluster}-{name}-container",
         create=_create_script(cluster, name, host, cfg),
         delete=f"docker rm --force --volumes {_container(cluster, name)}",
-        stdin=pulumi.Output.secret(
-            pulumi.Output.all(
-                identity.private_key_openssh, identity.public_key_openssh, login.public_key_openssh
-            ).apply(_identity_archive)
-        ),
+        stdin=pulumi.Output.secret(archive),
         logging=command.local.Logging.NONE,
         add_previous_output_in_env=False,
         opts=pulumi.ResourceOptions.merge(

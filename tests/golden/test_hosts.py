@@ -42,7 +42,7 @@ def steps(case: Case) -> dict[str, Files]:
         found[f"{name}/node"] = node_files(case.cfg, machine, case.texts)
     first = case.machines[case.cfg.bootstrap_controller]
     found[f"{first.name}/bootstrap"] = bootstrap_files(case.cfg, first, case.texts)
-    found[f"{first.name}/retire"] = retire_files(case.cfg, first, case.texts, "digest-of-kube-apiserver")
+    found[f"{first.name}/retire"] = retire_files(case.cfg, first, case.texts)
     return found
 
 

@@ -15,9 +15,9 @@ from components.archive import File
 from components.assets.controlplane import COMPONENTS, UID, Component, Form
 from components.assets.manifests import manifests
 from components.assets.render import render
-from components.assets.values import AUTHENTICATION, bootstrap_token, control_plane_files, manifest_values
+from components.assets.values import AUTHENTICATION, bootstrap_token, control_plane_files
 from components.versions import RELEASES
-from tests.cases import Case, load, pem
+from tests.cases import Case, load, manifest_values, pem
 
 Files = dict[str, File]
 Object = dict[str, Any]

@@ -21,10 +21,10 @@ import grpc.aio
 import pytest
 from google.protobuf import empty_pb2
 from pulumi.runtime.proto import provider_pb2_grpc
-from replay import Call, Json, ask, recording, replay, serving
 
 from lab.plugins.command import LOCAL, LOGGED_BYTES, REMOTE, VERSION, CommandProvider
 from lab.plugins.common import UNKNOWN, EngineLog
+from tests.plugins.replay import Call, Json, ask, recording, replay, serving
 
 RUNS = [
     "c1-create",

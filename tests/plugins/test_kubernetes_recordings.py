@@ -12,7 +12,6 @@ import pytest
 from google.protobuf import json_format, struct_pb2
 from pulumi.provider.experimental.property_value import PropertyValue
 from pulumi.runtime.proto import provider_pb2, provider_pb2_grpc, status_pb2
-from replay import REQUESTS, Json, ask, recording
 
 from lab.plugins.common import EngineLog, start
 from lab.plugins.kubernetes import lifecycle, managers
@@ -22,6 +21,7 @@ from lab.plugins.kubernetes.provider import VERSION, Kubernetes
 from lab.plugins.kubernetes.readiness import REVISION
 from lab.plugins.kubernetes.servicer import Servicer
 from lab.plugins.kubernetes.state import State, to_object
+from tests.plugins.replay import REQUESTS, Json, ask, recording
 
 RUNS = [
     "k1-create",

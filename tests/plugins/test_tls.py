@@ -13,10 +13,10 @@ import asyncssh
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
-from replay import ABSENT, Call, Json, ask, recording, replay, serving
 
 from lab.plugins.common import UNKNOWN, EngineLog
 from lab.plugins.tls import CERT_REQUEST, LOCALLY_SIGNED, PRIVATE_KEY, SELF_SIGNED, VERSION, TlsProvider
+from tests.plugins.replay import ABSENT, Call, Json, ask, recording, replay, serving
 
 RUNS = [
     "t0-preview",

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sites import FakeGo, OfficialSites, archive, unreachable
 
 from lab import artifacts, pins, toolchain
 from lab.errors import LabError
 from lab.mirror import files_dir
 from lab.progress import Progress
+from tests.unit.sites import FakeGo, OfficialSites, archive, unreachable
 
 ARCHITECTURE = pins.architecture()
 KUBERNETES = f"dl.k8s.io/v{pins.KUBERNETES}/bin/linux/{ARCHITECTURE}"

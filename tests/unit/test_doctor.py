@@ -8,11 +8,11 @@ from collections import namedtuple
 from pathlib import Path
 
 import pytest
-from sites import FakeGo, OfficialSites, unreachable
 
 from lab import doctor
 from lab.engine import EngineState
 from lab.toolchain import gotoolchain
+from tests.unit.sites import FakeGo, OfficialSites, unreachable
 
 Usage = namedtuple("Usage", "total used free")
 

@@ -11,8 +11,9 @@ import pytest
 import yaml
 
 from components.assets.manifests import manifests
-from components.assets.values import bootstrap_token, manifest_values
-from tests.cases import Case, load, read
+from components.assets.values import bootstrap_token
+from components.selfhosted import OWNER
+from tests.cases import Case, load, manifest_values, read
 from tests.unit.recorder import (
     LOCAL,
     REMOTE,
@@ -222,7 +223,9 @@ def test_every_object_is_named_by_the_program(up: Run) -> None:
 def test_objects_are_the_rendered_manifests(up: Run, case: Case) -> None:
     values = manifest_values(case.cfg, pki_texts(case.name))
     expected = manifests(case.cfg, values.__getitem__)
-    expected["kube-apiserver.yaml"]["metadata"]["annotations"] = {"pulumi.com/skipAwait": "true"}
+    for file, manifest in expected.items():
+        skip = {"pulumi.com/skipAwait": "true"} if file == "kube-apiserver.yaml" else {}
+        manifest["metadata"]["annotations"] = {**OWNER, **skip}
     prefix = f"{case.cfg.name}-"
     assert {each.name.removeprefix(prefix): each.plain for each in _objects(up)} == {
         file.removesuffix(".yaml"): manifest for file, manifest in expected.items()

@@ -78,7 +78,7 @@ def _start(host: Sandbox) -> tuple[int, str]:
 
 def _retire(host: Sandbox) -> tuple[int, str]:
     case = load("lab")
-    files = retire_files(case.cfg, case.machines["controller-1"], case.texts, "digest")
+    files = retire_files(case.cfg, case.machines["controller-1"], case.texts)
     done = host.run(script("retire"), {path: file.text for path, file in files.items()})
     return done.returncode, done.stderr
 

@@ -15,12 +15,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sites import FakeGo, OfficialSites, unreachable
 
 from lab import pins, provider_plugins, pulumi
 from lab.cache import data_dir
 from lab.errors import LabError
 from lab.progress import Progress
+from tests.unit.sites import FakeGo, OfficialSites, unreachable
 
 PROJECT = "name: kubepivot\nruntime: python\n"
 STACK = "# The user's comment\nconfig:\n  kubepivot:platform: lab   # as it was written\n"

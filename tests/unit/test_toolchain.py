@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sites import FakeGo, OfficialSites, archive, sha256_line, unreachable
 
 from components.versions import LATEST, RELEASES
 from lab import pins, toolchain
@@ -27,6 +26,7 @@ from lab.progress import Progress
 from lab.toolchain import golang, gotoolchain
 from lab.toolchain.download import Sites
 from lab.toolchain.tools import BUNDLES
+from tests.unit.sites import FakeGo, OfficialSites, archive, sha256_line, unreachable
 
 KUBELET = f"https://dl.k8s.io/v{pins.KUBERNETES}/bin/linux/{pins.architecture()}/kubelet"
 

@@ -15,10 +15,9 @@ from components.assets.values import (
     client_kubeconfig,
     control_plane_files,
     kubeconfig,
-    manifest_values,
     secret_keys,
 )
-from tests.cases import Case, load, pem
+from tests.cases import Case, load, manifest_values, pem
 
 
 def test_a_bootstrap_token_has_the_form_that_kubernetes_wants() -> None:

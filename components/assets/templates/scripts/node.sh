@@ -91,6 +91,12 @@ fi
 if has_changed /etc/modules-load.d/kubepivot.conf; then
   modprobe --all overlay br_netfilter 2>/dev/null || [ -e /proc/sys/net/bridge ] || die "cannot load br_netfilter"
 fi
+# What `reset.sh` puts back.
+before=/var/lib/kubepivot/sysctl-before.conf
+if [ ! -e "$before" ]; then
+  sysctl $(sed -n 's/^\([a-z].*\) = .*/\1/p' /etc/sysctl.d/90-kubepivot.conf) >"$before.new"
+  mv "$before.new" "$before"
+fi
 if has_changed /etc/sysctl.d/90-kubepivot.conf; then
   sysctl --quiet --load /etc/sysctl.d/90-kubepivot.conf || die "cannot set what /etc/sysctl.d/90-kubepivot.conf says"
 fi

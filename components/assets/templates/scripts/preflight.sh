@@ -59,7 +59,7 @@ if [ "$NESTED" = no ] && [ "$(wc -l </proc/swaps)" -gt 1 ]; then
 fi
 
 # The site of the binaries is asked for its clock as well.
-if headers=$(curl --silent --show-error --head --location --connect-timeout 10 --max-time 20 "$ARTIFACTS_PROBE" 2>&1); then
+if headers=$(curl --fail --silent --show-error --head --location --connect-timeout 10 --max-time 20 "$ARTIFACTS_PROBE" 2>&1); then
   remote=$(printf '%s\n' "$headers" | tr -d '\r' | sed -n 's/^[Dd]ate: //p' | tail -n 1)
   if [ -n "$remote" ]; then
     skew=$(($(date +%s) - $(date -d "$remote" +%s)))

@@ -30,6 +30,7 @@ for table in "ip kube-proxy" "ip6 kube-proxy" "ip flannel-ipv4" "ip6 flannel-ipv
   # shellcheck disable=SC2086
   nft delete table $table 2>/dev/null || true
 done
+sysctl --quiet --load /var/lib/kubepivot/sysctl-before.conf 2>/dev/null || true
 rm -f /etc/systemd/system/kubelet.service /etc/systemd/system/containerd.service \
   /etc/sysctl.d/90-kubepivot.conf /etc/modules-load.d/kubepivot.conf
 systemctl daemon-reload
@@ -37,6 +38,6 @@ rm -f /usr/local/bin/kubelet /usr/local/bin/kubectl /usr/local/bin/containerd \
   /usr/local/bin/containerd-shim-runc-v2 /usr/local/bin/containerd-stress /usr/local/bin/ctr
 [ ! -e /var/lib/kubepivot/runc ] || rm -f /usr/local/bin/runc
 rm -rf /etc/containerd /etc/cni /opt/cni /opt/containerd /var/lib/kubelet /var/lib/etcd /var/lib/containerd \
-  /var/lib/cni /var/lib/kubepivot /var/log/pods /var/log/containers /run/containerd /run/flannel
+  /var/lib/cni /var/lib/kubepivot /var/log/pods /var/log/containers /run/containerd /run/flannel /run/kubepivot.lock
 # Last, because it says whose the host is: a reset that was cut short has to find it.
 rm -rf /etc/kubernetes

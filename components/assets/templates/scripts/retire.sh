@@ -36,19 +36,19 @@ nodes_ready() {
 }
 (wait_for 240 "every node to be Ready" nodes_ready) || { kube get nodes >&2; exit 1; }
 
-holder() { kube get lease "$1" --output=jsonpath='{.spec.holderIdentity}'; }
-held_by_another() {
-  now=$(holder "$1")
-  [ -n "$now" ] && [ "$now" != "$2" ]
+gone() { # pods of the temporary control plane whose name begins so
+  pods=$(kube get pods --output=name) && ! printf '%s\n' "$pods" | grep -q "^pod/$1"
+}
+led_since() { # lease, time: somebody holds the lease and has renewed it after that time
+  lease=$(kube get lease "$1" --output=jsonpath='{.spec.renewTime} {.spec.holderIdentity}') || return 1
+  renewed=${lease%% *} holder=${lease#* }
+  [ -n "$holder" ] && [ "$renewed" != "$2" ] && [ "$(printf '%s\n' "$renewed" "$2" | sort | tail -n 1)" = "$renewed" ]
 }
 retire_leader() { # component: ends the temporary one and waits until the real one leads
-  manifest=$MANIFESTS/bootstrap-${1#kube-}.yaml
-  [ -e "$manifest" ] || return 0
-  before=$(holder "$1")
-  rm -f "$manifest"
-  wait_for 60 "a new leader of $1" held_by_another "$1" "$before"
+  rm -f "$MANIFESTS/bootstrap-${1#kube-}.yaml"
+  wait_for 60 "the temporary $1 to be gone" gone "bootstrap-${1#kube-}"
+  wait_for 60 "the self-hosted $1 to lead" led_since "$1" "$(date -u +%Y-%m-%dT%H:%M:%S)"
 }
-gone() { pods=$(kube get pods --output=name) && ! printf '%s\n' "$pods" | grep -q '^pod/bootstrap-'; }
 
 # The secrets go last: as long as they are there, something is left to do.
 if [ -e /etc/kubernetes/bootstrap-secrets ] || [ ! -e /var/lib/kubepivot/pivoted ]; then
@@ -56,7 +56,7 @@ if [ -e /etc/kubernetes/bootstrap-secrets ] || [ ! -e /var/lib/kubepivot/pivoted
   retire_leader kube-scheduler
   touch /var/lib/kubepivot/pivoted
   rm -f "$MANIFESTS/bootstrap-apiserver.yaml"
-  wait_for 120 "the temporary control plane to be gone" gone
+  wait_for 120 "the temporary control plane to be gone" gone bootstrap-
   rm -rf /etc/kubernetes/bootstrap-secrets
 fi
 

@@ -1,0 +1,220 @@
+"""Machines that exist already: taken, refused with a reason, and given back as they were."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from lab.engine import docker
+from tests.e2e.hosts import Box, KeyPair
+from tests.e2e.stacks import MIRROR, Stack
+
+pytestmark = pytest.mark.e2e
+
+LOGIN = KeyPair.generate()
+
+# All that a clean machine may gain or lose by itself is left out: processes, sockets, logs, caches of time.
+LOOK = r"""
+find / -xdev \( -path /proc -o -path /sys -o -path /run -o -path /tmp \) -prune -o -print
+find /run /var -xdev | grep -Ev '^/run/(systemd|udev|log|user|credentials|lock|sshd|motd|utmp)' |
+  grep -Ev '^/var/(log/journal|lib/systemd)'
+awk '{ print $2, $3 }' /proc/mounts | grep -v '^/run/credentials'
+ip -o link show | sed 's/^[0-9]*: //; s/ .*//'
+nft list tables
+systemctl list-unit-files --no-legend --type=service
+sysctl net.ipv4.ip_forward net.ipv4.tcp_migrate_req net.bridge.bridge-nf-call-iptables
+ps -eo comm= | grep -E 'kube|containerd|etcd|flannel|coredns|pause' || true
+"""
+
+
+@pytest.fixture(scope="module")
+def boxes(new_stack: Callable[..., Stack]) -> Iterator[dict[str, Box]]:
+    yield {
+        "first": Box.make("metal", "first", "172.30.3.11", LOGIN),
+        "second": Box.make("metal", "second", "172.30.3.21", LOGIN),
+    }
+
+
+@pytest.fixture(scope="module")
+def stack(new_stack: Callable[..., Stack], boxes: dict[str, Box]) -> Stack:
+    return new_stack("metal", config(boxes))
+
+
+def config(boxes: dict[str, Box], **changes: Any) -> dict[str, Any]:
+    return {
+        "platform": "baremetal",
+        "hosts": {
+            "first": boxes["first"].config("controller"),
+            "second": boxes["second"].config("worker", labels={"example.com/disk": "fast"}),
+        },
+        "mirror": MIRROR,
+        "pki": {"protect": False},
+        **changes,
+    }
+
+
+def look(box: Box) -> list[str]:
+    return sorted(set(box.run(LOOK).splitlines()))
+
+
+def untouched(box: Box) -> bool:
+    return (
+        box.run(
+            "ls -A /etc/kubernetes /var/lib/kubelet /etc/systemd/system/kubelet.service 2>/dev/null || true"
+        )
+        == ""
+    )
+
+
+# Each: what is wrong with the machines or the config, and what the user is told.
+def wrong_login(boxes: dict[str, Box]) -> dict[str, Any]:
+    hosts = config(boxes)["hosts"]
+    return {"hosts": {**hosts, "second": {**hosts["second"], "key": KeyPair.generate().private}}}
+
+
+def wrong_host_key(boxes: dict[str, Box]) -> dict[str, Any]:
+    hosts = config(boxes)["hosts"]
+    return {"hosts": {**hosts, "second": {**hosts["second"], "hostKey": KeyPair.generate().public}}}
+
+
+def dead_host(boxes: dict[str, Box]) -> dict[str, Any]:
+    hosts = config(boxes)["hosts"]
+    return {"hosts": {**hosts, "second": {**hosts["second"], "address": "172.30.3.99"}}}
+
+
+REFUSED_CONFIGS = {
+    "wrong SSH key": (wrong_login, ["unable to authenticate"]),
+    "wrong host key": (wrong_host_key, ["host key"]),
+    "dead host": (dead_host, ["172.30.3.99"]),
+    "mirror out of reach": (
+        lambda boxes: {"mirror": {**MIRROR, "artifacts": "http://172.30.3.98"}},
+        ["172.30.3.98", "does not answer", "kubepivot:mirror.artifacts"],
+    ),
+    "mirror without the files": (
+        lambda boxes: {"mirror": {**MIRROR, "artifacts": "http://172.30.0.2/nowhere"}},
+        ["nowhere", "404", "kubepivot:mirror.artifacts"],
+    ),
+}
+
+
+@pytest.mark.parametrize("problem", REFUSED_CONFIGS)
+def test_a_wrong_config_is_refused_before_any_host_is_touched(
+    stack: Stack, boxes: dict[str, Box], problem: str
+) -> None:
+    change, words = REFUSED_CONFIGS[problem]
+    stack.configure(config(boxes, **change(boxes)))
+    output = stack.up(fails=True, timeout=150)
+    assert not [word for word in words if word not in output], output
+    assert "PRIVATE KEY" not in output
+    assert all(untouched(box) for box in boxes.values())
+
+
+LATE_CLOCK = """#!/bin/sh
+exec /bin/date --date='+10 minutes' "$@"
+"""
+
+REFUSED_HOSTS = {
+    "a kubelet": (
+        "systemd-run --quiet --unit kubelet sleep infinity; mkdir /etc/kubernetes; touch /etc/kubernetes/x",
+        "systemctl stop kubelet; rm -r /etc/kubernetes",
+        ["kubelet.service is running", "/etc/kubernetes is not empty"],
+    ),
+    "data of another etcd and a taken port": (
+        "mkdir -p /var/lib/etcd/member; systemd-run --quiet --unit squatter "
+        "python3 -m http.server 6443; until ss -ltnH 'sport = :6443' | grep -q .; do sleep 0.1; done",
+        "rm -r /var/lib/etcd; systemctl stop squatter",
+        ["/var/lib/etcd holds data", "port 6443 is in use"],
+    ),
+    "a clock that is wrong": (
+        "cat >/usr/local/bin/date; chmod +x /usr/local/bin/date",
+        "rm /usr/local/bin/date",
+        ["its clock is", "chrony"],
+    ),
+}
+
+
+@pytest.mark.parametrize("problem", REFUSED_HOSTS)
+def test_a_host_that_is_not_fit_is_refused_with_every_reason(
+    stack: Stack, boxes: dict[str, Box], problem: str
+) -> None:
+    make, mend, words = REFUSED_HOSTS[problem]
+    stack.configure(config(boxes))
+    boxes["first"].run(make, stdin=LATE_CLOCK)
+    try:
+        output = stack.up(fails=True, timeout=150)
+    finally:
+        boxes["first"].run(mend)
+    assert not [word for word in words if word not in output], output
+    assert all("first: " in line for line in output.splitlines() for word in words if word in line)
+    assert all(untouched(box) for box in boxes.values())
+
+
+def test_hosts_that_cannot_be_told_apart_are_refused(stack: Stack, boxes: dict[str, Box]) -> None:
+    stack.configure(config(boxes))
+    own = boxes["second"].run("cat /etc/machine-id")
+    boxes["second"].run("cat >/etc/machine-id", stdin=boxes["first"].run("cat /etc/machine-id") + "\n")
+    try:
+        output = stack.up(fails=True, timeout=150)
+    finally:
+        boxes["second"].run("cat >/etc/machine-id", stdin=own + "\n")
+    assert "first and second have the same machine-id" in output
+    assert all(untouched(box) for box in boxes.values())
+    # The preflights passed, so the state has what they saw: they are to look again.
+    stack.destroy()
+
+
+def test_a_wrong_checksum_installs_nothing(stack: Stack, boxes: dict[str, Box]) -> None:
+    bad = Box.make("metal", "bad", "172.30.3.31", LOGIN)
+    bad.run(
+        "mkdir -p /srv/x && cd /srv/x && for f in"
+        " dl.k8s.io/v1.36.3/bin/linux/amd64/kubelet dl.k8s.io/v1.36.3/bin/linux/amd64/kubectl;"
+        " do mkdir -p $(dirname $f); echo broken >$f; echo 0000 >$f.sha256; done;"
+        " systemd-run --quiet --unit www --working-directory=/srv/x python3 -m http.server 80;"
+        " until ss -ltnH 'sport = :80' | grep -q .; do sleep 0.1; done"
+    )
+    stack.configure(config(boxes, mirror={**MIRROR, "artifacts": "http://172.30.3.31"}))
+    output = stack.up(fails=True, timeout=150)
+    docker("container", "rm", "--force", "--volumes", bad.container)
+    assert "the checksum of http://172.30.3.31/dl.k8s.io/v1.36.3/bin/linux/amd64/kubelet is" in output
+    for box in boxes.values():
+        assert (
+            box.run("ls /usr/local/bin /etc/systemd/system/kubelet.service 2>/dev/null || true")
+            == "/usr/local/bin:"
+        )
+    stack.destroy()
+
+
+def test_two_machines_become_a_cluster_and_clean_again(stack: Stack, boxes: dict[str, Box]) -> None:
+    stack.configure(config(boxes))
+    before = {name: look(box) for name, box in boxes.items()}
+    stack.up()
+    nodes = {node["metadata"]["name"]: node for node in stack.get("nodes")["items"]}
+    assert set(nodes) == {"first", "second"}
+    for node in nodes.values():
+        assert {c["type"]: c["status"] for c in node["status"]["conditions"]}["Ready"] == "True"
+    assert nodes["second"]["metadata"]["labels"]["example.com/disk"] == "fast"
+    assert boxes["first"].run("ls -A /etc/kubernetes/manifests") == "etcd.yaml"
+    stack.second_up_changes_nothing()
+    stack.destroy()
+    for name, box in boxes.items():
+        assert look(box) == before[name], _difference(before[name], look(box))
+
+
+def _difference(before: list[str], after: list[str]) -> str:
+    gone = [f"- {line}" for line in before if line not in after]
+    new = [f"+ {line}" for line in after if line not in before]
+    return "\n".join([*gone, *new][:60])
+
+
+def test_destroy_passes_a_dead_host_over(stack: Stack, boxes: dict[str, Box]) -> None:
+    stack.configure(config(boxes))
+    stack.up()
+    docker("kill", boxes["second"].container)
+    begin = time.monotonic()
+    output = stack.destroy()
+    assert "second (172.30.3.21) does not answer: it was left as it is" in output
+    assert time.monotonic() - begin < 60
+    assert untouched(boxes["first"])
