@@ -42,7 +42,10 @@ def make_nodes(
         )
         for host in hosts.values()
     }
-    passed = pulumi.Output.all(**{n: step.stdout for n, step in preflights.items()}).apply(_refuse_duplicates)
+    # Known to a preview that knows no facts of a new host: else every node would seem to change.
+    passed = pulumi.Output.all(**{n: step.stdout for n, step in preflights.items()}).apply(
+        _refuse_duplicates, run_with_unknowns=True
+    )
     return {
         host.name: RemoteStep(
             f"{name}-{host.name}-node",
@@ -61,8 +64,8 @@ def _node(known: list[Any]) -> Payload:
     return Payload(script=script("node"), files=files)
 
 
-def _refuse_duplicates(facts: Mapping[str, str]) -> None:
-    found = duplicates(facts)
+def _refuse_duplicates(facts: Mapping[str, Any]) -> None:
+    found = duplicates({name: text for name, text in facts.items() if isinstance(text, str)})
     if found:
         raise pulumi.RunError(
             "\n".join(["some hosts cannot be told apart:", *(f"  {line}" for line in found)])

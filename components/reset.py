@@ -66,7 +66,11 @@ ssh -p {port} -o BatchMode=yes -o ConnectTimeout=10 -o UserKnownHostsFile="$d/kn
   status=$?
   cat "$d/said" >&2
   # 255 is ssh's own: a host that refuses the login is there, and would be left as it is for nothing.
-  [ "$status" = 255 ] && ! grep -Eq 'Permission denied|verification failed' "$d/said" || exit "$status"
+  if [ "$status" != 255 ] || grep -Eq 'Permission denied|verification failed' "$d/said"; then
+    echo "{host.name} ({address}) was not reset: mend that (a key or host key in the config is mended by" \
+      "'pulumi up'), then destroy again" >&2
+    exit 1
+  fi
   echo "{host.name} ({address}) does not answer: it was left as it is" >&2
 }}
 """

@@ -44,7 +44,7 @@ def preflight_files(cfg: ClusterConfig, machine: Machine) -> dict[str, File]:
     controller = machine.is_controller
     ports = [10250, 10256] + ([cfg.api.port, 2379, 2380, 2381, 10257, 10259] if controller else [])
     return {
-        "env": _env(
+        "preflight.env": _env(
             NAME=machine.name,
             CLUSTER=cfg.name,
             ROLE=machine.role,
@@ -90,6 +90,8 @@ def node_files(cfg: ClusterConfig, machine: Machine, texts: Mapping[str, str]) -
         placed |= _kubelet_identity(cfg, machine, texts) | _etcd_files(cfg, machine, texts)
     return {
         "env": _node_env(cfg, machine),
+        "preflight": File(script("preflight")),
+        **preflight_files(cfg, machine),
         "lib.sh": File(script("lib")),
         "containerd.toml": File(_template("containerd.toml", values)),
         **{f"root{path}": file for path, file in placed.items()},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -41,6 +42,12 @@ def boxes(new_stack: Callable[..., Stack]) -> Iterator[dict[str, Box]]:
 @pytest.fixture(scope="module")
 def stack(new_stack: Callable[..., Stack], boxes: dict[str, Box]) -> Stack:
     return new_stack("metal", config(boxes))
+
+
+@pytest.fixture
+def fresh(new_stack: Callable[..., Stack], boxes: dict[str, Box], request: pytest.FixtureRequest) -> Stack:
+    """A stack whose state knows of no preflight."""
+    return new_stack(re.sub(r"\W+", "-", request.node.name)[-30:].strip("-"), config(boxes, name="metal"))
 
 
 def config(boxes: dict[str, Box], **changes: Any) -> dict[str, Any]:
@@ -102,11 +109,11 @@ REFUSED_CONFIGS = {
 
 @pytest.mark.parametrize("problem", REFUSED_CONFIGS)
 def test_a_wrong_config_is_refused_before_any_host_is_touched(
-    stack: Stack, boxes: dict[str, Box], problem: str
+    fresh: Stack, boxes: dict[str, Box], problem: str
 ) -> None:
     change, words = REFUSED_CONFIGS[problem]
-    stack.configure(config(boxes, **change(boxes)))
-    output = stack.up(fails=True, timeout=150)
+    fresh.configure(config(boxes, name="metal", **change(boxes)))
+    output = fresh.up(fails=True, timeout=150)
     assert not [word for word in words if word not in output], output
     assert "PRIVATE KEY" not in output
     assert all(untouched(box) for box in boxes.values())
@@ -138,13 +145,12 @@ REFUSED_HOSTS = {
 
 @pytest.mark.parametrize("problem", REFUSED_HOSTS)
 def test_a_host_that_is_not_fit_is_refused_with_every_reason(
-    stack: Stack, boxes: dict[str, Box], problem: str
+    fresh: Stack, boxes: dict[str, Box], problem: str
 ) -> None:
     make, mend, words = REFUSED_HOSTS[problem]
-    stack.configure(config(boxes))
     boxes["first"].run(make, stdin=LATE_CLOCK)
     try:
-        output = stack.up(fails=True, timeout=150)
+        output = fresh.up(fails=True, timeout=150)
     finally:
         boxes["first"].run(mend)
     assert not [word for word in words if word not in output], output
@@ -152,21 +158,35 @@ def test_a_host_that_is_not_fit_is_refused_with_every_reason(
     assert all(untouched(box) for box in boxes.values())
 
 
-def test_hosts_that_cannot_be_told_apart_are_refused(stack: Stack, boxes: dict[str, Box]) -> None:
-    stack.configure(config(boxes))
+def test_hosts_that_cannot_be_told_apart_are_refused(fresh: Stack, boxes: dict[str, Box]) -> None:
+    fresh.configure(config(boxes, name="metal"))
     own = boxes["second"].run("cat /etc/machine-id")
     boxes["second"].run("cat >/etc/machine-id", stdin=boxes["first"].run("cat /etc/machine-id") + "\n")
     try:
-        output = stack.up(fails=True, timeout=150)
+        output = fresh.up(fails=True, timeout=150)
     finally:
         boxes["second"].run("cat >/etc/machine-id", stdin=own + "\n")
     assert "first and second have the same machine-id" in output
     assert all(untouched(box) for box in boxes.values())
-    # The preflights passed, so the state has what they saw: they are to look again.
-    stack.destroy()
 
 
-def test_a_wrong_checksum_installs_nothing(stack: Stack, boxes: dict[str, Box]) -> None:
+def test_a_host_that_changed_since_its_preflight_is_looked_at_again(
+    fresh: Stack, boxes: dict[str, Box]
+) -> None:
+    fresh.configure(config(boxes, name="metal", **dead_host(boxes)))
+    fresh.up(fails=True, timeout=150)  # passes the first host
+    boxes["first"].run("mkdir /etc/kubernetes; touch /etc/kubernetes/of-another-tool")
+    fresh.configure(config(boxes, name="metal"))
+    try:
+        output = fresh.up(fails=True, timeout=150)
+    finally:
+        assert boxes["first"].run("ls /etc/kubernetes; rm -r /etc/kubernetes") == "of-another-tool"
+    assert "first: /etc/kubernetes is not empty" in output
+    fresh.destroy()
+    assert untouched(boxes["second"])
+
+
+def test_a_wrong_checksum_installs_nothing(fresh: Stack, boxes: dict[str, Box]) -> None:
     bad = Box.make("metal", "bad", "172.30.3.31", LOGIN)
     bad.run(
         "mkdir -p /srv/x && cd /srv/x && for f in"
@@ -175,8 +195,8 @@ def test_a_wrong_checksum_installs_nothing(stack: Stack, boxes: dict[str, Box]) 
         " systemd-run --quiet --unit www --working-directory=/srv/x python3 -m http.server 80;"
         " until ss -ltnH 'sport = :80' | grep -q .; do sleep 0.1; done"
     )
-    stack.configure(config(boxes, mirror={**MIRROR, "artifacts": "http://172.30.3.31"}))
-    output = stack.up(fails=True, timeout=150)
+    fresh.configure(config(boxes, name="metal", mirror={**MIRROR, "artifacts": "http://172.30.3.31"}))
+    output = fresh.up(fails=True, timeout=150)
     docker("container", "rm", "--force", "--volumes", bad.container)
     assert "the checksum of http://172.30.3.31/dl.k8s.io/v1.36.3/bin/linux/amd64/kubelet is" in output
     for box in boxes.values():
@@ -184,7 +204,7 @@ def test_a_wrong_checksum_installs_nothing(stack: Stack, boxes: dict[str, Box]) 
             box.run("ls /usr/local/bin /etc/systemd/system/kubelet.service 2>/dev/null || true")
             == "/usr/local/bin:"
         )
-    stack.destroy()
+    fresh.destroy()
 
 
 def test_two_machines_become_a_cluster_and_clean_again(stack: Stack, boxes: dict[str, Box]) -> None:

@@ -3,8 +3,9 @@
     run = program(read("lab"), preview=True)
     run.only("lab-bootstrap").dependencies
 
-Like the engine it makes secrets of the outputs that a resource calls secret. Unlike it, it has no state:
-every resource is created. What a plugin computes is made up (`ANSWERS`), and unknown in a preview.
+Like the engine it makes secrets of the outputs that a resource calls secret. What a plugin computes is made
+up (`ANSWERS`), and unknown in a preview. With a state, which is another run, a preview knows it of every
+resource that is there and asked for as it was.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import json
 import runpy
 import tarfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -84,6 +85,12 @@ class Run:
         """The resources whose type is, or begins with, one of these."""
         return [resource for resource in self.resources if resource.type.startswith(types)]
 
+    def without(self, *names: str) -> Run:
+        """The run as if it had not registered these."""
+        for name in names:
+            self.only(name)
+        return replace(self, resources=[each for each in self.resources if each.name not in names])
+
     def only(self, name: str) -> Registered:
         """The one resource of that name."""
         (found,) = [resource for resource in self.resources if resource.name == name]
@@ -120,17 +127,23 @@ def pki_texts(name: str) -> dict[str, str]:
     }
 
 
-def program(raw: Raw, *, preview: bool = False, answers: Mapping[str, Answer] | None = None) -> Run:
+def program(
+    raw: Raw, *, preview: bool = False, answers: Mapping[str, Answer] | None = None, state: Run | None = None
+) -> Run:
     """Runs __main__.py with that config for the stack `test`."""
     config = {
         f"kubepivot:{key}": value if isinstance(value, str) else json.dumps(value)
         for key, value in raw.items()
     }
-    return record(lambda: _main(config), preview=preview, answers=answers)
+    return record(lambda: _main(config), preview=preview, answers=answers, state=state)
 
 
 def record(
-    build: Callable[[], None], *, preview: bool = False, answers: Mapping[str, Answer] | None = None
+    build: Callable[[], None],
+    *,
+    preview: bool = False,
+    answers: Mapping[str, Answer] | None = None,
+    state: Run | None = None,
 ) -> Run:
     """Runs a function that makes resources."""
     run = Run()
@@ -140,7 +153,7 @@ def record(
         # What a run that failed has left.
         SETTINGS.rpc_manager.clear()
         SETTINGS.outputs.clear()
-        recorder = _Recorder(run, {**ANSWERS, **(answers or {})}, preview=preview)
+        recorder = _Recorder(run, {**ANSWERS, **(answers or {})}, state or Run(), preview=preview)
         mocks.set_mocks(recorder.mocks, project="kubepivot", stack="test", preview=preview, monitor=recorder)
         ROOT.set(None)  # the stack that set_mocks makes has no outputs
         await run_in_stack(build)
@@ -207,10 +220,11 @@ class _NoFunctions(mocks.Mocks):
 class _Recorder(mocks.MockMonitor):
     """In place of the SDK's, which leaves an event loop open in every thread that it answers in."""
 
-    def __init__(self, run: Run, answers: Mapping[str, Answer], *, preview: bool) -> None:
+    def __init__(self, run: Run, answers: Mapping[str, Answer], state: Run, *, preview: bool) -> None:
         super().__init__(_NoFunctions())
         self._run = run
         self._answers = answers
+        self._state = {each.urn: each.plain for each in state.resources}
         self._preview = preview
 
     def RegisterResource(self, request: Any) -> Any:
@@ -219,12 +233,14 @@ class _Recorder(mocks.MockMonitor):
             return resource_pb2.RegisterResourceResponse(urn=urn)
         registered = _registered(urn, request)
         self._run.resources.append(registered)
+        # An input that is unknown equals nothing.
+        known = not self._preview or self._state.get(urn) == registered.plain
         computed = self._answers.get(request.type, _nothing)(request.name, registered.plain)
         outputs = request.object
         for key, value in computed.items():
-            known = rpc.UNKNOWN if self._preview else value
-            outputs.update({key: _secret(known) if key in request.additionalSecretOutputs else known})
-        identity = "" if self._preview else f"{request.name}-id"
+            shown = value if known else rpc.UNKNOWN
+            outputs.update({key: _secret(shown) if key in request.additionalSecretOutputs else shown})
+        identity = f"{request.name}-id" if known else ""
         return resource_pb2.RegisterResourceResponse(urn=urn, id=identity, object=outputs)
 
     def RegisterResourceOutputs(self, request: Any) -> Any:

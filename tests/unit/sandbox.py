@@ -16,6 +16,7 @@ from pathlib import Path
 
 _SHELL = shutil.which("sh") or "/bin/sh"
 _ABSOLUTE = re.compile(r"""(?<![\w./}$-])/(etc|lib|opt|proc|run|sys|usr|var)(?=[/\s"')]|$)""", re.MULTILINE)
+_BROUGHT = re.compile(r"(?<![\w./}-])root/(?=(?:etc|lib|opt|usr|var)/)")
 _SECONDS = 20
 
 
@@ -57,16 +58,18 @@ class Sandbox:
         (self._bin / command).unlink()
 
     def moved(self, text: str) -> str:
-        """The text with absolute paths below the root."""
-        return _ABSOLUTE.sub(lambda match: f"{self.root}/{match[1]}", text)
+        """The text with absolute paths below the root, and those of files that `place` brings there."""
+        absolute = _ABSOLUTE.sub(lambda match: f"{self.root}/{match[1]}", text)
+        return _BROUGHT.sub(f"root{self.root}/", absolute)
 
     def run(
         self, text: str, files: Mapping[str, str] | None = None, *, stdin: str = "", here: Path | None = None
     ) -> subprocess.CompletedProcess[str]:
         """Runs a script as a step does, with the files in its working directory."""
         for name, content in (files or {}).items():
-            (self._work / name).parent.mkdir(parents=True, exist_ok=True)
-            (self._work / name).write_text(self.moved(content))
+            path = self._work / self.moved(name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(self.moved(content))
         return subprocess.run(
             [_SHELL, "-euc", self.moved(text)],
             cwd=here or self._work,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections import Counter
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import yaml
 
 from components.assets.manifests import manifests
+from components.assets.node import retire_files, script
 from components.assets.values import bootstrap_token
 from components.selfhosted import OWNER
 from tests.cases import Case, load, manifest_values, read
@@ -91,6 +93,51 @@ def test_a_worker_that_leaves_takes_only_its_own_with_it(name: str, worker: str)
     # The hand-over waits for every node, so it knows their names.
     (changed,) = [urn for urn in after if after[urn] != before[urn]]
     assert changed.endswith("-retire")
+
+
+@pytest.mark.parametrize(("name", "worker"), [("lab", "worker-1"), ("baremetal", "gpu")])
+def test_a_preview_of_a_worker_that_joins_shows_nothing_of_the_others(name: str, worker: str) -> None:
+    raw = read(name)
+    del raw["hosts"][worker]
+    state = program(raw)
+    preview = program(read(name), preview=True, state=state)
+    urns = {each.urn for each in state.resources}
+    assert all(worker in urn for urn in _changed(state, preview) - urns)
+    # The hand-over waits for every node, so it knows their names. Even then all of it is shown.
+    (changed,) = _changed(state, preview) & urns
+    assert changed.endswith("-retire")
+    (retire,) = [each for each in preview.resources if each.urn == changed]
+    assert not _has(Unknown, retire.inputs)
+    assert not _has(Unknown, preview.outputs)
+
+
+READERS: dict[str, list[str]] = {
+    "admin": [],
+    "super-admin": ["cluster", "retire"],
+    "apiserver": ["kube-apiserver", "kube-apiserver-secret", "retire"],
+    "bootstrap-apiserver": ["bootstrap"],
+    "scheduler": ["bootstrap", "kube-scheduler", "kube-scheduler-secret"],
+    "kubelet-serving-worker-1": ["worker-1-node"],
+    "kubelet-client-controller-1": ["controller-1-node"],
+    "etcd-peer-controller-1": ["controller-1-node"],
+}
+"""What in the cluster `lab` reads a leaf, be it through the digest of kube-apiserver."""
+
+
+@pytest.mark.parametrize("leaf", READERS)
+def test_a_preview_of_a_leaf_that_is_renewed_shows_what_reads_it(leaf: str) -> None:
+    state = ran("lab")
+    preview = program(read("lab"), preview=True, state=state.without(f"lab-{leaf}-cert"))
+    names = {each.urn: each.name for each in preview.resources}
+    changed = sorted(names[urn].removeprefix("lab-") for urn in _changed(state, preview))
+    assert changed == READERS[leaf]
+    assert _has(Unknown, preview.outputs) == (leaf == "admin")
+
+
+def _changed(state: Run, preview: Run) -> set[str]:
+    """URNs of what the preview shows as new or changed."""
+    before, after = _by_urn(state), _by_urn(preview)
+    return {urn for urn in after if after[urn] != before.get(urn)}
 
 
 # -- steps on hosts ------------------------------------------------------------------------------------------
@@ -187,8 +234,18 @@ def test_only_the_apiserver_is_not_waited_for(run: Run) -> None:
 
 def test_a_change_of_the_apiserver_is_waited_for() -> None:
     raw = read("lab") | {"network": {"hosts": "172.30.0.0/16", "services": "10.77.0.0/16"}}
-    before, after = (run.only("lab-retire").files["env"].decode() for run in (ran("lab"), program(raw)))
+    before, after = (run.only("lab-retire").files["apiserver"].decode() for run in (ran("lab"), program(raw)))
+    assert re.fullmatch("[0-9a-f]{64}", before)
     assert before != after
+
+
+def test_the_hand_over_brings_nothing_else_than_its_files_and_the_digest(up: Run, case: Case) -> None:
+    machine = case.machines[case.cfg.bootstrap_controller]
+    expected = retire_files(case.cfg, machine, pki_texts(case.name))
+    brought = {path: data.decode() for path, data in up.only(f"{case.cfg.name}-retire").files.items()}
+    assert brought.pop("run") == script("retire")
+    assert brought.pop("apiserver")
+    assert brought == {path: file.text for path, file in expected.items()}
 
 
 def test_a_new_kubeconfig_replaces_nothing_and_half_made_objects_are_taken_over(run: Run, case: Case) -> None:

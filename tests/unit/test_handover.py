@@ -17,7 +17,10 @@ APISERVER, MANAGER, SCHEDULER = (
     f"bootstrap-{name}.yaml" for name in ("apiserver", "controller-manager", "scheduler")
 )
 
-# Flags of the made-up cluster, each a file: no-api, no-real-api, not-ready, silent (kubectl fails).
+# Flags of the made-up cluster, each a file: no-api, no-real-api, not-ready, silent (no pods are told),
+# no-lease, real-leads (since before the hand-over), dead-<leader> (what a lease says that nobody renews;
+# MOMENT is the second in which the script last asked for the time), takeover (when the real one renews it
+# again), lingers-<leader> (when its temporary pod ends, whatever became of the manifest).
 CURL = """
 case "$*" in
   *--verbose*) [ ! -e /var/no-api ] && [ ! -e /var/no-real-api ] && echo "subject: CN=kube-apiserver" ;;
@@ -25,37 +28,58 @@ case "$*" in
 esac
 """
 KUBECTL = """
-shift 2
-echo "$(ls /etc/kubernetes/manifests | grep bootstrap- | tr '\\n' ' ')" >>/var/seen
-leader() { if [ -e "/etc/kubernetes/manifests/bootstrap-$1.yaml" ]; then echo temporary; else echo real; fi; }
+while case $1 in --*) true ;; *) false ;; esac; do shift; done
+now=$(cat /var/clock)
+echo "$now $(ls /etc/kubernetes/manifests | grep bootstrap- | tr '\\n' ' ')" >>/var/seen
+reached() { [ -e "$1" ] && [ "$now" -ge "$(cat "$1")" ]; }
+lease() {
+  [ ! -e /var/no-lease ] || exit 1
+  if [ -e "/var/dead-$1" ] && ! reached /var/takeover; then sed "s/MOMENT/$(cat /var/moment)/" "/var/dead-$1"
+  elif [ -e /var/real-leads ] || [ ! -e "/etc/kubernetes/manifests/bootstrap-$1.yaml" ]; then
+    echo "$(stamp "$now").900000Z real"
+  else echo "$(stamp "$now").900000Z temporary"; fi
+}
 case "$*" in
   "rollout status daemonset/kube-apiserver "*) echo 'daemon set "kube-apiserver" successfully rolled out' ;;
   "wait --for=condition=Ready "*) [ ! -e /var/not-ready ] ;;
-  "get lease kube-controller-manager "*) leader controller-manager ;;
-  "get lease kube-scheduler "*) leader scheduler ;;
+  "get lease kube-"*" --output=jsonpath={.spec.renewTime} {.spec.holderIdentity}") lease "${3#kube-}" ;;
   "get pods --output=name")
     [ ! -e /var/silent ] || exit 1
     for manifest in /etc/kubernetes/manifests/bootstrap-*; do
       [ ! -e "$manifest" ] || echo "pod/$(echo "${manifest##*/}" | sed 's/\\.yaml$//')-controller-1"
     done
+    for end in /var/lingers-*; do
+      [ ! -e "$end" ] || reached "$end" || echo "pod/bootstrap-${end##*/lingers-}-controller-1"
+    done
     echo pod/kube-apiserver-abcde ;;
   "get nodes") echo "worker-1 NotReady" ;;
 esac
 """
+# As renewTime of a lease has it, but for the fraction.
+STAMP = """
+stamp() { printf '2026-11-21T%02d:%02d:%02d' $(($1 / 3600)) $(($1 / 60 % 60)) $(($1 % 60)); }
+"""
 # Ten seconds go by whenever somebody looks.
-DATE = 'now=$(($(cat /var/clock) + 10)); echo "$now" >/var/clock; echo "$now"'
+DATE = """
+now=$(($(cat /var/clock) + 10))
+echo "$now" >/var/clock
+case $* in
+  +%s) echo "$now" ;;
+  "-u +%Y-%m-%dT%H:%M:%S.%N") stamp "$now" >/var/moment; echo "$(cat /var/moment).500000000" ;;
+  *) exit 1 ;;
+esac
+"""
 
 
 @pytest.fixture
 def controller(tmp_path: Path) -> Sandbox:
     """A controller whose node step has ended."""
     host = Sandbox(tmp_path)
-    host.real(
-        "cat", "cmp", "cp", "find", "grep", "ls", "mkdir", "mv", "rm", "sed", "sort", "stat", "touch", "tr"
-    )
+    host.real("cat", "cmp", "cp", "find", "grep", "ls", "mkdir", "mv", "rm", "sed", "sort", "stat", "tail")
+    host.real("touch", "tr")
     host.fake("curl", CURL)
-    host.fake("kubectl", KUBECTL)
-    host.fake("date", DATE)
+    host.fake("kubectl", STAMP + KUBECTL)
+    host.fake("date", STAMP + DATE)
     host.fake("sleep")
     # Only root may give a directory away.
     host.fake("install", 'for directory; do :; done; mkdir -p "$directory"')
@@ -68,11 +92,7 @@ def controller(tmp_path: Path) -> Sandbox:
 def _start(host: Sandbox) -> tuple[int, str]:
     case = load("lab")
     files = bootstrap_files(case.cfg, case.machines["controller-1"], case.texts)
-    texts = {
-        f"root{host.path(path.removeprefix('root'))}" if path.startswith("root/") else path: file.text
-        for path, file in files.items()
-    }
-    done = host.run(script("bootstrap"), texts)
+    done = host.run(script("bootstrap"), {path: file.text for path, file in files.items()})
     return done.returncode, done.stderr
 
 
@@ -81,6 +101,12 @@ def _retire(host: Sandbox) -> tuple[int, str]:
     files = retire_files(case.cfg, case.machines["controller-1"], case.texts)
     done = host.run(script("retire"), {path: file.text for path, file in files.items()})
     return done.returncode, done.stderr
+
+
+def _seen(host: Sandbox) -> list[tuple[int, tuple[str, ...]]]:
+    """Times at which the cluster was asked for something, and the temporary manifests at each."""
+    lines = [line.split() for line in host.path("/var/seen").read_text().splitlines()]
+    return [(int(clock), tuple(manifests)) for clock, *manifests in lines]
 
 
 def _manifests(host: Sandbox) -> list[str]:
@@ -162,12 +188,11 @@ def test_the_hand_over_converges_from_every_half_state(controller: Sandbox, stat
 def test_leaders_go_one_after_another_and_the_apiserver_last(controller: Sandbox) -> None:
     _arrange(controller, "nothing done yet")
     assert _retire(controller)[0] == 0
-    seen = list(dict.fromkeys(controller.path("/var/seen").read_text().splitlines()))
-    assert [line.split() for line in seen] == [
-        [APISERVER, MANAGER, SCHEDULER],
-        [APISERVER, SCHEDULER],
-        [APISERVER],
-        [],
+    assert list(dict.fromkeys(manifests for _, manifests in _seen(controller))) == [
+        (APISERVER, MANAGER, SCHEDULER),
+        (APISERVER, SCHEDULER),
+        (APISERVER,),
+        (),
     ]
 
 
@@ -191,12 +216,70 @@ def test_the_temporary_control_plane_stays_until_the_real_one_serves(
     assert controller.path(SECRETS).exists()
 
 
-def test_no_answer_is_not_taken_for_gone(controller: Sandbox) -> None:
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("silent", "timed out waiting for the temporary kube-controller-manager to be gone"),
+        ("no-lease", "timed out waiting for the self-hosted kube-controller-manager to lead"),
+    ],
+)
+def test_no_answer_is_not_taken_for_gone_or_led(controller: Sandbox, flag: str, message: str) -> None:
     _arrange(controller, "nothing done yet")
-    controller.write("/var/silent")
+    controller.write(f"/var/{flag}")
     code, error = _retire(controller)
     assert code == 1
-    assert "timed out waiting for the temporary control plane to be gone" in error
-    controller.path("/var/silent").unlink()
+    assert message in error
+    assert not controller.path(PIVOTED).exists()
+    assert _manifests(controller) == [APISERVER, SCHEDULER, "etcd.yaml"]
+    controller.path(f"/var/{flag}").unlink()
     assert _retire(controller) == (0, "")
     assert _is_retired(controller)
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_a_real_leader_may_have_led_before(controller: Sandbox, state: str) -> None:
+    """With several controllers the temporary one is often a mere candidate."""
+    controller.write("/var/real-leads")
+    _arrange(controller, state)
+    assert _retire(controller) == (0, "")
+    assert _is_retired(controller)
+
+
+# What the lease says when its holder has ended and nobody has taken over.
+DEAD = {
+    "killed": "2026-11-20T23:59:50.000000Z temporary",
+    "killed a moment ago": "MOMENT.100000Z temporary",
+    "released": "2026-11-21T23:59:50.000000Z ",
+    "never held": " ",
+}
+
+
+@pytest.mark.parametrize("leader", ["controller-manager", "scheduler"])
+@pytest.mark.parametrize("dead", DEAD)
+def test_a_run_after_one_that_was_killed_waits_for_a_leader_too(
+    controller: Sandbox, leader: str, dead: str
+) -> None:
+    """The manifest is gone already, and nobody leads yet."""
+    _arrange(controller, "nothing done yet")
+    controller.path(f"{MANIFESTS}/bootstrap-{leader}.yaml").unlink()
+    controller.write(f"/var/dead-{leader}", DEAD[dead])
+    code, error = _retire(controller)
+    assert code == 1
+    assert error == f"error: timed out waiting for the self-hosted kube-{leader} to lead\n"
+    assert APISERVER in _manifests(controller)
+    assert not controller.path(PIVOTED).exists()
+    takeover = int(controller.path("/var/clock").read_text()) + 50
+    controller.write("/var/takeover", str(takeover))
+    assert _retire(controller) == (0, "")
+    assert _is_retired(controller)
+    assert all(clock >= takeover for clock, manifests in _seen(controller) if APISERVER not in manifests)
+
+
+def test_a_leader_that_takes_time_to_end_is_waited_for(controller: Sandbox) -> None:
+    """It renews its lease to its end, long after its manifest is gone."""
+    _arrange(controller, "nothing done yet")
+    controller.write("/var/lingers-controller-manager", "80")
+    assert _retire(controller) == (0, "")
+    assert _is_retired(controller)
+    assert all(SCHEDULER in manifests for clock, manifests in _seen(controller) if clock < 80)
+    assert any(MANAGER not in manifests for clock, manifests in _seen(controller) if clock < 80)

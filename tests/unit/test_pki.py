@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import pulumi
 import pytest
 
+from components.pki import Pki
 from tests.cases import Case, load, pki_names
-from tests.unit.recorder import Registered, Run, Secret, pki_texts, ran
+from tests.unit.recorder import Registered, Run, Secret, Unknown, pki_texts, ran, record, revealed
 
 KEY = "tls:index/privateKey:PrivateKey"
 AUTHORITY = "tls:index/selfSignedCert:SelfSignedCert"
@@ -145,3 +148,64 @@ def test_no_worker_has_a_leaf_that_it_could_sign_in_with(run: Run, case: Case) -
     clients: list[Registered] = [each for each in run.of(LEAF) if "client_auth" in each.plain["allowedUses"]]
     for worker in case.cfg.workers:
         assert not [each.name for each in clients if worker in each.name]
+
+
+# -- reading -------------------------------------------------------------------------------------------------
+
+Texts = Mapping[str, str]
+
+
+def _read(
+    function: Callable[[Texts], str], *, preview: bool = False, state: Run | None = None
+) -> tuple[Run, Registered]:
+    """The PKI of `lab`, and a resource whose one input is what the function reads of it."""
+    case = load("lab")
+
+    def build() -> None:
+        pki = Pki("lab", case.cfg, case.machines, pulumi.ResourceOptions())
+        pulumi.CustomResource("test:index:Reader", "reader", {"text": pki.read(function)})
+
+    run = record(build, preview=preview, state=state)
+    return run, run.only("reader")
+
+
+def _pair(texts: Texts) -> str:
+    return texts["admin.crt"] + texts["admin.key"]
+
+
+def test_what_is_read_depends_on_nothing_else() -> None:
+    run, reader = _read(_pair)
+    assert reader.dependencies == {run.only(name).urn for name in ("lab-admin-cert", "lab-admin-key")}
+    texts = pki_texts("lab")
+    assert revealed(reader.inputs["text"]) == texts["admin.crt"] + texts["admin.key"]
+
+
+def test_what_is_read_is_as_secret_as_the_texts() -> None:
+    assert isinstance(_read(_pair)[1].inputs["text"], Secret)
+    assert _read(lambda texts: texts["ca.crt"])[1].inputs["text"] == pki_texts("lab")["ca.crt"]
+
+
+def test_what_is_read_is_unknown_with_one_of_the_texts_only() -> None:
+    state, _ = _read(_pair)
+    for name in ("lab-admin-cert", "lab-scheduler-cert", "lab-etcd-ca-cert"):
+        _, reader = _read(_pair, preview=True, state=state.without(name))
+        assert isinstance(revealed(reader.inputs["text"]), Unknown) == (name == "lab-admin-cert")
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda texts: "".join(texts.values()),
+        lambda texts: "".join(sorted(texts)),
+        lambda texts: str(len(texts)),
+        lambda texts: str(dict(texts)),
+    ],
+)
+def test_texts_are_read_by_name(function: Callable[[Texts], str]) -> None:
+    with pytest.raises(TypeError, match="a function of PEM texts names those that it reads"):
+        _read(function)
+
+
+def test_a_text_that_there_is_not_is_an_error() -> None:
+    with pytest.raises(KeyError, match=r"kubelet-client-worker-1\.crt"):
+        _read(lambda texts: texts["kubelet-client-worker-1.crt"])

@@ -31,6 +31,11 @@ NEEDED = {
     "timeout",
 }
 LISTENING = "   0: 00000000:192B 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 1"  # 6443
+# Only with --fail is it an error to curl.
+CURL_OF_A_SITE_WITHOUT = """
+case " $* " in *" --fail "*) echo "curl: (22) The requested URL returned error: 404" >&2; exit 22 ;; esac
+printf 'HTTP/1.1 404 Not Found\\r\\n'
+"""
 
 
 @pytest.fixture
@@ -59,8 +64,9 @@ def host(tmp_path: Path) -> Sandbox:
 
 def _preflight(host: Sandbox, name: str = "alpha", case: str = "baremetal") -> tuple[int, str]:
     cfg, machine = load(case).cfg, load(case).machines[name]
-    env = preflight_files(cfg, machine)["env"].text.replace("8443", "6443")
-    done = host.run(script("preflight"), {"env": env})
+    files = {path: file.text for path, file in preflight_files(cfg, machine).items()}
+    files["preflight.env"] = files["preflight.env"].replace("8443", "6443")
+    done = host.run(script("preflight"), files)
     assert done.stderr == ""
     return done.returncode, done.stdout
 
@@ -127,6 +133,10 @@ PROBLEMS: dict[str, tuple[Change, list[str]]] = {
         ["its clock is -", " s off that of https://dl.k8s.io/"],
     ),
     "fast clock": (lambda host: _clock_of_the_site(host, -900), ["its clock is 9", "Set the clock"]),
+    "site without the release": (
+        lambda host: host.fake("curl", CURL_OF_A_SITE_WITHOUT),
+        ["does not answer (curl: (22) The requested URL returned error: 404)", "kubepivot:mirror.artifacts"],
+    ),
     "unreachable site": (
         lambda host: host.fake("curl", "echo 'curl: (6) Could not resolve host: dl.k8s.io' >&2; exit 6"),
         ["does not answer (curl: (6) Could not resolve host: dl.k8s.io)", "kubepivot:mirror.artifacts"],

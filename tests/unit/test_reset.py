@@ -13,17 +13,19 @@ from tests.unit.sandbox import Sandbox
 
 OWNER = "/etc/kubernetes/kubepivot.cluster"
 RESET = f"CLUSTER=metal\n{script('reset')}"
+BEFORE = "/var/lib/kubepivot/sysctl-before.conf"
 INSTALLED = [f"/usr/local/bin/{name}" for name in ("containerd", "containerd-shim-runc-v2", "ctr", "kubectl")]
 INSTALLED += ["/usr/local/bin/kubelet", "/opt/cni/bin/bridge", "/var/lib/kubepivot/kubelet"]
 MADE_BY_WHAT_RUNS = ["/etc/cni/net.d/10-flannel.conflist", "/run/flannel/subnet.env", "/var/lib/etcd/member"]
 MADE_BY_WHAT_RUNS += ["/var/lib/containerd/x", "/var/lib/kubelet/pods/x", "/var/log/pods/x"]
+MADE_BY_WHAT_RUNS += ["/run/kubepivot.lock"]  # by every step
 
 
 @pytest.fixture
 def host(tmp_path: Path) -> Sandbox:
     host = Sandbox(tmp_path)
-    host.real("awk", "cat", "date", "grep", "sleep", "sort")
-    for command in ("ctr", "ip", "nft", "systemctl", "umount", "rm"):
+    host.real("awk", "cat", "date", "grep", "readlink", "sed", "sleep", "sort")
+    for command in ("ctr", "ip", "nft", "sysctl", "systemctl", "umount", "rm"):
         host.fake(command, f'echo "{command} $*" >>/var/calls')
     host.write("/proc/mounts", "overlay / overlay rw 0 0\n")
     host.write("/var/calls")
@@ -74,6 +76,24 @@ def test_the_kubelet_is_stopped_before_anything_is_removed(host: Sandbox) -> Non
     ]
 
 
+def test_kernel_settings_are_put_back_before_they_are_forgotten(host: Sandbox) -> None:
+    """What they were, `node.sh` has written (test_node)."""
+    host.write(OWNER, "metal")
+    assert host.run(RESET).returncode == 0
+    assert _calls(host, "sysctl") == [["--quiet", "--load", BEFORE]]
+    calls = host.path("/var/calls").read_text().replace(str(host.root), "").splitlines()
+    (removal,) = [line for line in calls if line.startswith("rm ") and " /var/lib/kubepivot " in line]
+    assert calls.index(f"sysctl --quiet --load {BEFORE}") < calls.index(removal)
+
+
+def test_a_host_that_was_never_set_up_has_no_kernel_settings_to_put_back(host: Sandbox) -> None:
+    host.fake("sysctl", 'echo "cannot open $3" >&2; exit 1')
+    host.write(OWNER, "metal")
+    done = host.run(RESET)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert _removed(host)[-1] in ("/etc/kubernetes", OWNER)
+
+
 def test_the_mark_of_the_owner_goes_last(host: Sandbox) -> None:
     """Else a reset that was cut short would find a host of nobody, and leave the rest."""
     host.write(OWNER, "metal")
@@ -107,7 +127,7 @@ def test_mounts_of_pods_are_undone_innermost_first(host: Sandbox) -> None:
 @pytest.fixture
 def here(tmp_path: Path) -> Sandbox:
     here = Sandbox(tmp_path)
-    here.real("cat", "mktemp", "rm")
+    here.real("cat", "grep", "mktemp", "rm")
     here.fake("ssh-agent", 'case $1 in -s) echo "SSH_AUTH_SOCK=agent; export SSH_AUTH_SOCK" ;; esac')
     here.fake("ssh-add", "cat >/var/key")
     here.path("/var").mkdir()
@@ -138,11 +158,39 @@ def test_root_needs_no_sudo(here: Sandbox) -> None:
     assert "sudo --" not in here.path("/var/arguments").read_text()
 
 
-def test_a_dead_host_is_told_and_passed_over(here: Sandbox) -> None:
-    code, error = _destroy(here, "gpu", "exit 255")
-    assert code == 0
-    assert error == "gpu (192.168.7.21) does not answer: it was left as it is\n"
+@pytest.mark.parametrize(
+    "said",
+    [
+        "ssh: connect to host 192.168.7.21 port 2222: Connection refused",
+        "ssh: connect to host 192.168.7.21 port 2222: No route to host",
+        "ssh: connect to host 192.168.7.21 port 2222: Connection timed out",
+        "Timeout, server 192.168.7.21 not responding.",
+    ],
+)
+def test_a_dead_host_is_told_and_passed_over(here: Sandbox, said: str) -> None:
+    assert _destroy(here, "gpu", f'echo "{said}" >&2; exit 255') == (
+        0,
+        f"{said}\ngpu (192.168.7.21) does not answer: it was left as it is\n",
+    )
 
 
-def test_a_reset_that_fails_fails_the_destroy(here: Sandbox) -> None:
-    assert _destroy(here, "gpu", "exit 3")[0] == 3
+FAILURES = {
+    "login refused": ("admin@192.168.7.21: Permission denied (publickey).", 255),
+    "another host key": (
+        "@    WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!     @\nHost key verification failed.",
+        255,
+    ),
+    "no sudo": ("sudo: a password is required", 1),
+    "script": ("umount: pods/1: Permission denied", 32),
+    "deadline": ("", 124),
+}
+"""What `ssh` says of a host that is there, and its status."""
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_a_host_that_is_there_and_was_not_reset_fails_the_destroy(here: Sandbox, failure: str) -> None:
+    said, status = FAILURES[failure]
+    code, error = _destroy(here, "gpu", f'printf "%s\\n" "{said}" >&2; exit {status}')
+    assert code not in (0, 255)
+    assert error.startswith(f"{said}\ngpu (192.168.7.21) was not reset: ")
+    assert "does not answer" not in error

@@ -4,6 +4,10 @@ sed -i "s/@ARCH@/$arch/" env
 . ./env
 . ./lib.sh
 
+# The preflight of a run that was cut short may be days old.
+if [ ! -e /etc/kubernetes/kubepivot.cluster ]; then
+  found=$(sh -eu ./preflight 2>&1) || die "$found"
+fi
 mkdir -p /etc/kubernetes /var/lib/kubepivot
 echo "$CLUSTER" >/etc/kubernetes/kubepivot.cluster
 
@@ -43,9 +47,9 @@ cri() { install_from containerd "$CONTAINERD_URL" "$CONTAINERD_SUMS" unpack /usr
 cni() { install_from cni "$CNI_URL" "$CNI_SUMS" unpack /opt/cni/bin; }
 kubelet() { install_from kubelet "$KUBELET_URL" "$KUBELET_SUMS" binary /usr/local/bin/kubelet; }
 kubectl() { [ "$ROLE" != controller ] || install_from kubectl "$KUBECTL_URL" "$KUBECTL_SUMS" binary /usr/local/bin/kubectl; }
-runc() { command -v runc >/dev/null || install_from runc "$RUNC_URL" "$RUNC_SUMS" binary /usr/local/bin/runc; }
+oci() { command -v runc >/dev/null || install_from runc "$RUNC_URL" "$RUNC_SUMS" binary /usr/local/bin/runc; }
 downloads=""
-for part in cri cni kubelet kubectl runc; do
+for part in cri cni oci kubelet kubectl; do
   $part &
   downloads="$downloads $!"
 done
@@ -59,6 +63,7 @@ done
 if [ -e /sys/fs/cgroup/cgroup.controllers ]; then systemd_cgroup=true; else systemd_cgroup=false; fi
 capabilities=$(awk '/^CapBnd:/ { print $2 }' /proc/self/status)
 if [ $((0x$capabilities >> 24 & 1)) = 1 ]; then restrict_oom=false; else restrict_oom=true; fi
+mkdir -p root/etc/containerd
 sed -e "s|@RESTRICT_OOM_SCORE_ADJ@|$restrict_oom|" -e "s|@SYSTEMD_CGROUP@|$systemd_cgroup|" \
   -e "s|@RUNC@|$(command -v runc)|" containerd.toml >root/etc/containerd/config.toml
 chmod 0644 root/etc/containerd/config.toml
@@ -88,18 +93,15 @@ if [ "$ROLE" = controller ] && [ ! -e /var/lib/kubelet/pki/kubelet-client-curren
   ln -s kubelet-client-initial.pem /var/lib/kubelet/pki/kubelet-client-current.pem
 fi
 
-if has_changed /etc/modules-load.d/kubepivot.conf; then
-  modprobe --all overlay br_netfilter 2>/dev/null || [ -e /proc/sys/net/bridge ] || die "cannot load br_netfilter"
-fi
+modprobe --all overlay br_netfilter 2>/dev/null || [ -e /proc/sys/net/bridge ] || die "cannot load br_netfilter"
 # What `reset.sh` puts back.
 before=/var/lib/kubepivot/sysctl-before.conf
 if [ ! -e "$before" ]; then
   sysctl $(sed -n 's/^\([a-z].*\) = .*/\1/p' /etc/sysctl.d/90-kubepivot.conf) >"$before.new"
   mv "$before.new" "$before"
+  nft list tables >/var/lib/kubepivot/tables-before 2>/dev/null || true
 fi
-if has_changed /etc/sysctl.d/90-kubepivot.conf; then
-  sysctl --quiet --load /etc/sysctl.d/90-kubepivot.conf || die "cannot set what /etc/sysctl.d/90-kubepivot.conf says"
-fi
+sysctl --quiet --load /etc/sysctl.d/90-kubepivot.conf || die "cannot set what /etc/sysctl.d/90-kubepivot.conf says"
 
 systemctl daemon-reload
 if [ -e containerd.installed ] || has_changed /etc/containerd/config.toml /etc/systemd/system/containerd.service ||

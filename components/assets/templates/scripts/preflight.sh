@@ -1,5 +1,5 @@
 # Looks at a host before anything is written to it, and tells every problem at once. Writes nothing.
-. ./env
+. ./preflight.env
 
 problems=0
 problem() {

@@ -19,6 +19,9 @@ for container in $(ctr --namespace k8s.io containers list --quiet 2>/dev/null); 
   ctr --namespace k8s.io containers delete "$container" >/dev/null 2>&1 || true
 done
 systemctl disable --now --quiet containerd 2>/dev/null || true
+for process in /proc/[0-9]*; do
+  [ "$(readlink "$process/exe" || true)" != /usr/local/bin/containerd-shim-runc-v2 ] || kill -9 "${process#/proc/}"
+done
 for mount in $(awk '$2 ~ "^(/run/containerd|/var/lib/containerd|/var/lib/kubelet|/run/netns/cni-)" { print $2 }' /proc/mounts | sort -r); do
   umount --lazy "$mount"
 done
@@ -26,9 +29,27 @@ for link in cni0 flannel.1 $(ip -o link show type veth 2>/dev/null | awk -F'[ @:
   ip link delete "$link" 2>/dev/null || true
 done
 rm -f /run/netns/cni-*
+rmdir /run/netns 2>/dev/null || true
 for table in "ip kube-proxy" "ip6 kube-proxy" "ip flannel-ipv4" "ip6 flannel-ipv6"; do
   # shellcheck disable=SC2086
   nft delete table $table 2>/dev/null || true
+done
+# The kubelet and the CNI plugins use the tables of iptables: their chains go, and tables that are empty then
+# go unless they were there before.
+for iptables in iptables ip6tables; do
+  command -v "$iptables" >/dev/null || continue
+  for table in filter nat mangle; do
+    $iptables --wait --table "$table" --list-rules 2>/dev/null | grep -E '^-A .*-j (KUBE|CNI|FLANNEL)-' | sed 's/^-A/-D/' |
+      while read -r rule; do echo "$rule" | xargs "$iptables" --wait --table "$table"; done
+    chains=$($iptables --wait --table "$table" --list-rules 2>/dev/null | sed -nE 's/^-N ((KUBE|CNI|FLANNEL)-.*)/\1/p')
+    for chain in $chains; do $iptables --wait --table "$table" --flush "$chain"; done
+    for chain in $chains; do $iptables --wait --table "$table" --delete-chain "$chain"; done
+  done
+done
+nft list tables 2>/dev/null | while read -r _ table; do
+  # shellcheck disable=SC2086
+  grep -qsx "table $table" /var/lib/kubepivot/tables-before ||
+    nft list table $table | grep -Ev '^table|^[[:space:]]*(chain|type|})|^}|^#|^$' | grep -q . || nft delete table $table
 done
 sysctl --quiet --load /var/lib/kubepivot/sysctl-before.conf 2>/dev/null || true
 rm -f /etc/systemd/system/kubelet.service /etc/systemd/system/containerd.service \
@@ -38,6 +59,7 @@ rm -f /usr/local/bin/kubelet /usr/local/bin/kubectl /usr/local/bin/containerd \
   /usr/local/bin/containerd-shim-runc-v2 /usr/local/bin/containerd-stress /usr/local/bin/ctr
 [ ! -e /var/lib/kubepivot/runc ] || rm -f /usr/local/bin/runc
 rm -rf /etc/containerd /etc/cni /opt/cni /opt/containerd /var/lib/kubelet /var/lib/etcd /var/lib/containerd \
-  /var/lib/cni /var/lib/kubepivot /var/log/pods /var/log/containers /run/containerd /run/flannel /run/kubepivot.lock
+  /var/lib/cni /var/lib/kubepivot /var/log/pods /var/log/containers /run/containerd /run/flannel /run/nri \
+  /run/kubepivot.lock /usr/libexec/kubernetes
 # Last, because it says whose the host is: a reset that was cut short has to find it.
 rm -rf /etc/kubernetes

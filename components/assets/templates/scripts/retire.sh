@@ -4,7 +4,7 @@
 
 export KUBECONFIG="$PWD/kubeconfig"
 MANIFESTS=/etc/kubernetes/manifests
-kube() { kubectl --request-timeout=10s --namespace=kube-system "$@"; }
+kube() { kubectl --cache-dir="$PWD/cache" --request-timeout=10s --namespace=kube-system "$@"; }
 
 # Both apiservers share the port; the name in the certificate tells who answered a new connection.
 real_apiserver_answers() {
@@ -47,7 +47,7 @@ led_since() { # lease, time: somebody holds the lease and has renewed it after t
 retire_leader() { # component: ends the temporary one and waits until the real one leads
   rm -f "$MANIFESTS/bootstrap-${1#kube-}.yaml"
   wait_for 60 "the temporary $1 to be gone" gone "bootstrap-${1#kube-}"
-  wait_for 60 "the self-hosted $1 to lead" led_since "$1" "$(date -u +%Y-%m-%dT%H:%M:%S)"
+  wait_for 60 "the self-hosted $1 to lead" led_since "$1" "$(date -u +%Y-%m-%dT%H:%M:%S.%N)"
 }
 
 # The secrets go last: as long as they are there, something is left to do.

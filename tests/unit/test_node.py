@@ -1,0 +1,206 @@
+"""The script that makes a host a node, run in a sandbox with a made-up kernel, systemd and download site."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from components.assets.node import node_files, script
+from tests.cases import load
+from tests.unit.sandbox import Sandbox
+
+NODES = {"controller-1": "lab", "worker-1": "lab", "alpha": "baremetal", "gpu": "baremetal"}
+"""The case of each. `lab` has a mirror."""
+
+BEFORE = "/var/lib/kubepivot/sysctl-before.conf"
+CONTAINERD = "/etc/containerd/config.toml"
+OURS = {key: "1" for key in ("net.ipv4.ip_forward", "net.bridge.bridge-nf-call-iptables")}
+OURS |= {"net.ipv4.tcp_migrate_req": "1"}
+THEIRS = {key: "0" for key in OURS} | {"net.ipv4.ip_forward": "1", "kernel.pid_max": "4194304"}
+
+# The kernel's values are in /var/kernel; with /var/stubborn they cannot be set.
+SYSCTL = """
+case $1 in
+  --quiet)
+    [ ! -e /var/stubborn ] || exit 1
+    grep -E '^[a-z]' "$3" | while IFS= read -r line; do
+      grep -v "^${line%% = *} = " /var/kernel >/var/kernel.new || true
+      echo "$line" >>/var/kernel.new
+      mv /var/kernel.new /var/kernel
+    done ;;
+  *) for key in "$@"; do grep "^$key = " /var/kernel || exit 1; done ;;
+esac
+"""
+# Whatever is downloaded has the checksum `good`.
+CURL = """
+for url; do :; done
+echo "$url" >>/var/downloads
+while [ $# -gt 1 ] && [ "$1" != --output ]; do shift; done
+if [ "$1" = --output ]; then echo downloaded >"$2"; else echo good; fi
+"""
+# Only root may give a directory away.
+INSTALL = """
+if [ "$1" = -d ]; then
+  for word; do case $word in /*) mkdir -p "$word" ;; esac; done
+else cp "$3" "$4"; fi
+"""
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Sandbox:
+    """A host that passes the preflight and has every binary that is downloaded already, runc from its own
+    distribution."""
+    host = Sandbox(tmp_path)
+    host.real("awk", "cat", "chmod", "cmp", "cp", "cut", "find", "grep", "ln", "mkdir", "mv", "rm", "sed")
+    host.real("sh", "sort", "stat", "touch")
+    host.fake("curl", CURL)
+    host.fake("install", INSTALL)
+    host.fake("modprobe")
+    host.fake("nft")
+    host.fake("runc")
+    host.fake("sha256sum", 'echo "good  $1"')
+    host.fake("sysctl", SYSCTL)
+    host.fake("systemctl", 'echo "$*" >>/var/calls; case $1 in is-active) [ -e /var/active ] ;; esac')
+    host.fake("uname", "echo x86_64")
+    host.write("/proc/self/status", "CapBnd:\t000001ffffffffff\n")
+    host.write("/etc/resolv.conf", "nameserver 192.0.2.1\n")
+    host.path("/etc/systemd/system").mkdir(parents=True)
+    host.path("/usr/local/bin").mkdir(parents=True)
+    host.write("/var/downloads")
+    host.write("/var/calls")
+    host.write("/var/kernel", "".join(f"{key} = {value}\n" for key, value in THEIRS.items()))
+    return host
+
+
+def _files(name: str) -> dict[str, str]:
+    case = load(NODES[name])
+    files = node_files(case.cfg, case.machines[name], case.texts)
+    return {path: file.text for path, file in files.items()} | {"preflight": "echo fine"}
+
+
+def _env(name: str) -> dict[str, str]:
+    env = _files(name)["env"].replace("@ARCH@", "amd64")
+    return dict(line.split("=", 1) for line in shlex.split(env))
+
+
+def _set_up(host: Sandbox, name: str, **other: str) -> tuple[int, str]:
+    for part in ("containerd", "cni", "kubelet", "kubectl"):
+        host.write(f"/var/lib/kubepivot/{part}", _env(name)[f"{part.upper()}_URL"])
+    done = host.run(script("node"), _files(name) | other)
+    return done.returncode, done.stderr
+
+
+def _kernel(host: Sandbox) -> dict[str, str]:
+    return dict(line.split(" = ") for line in host.path("/var/kernel").read_text().splitlines())
+
+
+def _restarts(host: Sandbox) -> list[str]:
+    calls = host.path("/var/calls").read_text().splitlines()
+    return [call for call in calls if call.startswith("restart")]
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_a_host_becomes_a_node(host: Sandbox, name: str) -> None:
+    assert _set_up(host, name) == (0, "")
+    for path, text in _files(name).items():
+        if path.startswith("root/"):
+            assert host.path(path.removeprefix("root")).read_text() == host.moved(text), path
+    assert host.path("/etc/kubernetes/kubepivot.cluster").read_text() == f"{load(NODES[name]).cfg.name}\n"
+    assert _restarts(host) == ["restart containerd", "restart --no-block kubelet"]
+    assert host.path("/var/downloads").read_text() == ""
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_a_second_run_changes_nothing(host: Sandbox, name: str) -> None:
+    _set_up(host, name)
+    host.write("/var/active")
+    before = {path: path.stat().st_mtime_ns for path in host.path("/etc").rglob("*") if path.is_file()}
+    host.write("/var/calls")
+    assert _set_up(host, name) == (0, "")
+    after = {path: path.stat().st_mtime_ns for path in host.path("/etc").rglob("*") if path.is_file()}
+    assert {path for path in after if after[path] != before.get(path)} <= {
+        host.path("/etc/kubernetes/kubepivot.cluster")
+    }
+    assert _restarts(host) == []
+
+
+def test_containerd_is_told_of_the_host(host: Sandbox) -> None:
+    host.write("/sys/fs/cgroup/cgroup.controllers", "cpu")
+    assert _set_up(host, "alpha") == (0, "")
+    text = host.path(CONTAINERD).read_text()
+    assert "SystemdCgroup = true" in text
+    assert "restrict_oom_score_adj = false" in text
+    assert f"BinaryName = '{host.root.parent}/bin/runc'" in text
+    host.path("/sys/fs/cgroup/cgroup.controllers").unlink()
+    host.write("/proc/self/status", "CapBnd:\t00000000a80425fb\n")
+    assert _set_up(host, "alpha") == (0, "")
+    text = host.path(CONTAINERD).read_text()
+    assert "SystemdCgroup = false" in text
+    assert "restrict_oom_score_adj = true" in text
+
+
+def test_runc_is_brought_only_where_there_is_none(host: Sandbox) -> None:
+    host.without("runc")
+    assert _set_up(host, "alpha") == (0, "")
+    env = _env("alpha")
+    assert host.path("/var/downloads").read_text().split() == [env["RUNC_URL"], env["RUNC_SUMS"]]
+    assert host.path("/usr/local/bin/runc").read_text() == "downloaded\n"
+    assert host.path("/var/lib/kubepivot/runc").read_text() == f"{env['RUNC_URL']}\n"
+
+
+def test_a_host_that_does_not_pass_any_more_is_left_as_it_is(host: Sandbox) -> None:
+    code, error = _set_up(host, "gpu", preflight="echo gpu: swap is on. Turn it off.; exit 1")
+    assert (code, error) == (1, "error: gpu: swap is on. Turn it off.\n")
+    assert not host.path("/etc/kubernetes").exists()
+    assert _kernel(host) == THEIRS
+    assert host.path("/var/calls").read_text() == ""
+
+
+def test_a_node_is_not_looked_at_again(host: Sandbox) -> None:
+    assert _set_up(host, "gpu") == (0, "")
+    assert _set_up(host, "gpu", preflight="exit 1") == (0, "")
+
+
+# -- kernel settings -----------------------------------------------------------------------------------------
+
+
+def _reset(host: Sandbox) -> int:
+    for command in ("ctr", "ip", "rm", "umount"):
+        host.fake(command)
+    host.real("date", "readlink", "sleep")
+    host.write("/proc/mounts")
+    return host.run(f"CLUSTER=lab\n{script('reset')}").returncode
+
+
+def test_kernel_settings_are_ours_until_the_host_is_given_back(host: Sandbox) -> None:
+    _set_up(host, "worker-1")
+    assert _kernel(host) == THEIRS | OURS
+    assert _reset(host) == 0
+    assert _kernel(host) == THEIRS
+
+
+def test_what_was_set_before_is_not_forgotten_by_a_second_run(host: Sandbox) -> None:
+    _set_up(host, "worker-1")
+    _set_up(host, "worker-1")
+    assert host.path(BEFORE).read_text().splitlines() == [f"{key} = {THEIRS[key]}" for key in OURS]
+    assert _reset(host) == 0
+    assert _kernel(host) == THEIRS
+
+
+def test_settings_that_a_run_could_not_make_are_made_by_the_next(host: Sandbox) -> None:
+    host.write("/var/stubborn")
+    code, error = _set_up(host, "worker-1")
+    assert code == 1
+    assert "error: cannot set what /etc/sysctl.d/90-kubepivot.conf says" in error.replace(str(host.root), "")
+    host.path("/var/stubborn").unlink()
+    assert _set_up(host, "worker-1") == (0, "")
+    assert _kernel(host) == THEIRS | OURS
+    assert host.path(BEFORE).read_text().splitlines() == [f"{key} = {THEIRS[key]}" for key in OURS]
+
+
+def test_a_setting_that_the_kernel_does_not_have_is_told(host: Sandbox) -> None:
+    host.write("/var/kernel", "net.ipv4.ip_forward = 1\n")
+    assert _set_up(host, "worker-1")[0] == 1
+    assert not host.path(BEFORE).exists()
