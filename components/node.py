@@ -67,8 +67,10 @@ def _node(known: list[Any]) -> Payload:
 def _refuse_duplicates(facts: Mapping[str, Any]) -> None:
     found = duplicates({name: text for name, text in facts.items() if isinstance(text, str)})
     if found:
+        # What a preflight saw is in the state by now, and is not looked at again by itself.
+        look_again = "when that is mended, look again: pulumi up --replace '**preflight'"
         raise pulumi.RunError(
-            "\n".join(["some hosts cannot be told apart:", *(f"  {line}" for line in found)])
+            "\n".join(["some hosts cannot be told apart:", *(f"  {line}" for line in found), look_again])
         )
 
 

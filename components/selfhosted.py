@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pulumi
@@ -18,6 +18,8 @@ from components.ssh import RemoteStep
 
 __all__ = ["Manifest", "SelfHosted"]
 
+
+MOUNTED = ("ConfigMap", "Secret", "ServiceAccount")
 
 # A creation that was cut short has left fields of a manager with another random name: they are ours as well.
 OWNER = {"pulumi.com/patchFieldManager": "kubepivot", "pulumi.com/patchForce": "true"}
@@ -71,14 +73,18 @@ class SelfHosted(pulumi.ComponentResource):
         values = _Values(cfg, pki)
         lifted = {file: values.lift(manifest) for file, manifest in manifests(cfg, _placeholder).items()}
         lifted["kube-apiserver.yaml"]["metadata"]["annotations"] = {"pulumi.com/skipAwait": "true"}
-        self.objects = [
-            Manifest(f"{name}-{file.removesuffix('.yaml')}", manifest, self._opts)
-            for file, manifest in lifted.items()
-        ]
+        # What pods mount comes first, and goes last: neither the old nor the new ones of a roll lack it.
+        mounted = [self._apply(file, m) for file, m in lifted.items() if m["kind"] in MOUNTED]
+        others = [self._apply(file, m, mounted) for file, m in lifted.items() if m["kind"] not in MOUNTED]
+        self.objects = [*mounted, *others]
         self.apiserver = pulumi.Output.json_dumps(lifted["kube-apiserver.yaml"], sort_keys=True).apply(
             _digest
         )
         self.register_outputs({})
+
+    def _apply(self, file: str, manifest: Object, after: Sequence[pulumi.Resource] = ()) -> Manifest:
+        opts = pulumi.ResourceOptions.merge(self._opts, pulumi.ResourceOptions(depends_on=list(after)))
+        return Manifest(f"{self._name}-{file.removesuffix('.yaml')}", manifest, opts)
 
     def label_roles(self, cfg: ClusterConfig, after: pulumi.Resource) -> None:
         """Gives nodes the role that `kubectl get nodes` shows: a kubelet may not set that label itself."""

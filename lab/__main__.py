@@ -52,6 +52,7 @@ def _run(verb: str, stack: str) -> int:
         case "down":
             lifecycle.down(stack)
         case "preview":
+            pulumi.check_stack(stack)
             lifecycle.prepare(lifecycle.TOOLS, Progress(steps=len(lifecycle.TOOLS)))
             return pulumi.preview(stack)
         case "kubeconfig":
@@ -68,6 +69,11 @@ def _run(verb: str, stack: str) -> int:
 
 
 def _print_environment(stack: str) -> None:
+    """Print the environment; all that it needs is ready then. Only what takes time is shown, on stderr."""
+    pulumi.check_stack(stack)
+    progress = Progress()
+    for _, ensure in lifecycle.TOOLS:
+        ensure(progress)
     if pulumi.FOREIGN_PASSPHRASE in os.environ:
         print(f"unset {pulumi.FOREIGN_PASSPHRASE}")
     for name, value in pulumi.environment(stack).items():

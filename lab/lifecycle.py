@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
 
 from lab import pulumi, toolchain
 from lab.artifacts import ensure_tree
+from lab.cache import cache_dir, in_use, unless_in_use
 from lab.engine import docker, engine_state, ensure_engine, stop_engine
 from lab.errors import LabError
 from lab.hostimage import ensure_host_image
@@ -24,8 +27,9 @@ TOOLS: tuple[Step, ...] = (
     ("kubectl", lambda progress: toolchain.ensure("kubectl", progress)),
     ("provider plugins", ensure_plugins),
 )
+ENGINE: Step = ("container engine", ensure_engine)
 MACHINE: tuple[Step, ...] = (
-    ("container engine", ensure_engine),
+    ENGINE,
     ("files for hosts", ensure_tree),
     ("mirror", ensure_mirror),
     ("images for hosts", ensure_images),
@@ -43,10 +47,13 @@ def prepare(steps: tuple[Step, ...], progress: Progress) -> None:
 def up(stack: str) -> None:
     """Make this machine ready and bring the stack up; print its nodes and how to use them."""
     pulumi.check_stack(stack)
-    progress = Progress(steps=len(TOOLS) + len(MACHINE) + 1)
-    prepare((*TOOLS, *MACHINE), progress)
-    with progress.step(f"pulumi up of the stack {stack}"):
-        pulumi.up(stack, progress)
+    machine = MACHINE if pulumi.has_lab_hosts(stack) else ()
+    progress = Progress(steps=len(TOOLS) + len(machine) + 1)
+    prepare(TOOLS, progress)
+    with in_use(_machine()) if machine else nullcontext():
+        prepare(machine, progress)
+        with progress.step(f"pulumi up of the stack {stack}"):
+            pulumi.up(stack, progress)
     if pulumi.kubeconfig_file(stack).exists():
         print(_nodes(stack))
         print(_usage(stack))
@@ -56,17 +63,35 @@ def down(stack: str) -> None:
     """Destroy the stack and, if it was the last one, take away what `up` had started. The cache stays."""
     pulumi.check_stack(stack)
     progress = Progress()
+    on_this_machine = pulumi.has_lab_hosts(stack)
     if pulumi.exists(stack):
-        prepare((*TOOLS, ("container engine", ensure_engine)), progress)
+        prepare(TOOLS, progress)
+        if on_this_machine:
+            prepare((ENGINE,), progress)
         with progress.step(f"pulumi destroy of the stack {stack}"):
             pulumi.destroy(stack, progress)
-    if engine_state().status == "running":
-        with progress.step("hosts, mirror, network and volumes"):
+    if on_this_machine and engine_state().status == "running":
+        with progress.step("hosts and volumes"):
             _remove_hosts(pulumi.cluster_name(stack))
-            remove_mirror()
-        if not docker("container", "ls", "--quiet"):
-            with progress.step("container engine, if `up` started it"):
-                stop_engine()
+        with unless_in_use(_machine()) as unused:
+            if unused:
+                _clear_machine(progress)
+            else:
+                progress.note("another `make up` is under way: the mirror and its network stay")
+
+
+def _clear_machine(progress: Progress) -> None:
+    """Take away what no other stack needs."""
+    with progress.step("mirror and network, unless another stack's hosts are there"):
+        remove_mirror()
+    if not docker("container", "ls", "--quiet"):
+        with progress.step("container engine, if `up` started it"):
+            stop_engine()
+
+
+def _machine() -> Path:
+    """Return what stands for mirror, network and engine in locks: all stacks of the machine share them."""
+    return cache_dir() / "machine"
 
 
 def _remove_hosts(cluster: str) -> None:
@@ -93,8 +118,11 @@ def _nodes(stack: str) -> str:
 
 
 def _usage(stack: str) -> str:
-    option = "" if stack == "dev" else f" STACK={stack}"
-    return f"""\
-eval "$(make -s env{option})"     pulumi and kubectl for this cluster, in this shell
-kubectl get pods -A{" " * len(option)}          what runs on it
-make down{option}                    end it"""
+    environment = pulumi.make_command("-s env", stack)
+    commands = {
+        f'eval "$({environment})"': "pulumi and kubectl for this cluster, in this shell",
+        "kubectl get pods -A": "what runs on it",
+        pulumi.make_command("down", stack): "end it",
+    }
+    width = max(map(len, commands))
+    return "\n".join(f"{command:<{width}}     {what}" for command, what in commands.items())

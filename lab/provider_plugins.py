@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from lab import pins, toolchain
-from lab.cache import cache_dir, fresh_dir, locked
+from lab.cache import cache_dir, data_dir, fresh_dir, locked
 from lab.progress import Progress
 from lab.toolchain.download import Sites
 
@@ -22,12 +22,15 @@ STAND_IN = ".kubepivot-stand-in"
 # Where `pulumi plugin install` looks for the plugins of these providers.
 PLUGIN_SITES = ("https://api.github.com", "https://get.pulumi.com")
 
-Source = Literal["installed", "download", "stand-in"]
+Source = Literal["installed", "cached", "download", "stand-in"]
 
 
 def pulumi_home() -> Path:
-    """Return a PULUMI_HOME of our own, so that no stand-in ever serves the user's other projects."""
-    return cache_dir() / "pulumi"
+    """Return a PULUMI_HOME of our own, so that no stand-in ever serves the user's other projects.
+
+    It is with the state and not in the cache: a stand-in runs the code of one checkout.
+    """
+    return data_dir() / "pulumi"
 
 
 def ensure_plugins(progress: Progress, *, sites: Sites = toolchain.SITES) -> None:
@@ -37,36 +40,40 @@ def ensure_plugins(progress: Progress, *, sites: Sites = toolchain.SITES) -> Non
 
 
 def ensure_plugin(name: str, progress: Progress, *, sites: Sites = toolchain.SITES) -> Path:
-    """Return the directory of a plugin: the user's own, else an installed official one, else a stand-in.
+    """Return the directory of a plugin: a link to an official one where that can be had, else a stand-in.
 
     A stand-in is replaced as soon as there is an official one; an official one is never replaced.
     """
-    directory = _directory(pulumi_home() / "plugins", name)
-    if _is_official(directory, name):
-        return directory
+    directory = _directory(pulumi_home(), name)
     with locked(directory):
         if _is_official(directory, name):
             return directory
-        users = _directory(Path.home() / ".pulumi" / "plugins", name)
-        if _is_official(users, name):
+        if official := _official(name, progress, sites):
+            # The files one by one: Pulumi takes no link for a plugin's directory.
             with fresh_dir(directory) as partial:
-                for file in users.iterdir():
+                for file in official.iterdir():
                     (partial / file.name).symlink_to(file)
-        elif not (_can_install(sites) and _install(name, directory, progress)):
+        else:
             _stand_in(name, directory)
     return directory
 
 
 def plugin_source(name: str, *, sites: Sites = toolchain.SITES) -> Source:
     """Say where `ensure_plugin` would take the plugin from. Changes nothing."""
-    for home in (pulumi_home(), Path.home() / ".pulumi"):
-        if _is_official(_directory(home / "plugins", name), name):
+    for home in (pulumi_home(), _users_home()):
+        if _is_official(_directory(home, name), name):
             return "installed"
+    if _is_official(_directory(cache_dir(), name), name):
+        return "cached"
     return "download" if _can_install(sites) else "stand-in"
 
 
-def _directory(plugins: Path, name: str) -> Path:
-    return plugins / f"resource-{name}-v{pins.PLUGINS[name]}"
+def _users_home() -> Path:
+    return Path.home() / ".pulumi"
+
+
+def _directory(home: Path, name: str) -> Path:
+    return home / "plugins" / f"resource-{name}-v{pins.PLUGINS[name]}"
 
 
 def _is_official(directory: Path, name: str) -> bool:
@@ -81,8 +88,20 @@ def _can_install(sites: Sites) -> bool:
     return not all(sites.unreachable(site) for site in PLUGIN_SITES)
 
 
+def _official(name: str, progress: Progress, sites: Sites) -> Path | None:
+    """Return the user's own plugin, else the one in the cache, installed there if it can be had."""
+    users = _directory(_users_home(), name)
+    if _is_official(users, name):
+        return users
+    directory = _directory(cache_dir(), name)
+    with locked(directory):
+        if _is_official(directory, name) or (_can_install(sites) and _install(name, directory, progress)):
+            return directory
+    return None
+
+
 def _install(name: str, directory: Path, progress: Progress) -> bool:
-    """Let Pulumi install the official plugin in a home apart, then put it in the place of a stand-in."""
+    """Let Pulumi install the official plugin in a home apart, so that half a plugin is never used."""
     version = pins.PLUGINS[name]
     pulumi = str(toolchain.ensure("pulumi", progress))
     command = [pulumi, "plugin", "install", "resource", name, version, "--exact", "--non-interactive"]
@@ -101,7 +120,7 @@ def _install(name: str, directory: Path, progress: Progress) -> bool:
         if done.returncode:
             progress.note(f"not installed, a stand-in is used: {done.stderr.strip()}")
             return False
-        if directory.exists():
+        if directory.exists():  # without its program
             shutil.rmtree(directory)
         (Path(home) / "plugins" / directory.name).rename(directory)
     return True

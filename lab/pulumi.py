@@ -22,7 +22,7 @@ from typing import Any
 import yaml
 
 from lab import pins, toolchain
-from lab.cache import cache_dir, data_dir, locked, write_file
+from lab.cache import cache_dir, data_dir, locked, make_dir, write_file
 from lab.engine import is_running
 from lab.errors import LabError
 from lab.processes import end_with_children
@@ -40,11 +40,10 @@ FOREIGN_PASSPHRASE = "PULUMI_CONFIG_PASSPHRASE"  # set for the user's other stac
 def environment(stack: str, progress: Progress | None = None) -> dict[str, str]:
     """Return the variables that pulumi and kubectl need for this stack, by hand as well as here.
 
-    Makes Pulumi, kubectl and the passphrase ready if they are not.
+    Makes Pulumi, kubectl and the passphrase ready if they are not. Plugins are `ensure_plugins`' work.
     """
     check_stack(stack)
-    data_dir().mkdir(mode=0o700, parents=True, exist_ok=True)
-    (data_dir() / "state").mkdir(exist_ok=True)
+    make_dir(data_dir() / "state")
     own = [Path(sys.executable).parent]  # first: the language host that we build takes `python` from PATH
     own += [toolchain.ensure(name, progress).parent for name in ("pulumi", "kubectl")]
     path = os.environ.get("PATH", "").split(os.pathsep)
@@ -100,11 +99,18 @@ def exists(stack: str) -> bool:
 
 def cluster_name(stack: str) -> str:
     """Return the cluster's name in the stack's config; the stack's own name is its default."""
-    try:
-        settings = yaml.safe_load(_config_file(stack).read_text()) or {}
-    except yaml.YAMLError as error:
-        raise LabError(f"{_config_file(stack).name} is not YAML: {error}", "mend the file") from error
-    return str((settings.get("config") or {}).get(f"{_project()}:name", stack))
+    return str(_settings(stack).get("name", stack))
+
+
+def has_lab_hosts(stack: str) -> bool:
+    """Say whether the stack's config wants hosts that are containers on this machine."""
+    settings = _settings(stack)
+    return settings.get("platform") == "lab" and settings.get("mode") != "render"
+
+
+def make_command(target: str, stack: str) -> str:
+    """Return what a user types to run a target of the Makefile for this stack."""
+    return f"make {target}" if stack == "dev" else f"make {target} STACK={stack}"
 
 
 def up(stack: str, progress: Progress) -> None:
@@ -119,8 +125,17 @@ def up(stack: str, progress: Progress) -> None:
 
 
 def destroy(stack: str, progress: Progress) -> None:
-    """Destroy everything in the stack, then the stack. Its file stays."""
+    """Destroy everything in the stack, then the stack. Its file stays.
+
+    Raises LabError, with nothing deleted, if something is protected: Pulumi would find that out last.
+    """
     _release_stale_lock(stack)
+    if protected := _protected(stack):
+        raise LabError(
+            f"the stack {stack} has protected resources: {', '.join(protected)}; nothing is deleted",
+            f"set kubepivot:pki.protect to false in {_config_file(stack).name}, "
+            f"run `{make_command('up', stack)}`, then `{make_command('down', stack)}`",
+        )
     _update(stack, "destroy", progress)
     _run(stack, "stack", "rm", "--yes", "--preserve-config")
     kubeconfig_file(stack).unlink(missing_ok=True)
@@ -131,7 +146,10 @@ def read_kubeconfig(stack: str) -> str:
     check_stack(stack)
     file = kubeconfig_file(stack)
     if not file.exists():
-        raise LabError(f"the stack {stack} has no kubeconfig: its cluster is not up", "run `make up`")
+        raise LabError(
+            f"the stack {stack} has no kubeconfig: its cluster is not up",
+            f"run `{make_command('up', stack)}`",
+        )
     return file.read_text()
 
 
@@ -263,6 +281,13 @@ def _config_copy(stack: str) -> Path:
     return copy
 
 
+def _protected(stack: str) -> list[str]:
+    """Return the names of what Pulumi would refuse to delete."""
+    state = json.loads(_run(stack, "stack", "export"))
+    resources = state["deployment"].get("resources") or []
+    return [resource["urn"].rpartition("::")[2] for resource in resources if resource.get("protect")]
+
+
 def _release_stale_lock(stack: str) -> None:
     """Release the lock of a Pulumi that was killed. Raises LabError where it is not known to be dead."""
     locks = list((data_dir() / "state/.pulumi/locks/organization" / _project() / stack).glob("*.json"))
@@ -273,7 +298,8 @@ def _release_stale_lock(stack: str) -> None:
             where = "" if here else f" on {owner['hostname']}"
             raise LabError(
                 f"the stack {stack} is in use by Pulumi with pid {owner['pid']}{where}",
-                'wait for it to end; if it is dead, run `pulumi cancel` after `eval "$(make -s env)"`',
+                "wait for it to end; if it is dead, run `pulumi cancel` after "
+                f'`eval "$({make_command("-s env", stack)})"`',
             )
     if locks:
         _run(stack, "cancel", "--yes")
@@ -308,6 +334,16 @@ def _passphrase_file() -> Path:
         if not file.exists():
             write_file(file, secrets.token_urlsafe(32).encode(), mode=0o600)
     return file
+
+
+def _settings(stack: str) -> dict[str, Any]:
+    """Return the program's settings in the stack's file, unchecked."""
+    try:
+        document = yaml.safe_load(_config_file(stack).read_text()) or {}
+    except yaml.YAMLError as error:
+        raise LabError(f"{_config_file(stack).name} is not YAML: {error}", "mend the file") from error
+    prefix = f"{_project()}:"
+    return {key.removeprefix(prefix): value for key, value in (document.get("config") or {}).items()}
 
 
 def _config_file(stack: str) -> Path:

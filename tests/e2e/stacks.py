@@ -113,9 +113,9 @@ class Stack:
         assert (process.returncode != 0) == fails, output
         return output
 
-    def up(self, **options: Any) -> str:
+    def up(self, *arguments: str, **options: Any) -> str:
         """`pulumi up` without asking."""
-        output = self.pulumi("up", "--yes", "--skip-preview", **options)
+        output = self.pulumi("up", "--yes", "--skip-preview", *arguments, **options)
         if not options.get("fails"):
             kubeconfig = self.pulumi("stack", "output", "kubeconfig", "--show-secrets")
             Path(self.environment["KUBECONFIG"]).write_text(kubeconfig)

@@ -167,7 +167,11 @@ def test_hosts_that_cannot_be_told_apart_are_refused(fresh: Stack, boxes: dict[s
     finally:
         boxes["second"].run("cat >/etc/machine-id", stdin=own + "\n")
     assert "first and second have the same machine-id" in output
+    assert "pulumi up --replace '**preflight'" in output
     assert all(untouched(box) for box in boxes.values())
+    # Mended, the hosts are looked at again as the message says; a dead third one keeps them clean.
+    again = fresh.pulumi("preview", "--replace", "**preflight")
+    assert "first-preflight replace" in again and "second-preflight replace" in again
 
 
 def test_a_host_that_changed_since_its_preflight_is_looked_at_again(

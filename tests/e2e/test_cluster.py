@@ -243,6 +243,30 @@ def test_outputs_are_what_a_user_needs(stack: Stack) -> None:
     assert outputs["nodes"]["worker-1"] == {"role": "worker", "address": "172.30.1.21"}
 
 
+def test_a_roll_of_the_apiserver_loses_nothing(stack: Stack) -> None:
+    (old,) = _apiservers(stack)
+    known = credentials(stack)
+    assert known is not None
+    at_endpoint = Prober.start(known, CONTROLLER, 6443)
+    at_service = Prober.start(known, SERVICE_IP, 443, inside="pivot-controller-1")
+    urn = stack.state()["pivot-apiserver-cert"]["urn"]
+    stack.up("--replace", urn)
+    counts = {"endpoint": at_endpoint.stop(), "service": at_service.stop()}
+    print(counts)
+    (new,) = _apiservers(stack)
+    assert new["metadata"]["uid"] != old["metadata"]["uid"]
+    for client in counts.values():
+        assert client["requests"] > 1000
+        assert client["failed_after_retry"] == 0, client
+    stack.second_up_changes_nothing()
+
+
+def _apiservers(stack: Stack) -> list[dict[str, Any]]:
+    selector = "--selector=app.kubernetes.io/name=kube-apiserver"
+    pods = stack.get("pods", "--namespace=kube-system", selector)["items"]
+    return [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+
+
 def test_destroy_leaves_nothing(stack: Stack) -> None:
     begin = time.monotonic()
     stack.destroy()

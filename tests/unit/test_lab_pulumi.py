@@ -81,7 +81,7 @@ class TestEnvironment:
         found = pulumi.environment("dev")
         own = tmp_path / "home/.local/share/kubepivot"
         assert found["PATH"].split(":")[0] == str(Path(sys.executable).parent)
-        assert found["PULUMI_HOME"] == str(tmp_path / "home/.cache/kubepivot/pulumi")
+        assert found["PULUMI_HOME"] == str(own / "pulumi")
         assert found["PULUMI_BACKEND_URL"] == f"file://{own}/state"
         assert found["PULUMI_STACK"] == "dev"
         assert found["KUBECONFIG"] == f"{own}/dev.kubeconfig"
@@ -169,13 +169,35 @@ class TestStack:
         assert pulumi.read_kubeconfig("dev") == "apiVersion: v1"
         assert pulumi.kubeconfig_file("dev").stat().st_mode & 0o777 == 0o600
 
+    @staticmethod
+    def exports(fake: FakePulumi, *resources: dict[str, object]) -> None:
+        """Let `pulumi stack export` show these resources."""
+        state = json.dumps({"deployment": {"resources": resources}})
+        fake.does(f"[ $verb = stack ] && echo '{state}'; true")
+
     def test_destroy_takes_the_stack_and_its_kubeconfig(self, fake: FakePulumi) -> None:
         make_stack()
         pulumi.kubeconfig_file("dev").write_text("apiVersion: v1")
+        self.exports(fake, {"urn": "urn:pulumi:dev::kubepivot::tls:index/privateKey:PrivateKey::dev-ca"})
         pulumi.destroy("dev", Progress())
-        assert fake.calls[0].startswith("destroy --yes")
-        assert fake.calls[1].startswith("stack rm --yes --preserve-config")
+        assert fake.calls[1].startswith("destroy --yes")
+        assert fake.calls[2].startswith("stack rm --yes --preserve-config")
         assert not pulumi.kubeconfig_file("dev").exists()
+
+    def test_destroy_with_protected_resources_deletes_nothing(self, fake: FakePulumi, tmp_path: Path) -> None:
+        make_stack(stack="prod")
+        (tmp_path / "checkout/Pulumi.prod.yaml").write_text(STACK)
+        kind = "urn:pulumi:prod::kubepivot::tls:index/privateKey:PrivateKey"
+        self.exports(
+            fake,
+            {"urn": f"{kind}::prod-ca", "protect": True},
+            {"urn": f"{kind}::prod-leaf", "protect": False},
+        )
+        with pytest.raises(LabError, match="the stack prod has protected resources: prod-ca; nothing") as it:
+            pulumi.destroy("prod", Progress())
+        assert "pki.protect to false in Pulumi.prod.yaml" in it.value.mend
+        assert "`make up STACK=prod`, then `make down STACK=prod`" in it.value.mend
+        assert [call.split(" --")[0] for call in fake.calls] == ["stack export"]
 
     def test_cluster_has_the_name_in_the_file_or_the_stacks(self, tmp_path: Path) -> None:
         assert pulumi.cluster_name("dev") == "dev"
@@ -184,6 +206,20 @@ class TestStack:
         (tmp_path / "checkout/Pulumi.dev.yaml").write_text("config: [")
         with pytest.raises(LabError, match=r"Pulumi\.dev\.yaml is not YAML"):
             pulumi.cluster_name("dev")
+
+    @pytest.mark.parametrize(
+        ("settings", "has"),
+        [
+            ("{kubepivot:platform: lab}", True),
+            ("{kubepivot:platform: lab, kubepivot:mode: cluster}", True),
+            ("{kubepivot:platform: lab, kubepivot:mode: render}", False),
+            ("{kubepivot:platform: baremetal}", False),
+            ("{}", False),
+        ],
+    )
+    def test_lab_hosts_are_what_the_config_wants(self, settings: str, has: bool, tmp_path: Path) -> None:
+        (tmp_path / "checkout/Pulumi.dev.yaml").write_text(f"config: {settings}\n")
+        assert pulumi.has_lab_hosts("dev") is has
 
 
 class TestUpdate:
@@ -361,6 +397,27 @@ class TestPlugin:
         provider_plugins.ensure_plugin("tls", Progress(), sites=official.sites())
         assert len(fake.calls) == 1
 
+    def test_is_installed_once_for_every_data_directory(
+        self, tmp_path: Path, fake: FakePulumi, official: OfficialSites, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.installs(fake)
+        provider_plugins.ensure_plugin("tls", Progress(), sites=official.sites())
+        monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "other"))
+        assert provider_plugins.plugin_source("tls", sites=unreachable()) == "cached"
+        provider_plugins.ensure_plugin("tls", Progress(), sites=unreachable())
+        assert self.program().read_text() == "downloaded\n"
+        assert len(fake.calls) == 1
+
+    def test_is_installed_anew_where_the_cache_was_deleted(
+        self, tmp_path: Path, fake: FakePulumi, official: OfficialSites
+    ) -> None:
+        self.installs(fake)
+        for _ in range(2):
+            provider_plugins.ensure_plugin("tls", Progress(), sites=official.sites())
+            assert self.program().read_text() == "downloaded\n"
+            shutil.rmtree(tmp_path / "home/.cache")
+        assert len(fake.calls) == 2
+
     def test_that_cannot_be_installed_has_a_stand_in(
         self, fake: FakePulumi, official: OfficialSites, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -405,6 +462,7 @@ class TestPlugin:
     def test_users_own_home_gets_no_stand_in(self, tmp_path: Path) -> None:
         provider_plugins.ensure_plugins(Progress(), sites=unreachable())
         assert not (tmp_path / "home/.pulumi").exists()
+        assert data_dir().stat().st_mode & 0o777 == 0o700
         assert sorted(file.name for file in self.program().parent.parent.iterdir() if file.is_dir()) == [
             f"resource-{name}-v{version}" for name, version in sorted(pins.PLUGINS.items())
         ]
