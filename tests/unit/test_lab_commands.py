@@ -13,6 +13,7 @@ import pytest
 from lab import __main__, lifecycle, pins, pulumi
 from lab.engine import EngineState
 from lab.errors import LabError
+from lab.progress import Progress
 
 Run = Callable[..., int]
 
@@ -21,7 +22,8 @@ Run = Callable[..., int]
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run a verb in a checkout with one stack, on a machine of a new user without an engine."""
     (tmp_path / "Pulumi.yaml").write_text("name: kubepivot\n")
-    (tmp_path / "Pulumi.dev.yaml").write_text("config: {}\n")
+    (tmp_path / "Pulumi.dev.yaml").write_text("config: {kubepivot:platform: lab}\n")
+    (tmp_path / "Pulumi.metal.yaml").write_text("config: {kubepivot:platform: baremetal}\n")
     monkeypatch.setattr(pins, "CHECKOUT", tmp_path)
     monkeypatch.setattr(lifecycle, "engine_state", lambda: EngineState(status="missing"))
     for name in ("XDG_CACHE_HOME", "XDG_DATA_HOME"):
@@ -32,6 +34,23 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         return __main__.main()
 
     return main
+
+
+@pytest.fixture
+def prepared(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was made ready and done, in order."""
+    done: list[str] = []
+
+    def step(name: str) -> lifecycle.Step:
+        return name, lambda progress: done.append(name)
+
+    monkeypatch.setattr(lifecycle, "TOOLS", (step("tools"),))
+    monkeypatch.setattr(lifecycle, "ENGINE", step("engine"))
+    monkeypatch.setattr(lifecycle, "MACHINE", (step("machine"),))
+    monkeypatch.setattr(pulumi, "up", lambda stack, progress: done.append("pulumi up"))
+    monkeypatch.setattr(pulumi, "destroy", lambda stack, progress: done.append("pulumi destroy"))
+    monkeypatch.setattr(pulumi, "exists", lambda stack: True)
+    return done
 
 
 def test_error_says_what_is_wrong_and_what_mends_it(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
@@ -52,8 +71,40 @@ def test_interrupt_says_that_it_continues(
     assert "run again, it continues" in capsys.readouterr().err
 
 
+def test_up_and_down_of_a_lab_see_to_the_machine(run: Run, prepared: list[str]) -> None:
+    assert run("up") == 0
+    assert prepared == ["tools", "machine", "pulumi up"]
+    prepared.clear()
+    assert run("down") == 0
+    assert prepared == ["tools", "engine", "pulumi destroy"]
+
+
+def test_up_and_down_of_bare_metal_leave_the_machine_alone(
+    run: Run, prepared: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lifecycle, "engine_state", lambda: EngineState(status="running"))
+    monkeypatch.delattr(lifecycle, "docker")
+    assert run("up", "--stack", "metal") == 0
+    assert prepared == ["tools", "pulumi up"]
+    prepared.clear()
+    assert run("down", "--stack", "metal") == 0
+    assert prepared == ["tools", "pulumi destroy"]
+
+
+def test_environment_makes_tools_and_plugins_ready(
+    run: Run,
+    prepared: list[str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pulumi, "environment", lambda stack: {"PULUMI_STACK": stack})
+    assert run("env") == 0
+    assert prepared == ["tools"]
+    assert capsys.readouterr().out == "export PULUMI_STACK=dev\n"
+
+
 def test_environment_is_for_a_shell(
-    run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    run: Run, prepared: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     value = 'it\'s a "path" $HOME `x`'
     monkeypatch.setattr(
@@ -88,6 +139,25 @@ def test_down_removes_hosts_that_no_state_knows(run: Run, monkeypatch: pytest.Mo
     assert run("down") == 0
     assert calls[1:3] == ["container rm --force --volumes c1 c2", "remove mirror"]
     assert calls[-1] == "stop engine"
+
+
+def test_down_leaves_what_another_up_has_made_ready(
+    run: Run, prepared: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lifecycle, "engine_state", lambda: EngineState(status="running"))
+    monkeypatch.setattr(lifecycle, "docker", lambda *arguments: "")
+    monkeypatch.setattr(lifecycle, "remove_mirror", lambda: prepared.append("remove mirror"))
+    monkeypatch.setattr(lifecycle, "stop_engine", lambda: prepared.append("stop engine"))
+
+    def another_goes_down(stack: str, progress: Progress) -> None:
+        assert run("down") == 0
+
+    monkeypatch.setattr(pulumi, "up", another_goes_down)
+    assert run("up") == 0
+    assert "remove mirror" not in prepared and "stop engine" not in prepared
+    assert "another `make up` is under way" in capsys.readouterr().err
+    assert run("down") == 0
+    assert prepared[-2:] == ["remove mirror", "stop engine"]
 
 
 def test_down_leaves_an_engine_that_has_other_work(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
