@@ -103,7 +103,7 @@ def secret_keys(component: Component) -> dict[str, str]:
 def manifest_value(cfg: ClusterConfig, name: str, texts: Mapping[str, str]) -> str:
     """A value that `manifests` asks for: of the bootstrap token, `<component>.hash` or `<component>/<file>`.
 
-    It reads no more of `texts` than that value needs.
+    It reads no more of `texts` than its component needs.
     """
     if name.startswith("bootstrap-token-"):
         token_id, token_secret = bootstrap_token(texts["bootstrap-token.key"])

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -27,6 +28,9 @@ case $1 in info) echo 20.10.24 ;; cat) cat ;; *) echo "$@" ;; esac
 DOCKERD = """#!/bin/sh
 trap 'rm "{up}"; exit 0' TERM
 touch "{up}"
+while :; do sleep 0.05; done
+"""
+MUTE_DOCKERD = """#!/bin/sh
 while :; do sleep 0.05; done
 """
 BROKEN_DOCKERD = """#!/bin/sh
@@ -137,13 +141,19 @@ def test_stale_pid_files_do_not_stop_the_start(machine: Path) -> None:
 def test_pid_file_of_a_living_engine_is_kept(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     start_engine(machine)
     engine.DOCKERD_PID.write_text(pid_file().read_text())
-    (machine.parent / "up").unlink()  # it lives and does not answer
+    (machine.parent / "up").unlink()  # it lives and does not answer, and neither does another one
+    install(machine, "dockerd", MUTE_DOCKERD)
     monkeypatch.setattr(engine, "START_SECONDS", 0)
     pid = int(pid_file().read_text())
     try:
         with pytest.raises(LabError, match="did not answer"):
             engine.ensure_engine(Progress())
         assert engine.DOCKERD_PID.exists()
+        # Known by its pid file, or it could not be ended.
+        deadline = time.monotonic() + 10
+        while not engine.is_running(engine.read_pid(pid_file()) or 0, "dockerd"):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
     finally:
         os.kill(pid, signal.SIGKILL)
 

@@ -62,13 +62,17 @@ def _bring(work: Path, name: str, text: str, mode: int = 0o644) -> Path:
     return target
 
 
+# What a step of its own would do: use what is pending, then forget it.
+PLACE = "pending=./pending; place; cat pending 2>/dev/null || true; rm -f pending"
+
+
 def test_place_names_what_it_changed_and_nothing_else(work: Path) -> None:
     one, other = _bring(work, "one", "1"), _bring(work, "deep/down/other", "2", 0o600)
-    assert _lib(work, "place; echo $changed").stdout.split() == sorted([str(one), str(other)])
+    assert _lib(work, PLACE).stdout.split() == sorted([str(one), str(other)])
     assert (one.read_text(), other.read_text()) == ("1", "2")
-    assert _lib(work, "place; echo $changed").stdout.split() == []
+    assert _lib(work, PLACE).stdout.split() == []
     _bring(work, "one", "new")
-    assert _lib(work, "place; echo $changed").stdout.split() == [str(one)]
+    assert _lib(work, PLACE).stdout.split() == [str(one)]
     assert one.read_text() == "new"
 
 
@@ -77,7 +81,7 @@ def test_place_keeps_mode_and_owner_and_mends_them(work: Path) -> None:
     _lib(work, "place")
     assert (path.stat().st_mode & 0o777, path.stat().st_uid) == (0o600, os.getuid())
     path.chmod(0o644)
-    assert _lib(work, "place; echo $changed").stdout.split() == [str(path)]
+    assert _lib(work, PLACE).stdout.split() == [str(path)]
     assert path.stat().st_mode & 0o777 == 0o600
 
 
@@ -99,11 +103,17 @@ def test_place_leaves_files_of_others_alone(work: Path) -> None:
     assert (path.parent / "theirs").read_text() == "2"
 
 
+def test_a_change_whose_use_was_cut_short_is_still_pending(work: Path) -> None:
+    path = _bring(work, "file", "1")
+    _lib(work, "pending=./pending; place; exit 1")
+    assert _lib(work, f"pending=./pending; place; has_changed {path}").returncode == 0
+
+
 def test_has_changed_knows_whole_paths_only(work: Path) -> None:
     path = _bring(work, "file", "1")
-    script = f"place; for p in {path} {path}x {path.parent}; do has_changed $p && echo $p; done; true"
+    script = f"pending=./pending; place; for p in {path} {path}x {path.parent}; do has_changed $p && echo $p; done; true"
     assert _lib(work, script).stdout.split() == [str(path)]
-    assert _lib(work, f"place; has_changed {path} {path}x").returncode == 1
+    assert _lib(work, f"pending=./none; has_changed {path} {path}x").returncode == 1
 
 
 def test_wait_for_ends_with_what_it_waited_for(work: Path) -> None:

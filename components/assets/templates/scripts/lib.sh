@@ -15,10 +15,10 @@ wait_for() {
   done
 }
 
-# Puts the files below root/ in their places: each at once, and only where it differs. Names them in $changed.
+# Puts the files below root/ in their places: each at once, and only where it differs. Adds their names to the
+# file $pending, before they change, so that a run that is cut short leaves them to the next one.
 # Files of the static-pod directory appear under a hidden name first, which the kubelet passes over.
 place() {
-  changed=""
   for file in $(cd root && find . -type f | sed 's/^\.//' | sort); do
     directory=${file%/*} name=${file##*/}
     if [ -f "$file" ] && cmp -s "root$file" "$file" &&
@@ -27,15 +27,15 @@ place() {
     fi
     mkdir -p "$directory"
     cp -p "root$file" "$directory/.$name.new"
+    [ -z "${pending:-}" ] || echo "$file" >>"$pending"
     mv -f "$directory/.$name.new" "$file"
-    changed="$changed $file"
   done
 }
 
-# has_changed PATH...: whether `place` changed one of the files.
+# has_changed NAME...: whether one of the names is pending.
 has_changed() {
-  for path in "$@"; do
-    case " $changed " in *" $path "*) return 0 ;; esac
+  for name in "$@"; do
+    ! grep -qsxF "$name" "$pending" || return 0
   done
   return 1
 }

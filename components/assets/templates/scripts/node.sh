@@ -11,6 +11,9 @@ fi
 mkdir -p /etc/kubernetes /var/lib/kubepivot
 echo "$CLUSTER" >/etc/kubernetes/kubepivot.cluster
 
+# What has changed and is not in use yet.
+pending=/var/lib/kubepivot/pending
+
 # fetch URL SUMS FILE: downloads the file and holds it against the sums that the same site publishes.
 fetch() {
   get="curl --fail --silent --show-error --location --retry 5 --retry-connrefused --connect-timeout 10 --max-time 600"
@@ -28,9 +31,9 @@ install_from() {
   fetch "$url" "$3" "./$1.download"
   name=$1
   shift 3
+  echo "$name" >>"$pending"
   "$@" "./$name.download"
   echo "$url" >"$stamp"
-  touch "./$name.installed"
 }
 
 binary() { # target, file
@@ -47,7 +50,7 @@ cri() { install_from containerd "$CONTAINERD_URL" "$CONTAINERD_SUMS" unpack /usr
 cni() { install_from cni "$CNI_URL" "$CNI_SUMS" unpack /opt/cni/bin; }
 kubelet() { install_from kubelet "$KUBELET_URL" "$KUBELET_SUMS" binary /usr/local/bin/kubelet; }
 kubectl() { [ "$ROLE" != controller ] || install_from kubectl "$KUBECTL_URL" "$KUBECTL_SUMS" binary /usr/local/bin/kubectl; }
-oci() { command -v runc >/dev/null || install_from runc "$RUNC_URL" "$RUNC_SUMS" binary /usr/local/bin/runc; }
+oci() { [ ! -e /var/lib/kubepivot/runc ] && command -v runc >/dev/null || install_from runc "$RUNC_URL" "$RUNC_SUMS" binary /usr/local/bin/runc; }
 downloads=""
 for part in cri cni oci kubelet kubectl; do
   $part &
@@ -104,14 +107,15 @@ fi
 sysctl --quiet --load /etc/sysctl.d/90-kubepivot.conf || die "cannot set what /etc/sysctl.d/90-kubepivot.conf says"
 
 systemctl daemon-reload
-if [ -e containerd.installed ] || has_changed /etc/containerd/config.toml /etc/systemd/system/containerd.service ||
+if has_changed containerd /etc/containerd/config.toml /etc/systemd/system/containerd.service ||
   ! systemctl is-active --quiet containerd; then
   systemctl enable --quiet containerd
   systemctl restart containerd
 fi
-if [ -e kubelet.installed ] || has_changed /etc/kubernetes/kubelet.yaml /etc/systemd/system/kubelet.service \
+if has_changed kubelet /etc/kubernetes/kubelet.yaml /etc/systemd/system/kubelet.service \
   /etc/kubernetes/pki/kubelet-serving.crt || ! systemctl is-active --quiet kubelet; then
   systemctl enable --quiet kubelet
   # Not waited for: a first kubelet starts when the API does.
   systemctl restart --no-block kubelet
 fi
+rm -f "$pending"
