@@ -76,11 +76,12 @@ def remove_mirror() -> None:
 
 def _ensure_container(progress: Progress) -> None:
     image = recipe_image("mirror", progress)
+    made_of = f"{image} {files_dir()}"  # a mirror of another cache serves other files
     state = docker(
         *("container", "ls", "--all", "--filter", f"name=^{CONTAINER}$"),
         *("--format", f'{{{{.State}}}} {{{{.Label "{RECIPE_LABEL}"}}}}'),
     )
-    if state == f"running {image}":
+    if state == f"running {made_of}":
         return
     with progress.step("start the mirror"):
         if state:
@@ -89,7 +90,7 @@ def _ensure_container(progress: Progress) -> None:
             directory.mkdir(parents=True, exist_ok=True)
         docker(
             *("run", "--detach", "--name", CONTAINER, "--hostname", CONTAINER, "--restart", "unless-stopped"),
-            *("--label", LABEL, "--label", f"{RECIPE_LABEL}={image}"),
+            *("--label", LABEL, "--label", f"{RECIPE_LABEL}={made_of}"),
             *("--network", NETWORK, "--ip", ADDRESS, "--publish", f"127.0.0.1::{REGISTRY_PORT}"),
             *("--volume", f"{files_dir()}:/srv/www:ro", "--volume", f"{registry_dir()}:/srv/registry"),
             image,
