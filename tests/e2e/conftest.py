@@ -26,6 +26,8 @@ def new_stack(checkout: Checkout) -> Iterator[Callable[[str, dict[str, Any]], St
 
     def new(name: str, config: dict[str, Any]) -> Stack:
         made.append(name)
+        if config["platform"] == "lab":
+            remove_hosts(name)  # those of a test run that was killed
         return Stack(checkout, name, config)
 
     yield new

@@ -11,7 +11,7 @@ import pytest
 
 from lab.engine import docker
 from tests.e2e.hosts import Box, KeyPair
-from tests.e2e.stacks import MIRROR, Stack
+from tests.e2e.stacks import MIRROR, Stack, remove_hosts
 
 pytestmark = pytest.mark.e2e
 
@@ -33,10 +33,12 @@ ps -eo comm= | grep -E 'kube|containerd|etcd|flannel|coredns|pause' || true
 
 @pytest.fixture(scope="module")
 def boxes(new_stack: Callable[..., Stack]) -> Iterator[dict[str, Box]]:
+    remove_hosts("metal")
     yield {
         "first": Box.make("metal", "first", "172.30.3.11", LOGIN),
         "second": Box.make("metal", "second", "172.30.3.21", LOGIN),
     }
+    remove_hosts("metal")
 
 
 @pytest.fixture(scope="module")
