@@ -53,10 +53,10 @@ async def attempt(host: str, port: int, context: ssl.SSLContext) -> str | None:
         writer.write(f"GET {PATH} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
         await writer.drain()
         status = await asyncio.wait_for(reader.readline(), ANSWER_SECONDS)
-        if b" 200 " not in status:
-            return status.decode(errors="replace").strip() or "the connection ended without an answer"
-        await asyncio.wait_for(reader.read(), ANSWER_SECONDS)
-        return None
+        rest = await asyncio.wait_for(reader.read(), ANSWER_SECONDS)
+        if b" 200 " in status:
+            return None
+        return (status + rest[:500]).decode(errors="replace") or "the connection ended without an answer"
     except (TimeoutError, OSError, ssl.SSLError) as error:
         return f"{type(error).__name__}: {error}"
     finally:

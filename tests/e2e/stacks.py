@@ -29,6 +29,8 @@ class Checkout:
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("PULUMI_")},
             "XDG_DATA_HOME": str(directory / "data"),
+            # An engine that the developer's own `make up` started is not ours to stop.
+            "XDG_STATE_HOME": str(directory / "state"),
         }
         listed = subprocess.run(
             ["git", "ls-files", "--cached", "--others", "--exclude-standard"],

@@ -89,6 +89,13 @@ def test_up_that_is_killed_ten_times_ends_well(stack: Stack) -> None:
     stack.second_up_changes_nothing()
 
 
+def test_a_roll_right_after_the_hand_over_ends(stack: Stack) -> None:
+    begin = time.monotonic()
+    stack.up("--replace", stack.state()["killed-apiserver-cert"]["urn"], timeout=200)
+    print(f"the roll took {time.monotonic() - begin:.0f} s")
+    stack.second_up_changes_nothing()
+
+
 def test_down_that_is_killed_ends_well(stack: Stack) -> None:
     killed = [kill(stack, "down", range(at)) for at in DOWN_POINTS]
     assert True in killed

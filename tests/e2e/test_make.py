@@ -36,8 +36,7 @@ class User:
     def __init__(self, directory: Path) -> None:
         self.checkout = Checkout(directory)
         self.directory = directory
-        # An engine that a developer's `make up` started is not this user's to stop.
-        self.environment = {**self.checkout.environment, "XDG_STATE_HOME": str(directory / "state")}
+        self.environment = dict(self.checkout.environment)
         for name in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "STACK"):  # of a `make test` that runs us
             self.environment.pop(name, None)
         (directory / "tests").mkdir()

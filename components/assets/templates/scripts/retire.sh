@@ -21,7 +21,14 @@ explain() {
 }
 
 settled() { # every pod of the DaemonSet is of the newest generation and available
-  kube rollout status daemonset/kube-apiserver --watch=false 2>/dev/null | grep -q 'successfully rolled out'
+  if kube rollout status daemonset/kube-apiserver --watch=false 2>/dev/null | grep -q 'successfully rolled out'; then
+    return 0
+  fi
+  # The DaemonSet controller looks at a new pod again after minReadySeconds, but forgets to if it was already going
+  # to look at an earlier pod before then. Any change of a pod makes it look.
+  kube annotate pods --selector=app.kubernetes.io/name=kube-apiserver --overwrite \
+    "kubepivot.dev/awaited=$(($(date +%s) / 5))" >/dev/null 2>&1 || true
+  return 1
 }
 
 if [ -e "$MANIFESTS/bootstrap-apiserver.yaml" ]; then
