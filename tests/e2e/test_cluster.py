@@ -257,7 +257,7 @@ def test_a_roll_of_the_apiserver_loses_nothing(stack: Stack) -> None:
     assert new["metadata"]["uid"] != old["metadata"]["uid"]
     for client in counts.values():
         assert client["requests"] > 1000
-        assert client["failed_after_retry"] == 0, client
+        assert client["lost"] == 0, client
     stack.second_up_changes_nothing()
 
 
