@@ -44,6 +44,7 @@ class _Reset(command.local.Command):
         )
 
 
+_REFUSALS = "denied|verification failed|authentication failures|no matching"
 _NO_CLIENT = "no ssh on this machine: install the OpenSSH client, `pulumi destroy` resets hosts with it"
 
 
@@ -66,7 +67,7 @@ ssh -p {port} -o BatchMode=yes -o ConnectTimeout=10 -o UserKnownHostsFile="$d/kn
   status=$?
   cat "$d/said" >&2
   # 255 is ssh's own: a host that refuses the login is there, and would be left as it is for nothing.
-  if [ "$status" != 255 ] || grep -Eq 'denied|verification failed|authentication failures|no matching' "$d/said"; then
+  if [ "$status" != 255 ] || grep -Eq '{_REFUSALS}' "$d/said"; then
     echo "{host.name} ({address}) was not reset: mend that (a key or host key in the config is mended by" \
       "'pulumi up'), then destroy again" >&2
     exit 1

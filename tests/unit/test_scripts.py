@@ -111,8 +111,8 @@ def test_a_change_whose_use_was_cut_short_is_still_pending(work: Path) -> None:
 
 def test_has_changed_knows_whole_paths_only(work: Path) -> None:
     path = _bring(work, "file", "1")
-    script = f"pending=./pending; place; for p in {path} {path}x {path.parent}; do has_changed $p && echo $p; done; true"
-    assert _lib(work, script).stdout.split() == [str(path)]
+    each = f"for p in {path} {path}x {path.parent}; do has_changed $p && echo $p; done; true"
+    assert _lib(work, f"pending=./pending; place; {each}").stdout.split() == [str(path)]
     assert _lib(work, f"pending=./none; has_changed {path} {path}x").returncode == 1
 
 
