@@ -15,10 +15,6 @@ from lab.errors import LabError
 from lab.progress import Progress
 
 SUITE = "bookworm"
-SOURCES = (
-    f"deb http://deb.debian.org/debian {SUITE} main",
-    f"deb http://deb.debian.org/debian-security {SUITE}-security main",
-)
 LEFT_OUT = ("doc", "info", "locale", "man")
 RECIPES = Path(__file__).parent / "image"
 BUILD_SECONDS = 900
@@ -31,7 +27,7 @@ def recipe_image(name: str, progress: Progress) -> str:
     """
     recipe = RECIPES / name
     packages = (recipe / "packages").read_text().split()
-    base = f"kubepivot/debian:{_digest(repr((packages, SOURCES, LEFT_OUT)))}"
+    base = f"kubepivot/debian:{_digest(repr((packages, SUITE, LEFT_OUT)))}"
     image = f"kubepivot/{name}:{_digest(base + directory_digest(recipe))}"
     if not docker("image", "ls", "--quiet", image):
         with locked(cache_dir() / f"image-{name}"), progress.step(f"image kubepivot/{name}"):
@@ -80,7 +76,7 @@ def bootstrap(target: Path, packages: Iterable[str], *, variant: str) -> None:
                     f"--include={','.join(packages)}",
                     *options,
                 ),
-                *(SUITE, str(target), *SOURCES),
+                *(SUITE, str(target)),  # no mirror: Debian's own, security updates among them
             ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -90,11 +86,11 @@ def bootstrap(target: Path, packages: Iterable[str], *, variant: str) -> None:
         )
     except subprocess.TimeoutExpired as error:
         raise LabError(
-            f"mmdebstrap did not end within {BUILD_SECONDS // 60} minutes", "see that deb.debian.org answers"
+            f"mmdebstrap did not end within {BUILD_SECONDS // 60} minutes", "see that Debian's mirror answers"
         ) from error
     if done.returncode:
         last = "\n".join(done.stdout.strip().splitlines()[-10:])
-        raise LabError(f"mmdebstrap failed:\n{last}", "see that this is root and that deb.debian.org answers")
+        raise LabError(f"mmdebstrap failed:\n{last}", "be root, and see that Debian's mirror answers")
 
 
 def directory_digest(directory: Path) -> str:

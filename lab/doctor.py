@@ -175,12 +175,14 @@ def _building(sites: Sites) -> Iterator[Finding]:
     to_build = [bundle for bundle in BUNDLES if toolchain.source(bundle, sites=sites) == "build"]
     if not to_build:
         return
-    unreachable = sites.unreachable(module_proxy())
-    mend = "set GOPROXY to a module proxy that this machine reaches" if unreachable else ""
-    if go := find_go():
-        yield Finding(topic="go", text=f"{go}; modules come from {module_proxy()}", mend=mend)
+    go, proxy = find_go(), module_proxy()
+    if proxy is None:
+        mend = "" if go else "install Go from https://go.dev/dl, or set GOPROXY to a module proxy"
+        yield Finding(topic="go", text=str(go or "not there, and GOPROXY names no module proxy"), mend=mend)
     else:
-        yield Finding(topic="go", text=f"{pins.GO} would be downloaded from {module_proxy()}", mend=mend)
+        mend = "set GOPROXY to a module proxy that this machine reaches" if sites.unreachable(proxy) else ""
+        how = f"{go}; modules come from {proxy}" if go else f"{pins.GO} would be downloaded from {proxy}"
+        yield Finding(topic="go", text=how, mend=mend)
     if any(build.cgo for bundle in to_build for build in bundle.builds.values()):
         if shutil.which("gcc"):
             yield Finding(topic="gcc", text="there")

@@ -19,7 +19,6 @@ from lab.progress import Progress
 from lab.toolchain.download import Sites, UnavailableError
 
 VERSION_SECONDS = 20
-PUBLIC_PROXY = "https://proxy.golang.org"
 GO_DIRECTORY = "/usr/local/go/bin"  # where Go's own instructions put it, which is seldom on PATH
 
 
@@ -42,10 +41,10 @@ def find_go() -> Path | None:
     return Path(found) if found and _version(found) >= pins.GO_LEAST else None
 
 
-def module_proxy() -> str:
-    """Return the module proxy that GOPROXY in the environment names first, or else the public one."""
+def module_proxy() -> str | None:
+    """Return the module proxy that GOPROXY in the environment names first."""
     entries = re.split(r"[,|]", os.environ.get("GOPROXY", ""))
-    return next((entry.rstrip("/") for entry in entries if entry.startswith("http")), PUBLIC_PROXY)
+    return next((entry.rstrip("/") for entry in entries if entry.startswith("http")), None)
 
 
 @cache
@@ -65,9 +64,10 @@ def _version(go: str) -> tuple[int, ...]:
 def _unpack_module(directory: Path, progress: Progress, sites: Sites) -> None:
     version = f"v0.0.1-go{pins.GO}.linux-{pins.architecture()}"
     archive = directory / "module.zip"
-    url = f"{module_proxy()}/golang.org/toolchain/@v/{version}.zip"
     try:
-        sites.download(url, archive, progress)
+        if (proxy := module_proxy()) is None:
+            raise UnavailableError("GOPROXY names no module proxy")
+        sites.download(f"{proxy}/golang.org/toolchain/@v/{version}.zip", archive, progress)
     except UnavailableError as reason:
         raise LabError(
             f"there is no Go {'.'.join(map(str, pins.GO_LEAST))} or newer on PATH, and Go's own module "
@@ -78,7 +78,7 @@ def _unpack_module(directory: Path, progress: Progress, sites: Sites) -> None:
         actual, expected = _module_hash(module), pins.GO_MODULE_HASHES[pins.architecture()]
         if actual != expected:
             raise LabError(
-                f"{url} has the module hash {actual}; Go's checksum database says {expected}",
+                f"Go's module from {proxy} has the hash {actual}; Go's checksum database says {expected}",
                 "run again; if it stays so, set GOPROXY to a proxy that does not alter modules",
             )
         for name in module.namelist():

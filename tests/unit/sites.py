@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lab.toolchain.download import Sites
 
-HOSTS = ("get.pulumi.com", "dl.k8s.io", "github.com", "api.github.com", "proxy.golang.org")
+HOSTS = ("get.pulumi.com", "dl.k8s.io", "github.com", "api.github.com", "modules.example")
 
 
 class OfficialSites:

@@ -131,7 +131,9 @@ def test_unusable_engine_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     assert wrong() == ["container engine"]
 
 
-def test_build_without_go_or_a_module_proxy_is_wrong(tmp_path: Path) -> None:
+def test_build_without_go_or_a_module_proxy_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "bin/go").unlink()
+    assert wrong() == ["go"]
+    monkeypatch.setenv("GOPROXY", "https://modules.example")
     assert wrong() == []
     assert [finding.topic for finding in doctor.examine(unreachable()) if finding.mend] == ["go"]

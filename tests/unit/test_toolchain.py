@@ -305,6 +305,7 @@ class TestGo:
     @pytest.fixture
     def module(self, machine: Path, official: OfficialSites, monkeypatch: pytest.MonkeyPatch) -> FakeGo:
         """Go's own module on the proxy, and no go on this machine. Returns the go that is in the module."""
+        monkeypatch.setenv("GOPROXY", "https://modules.example")
         fake = FakeGo(machine)
         files = {"bin/go": fake.program.read_bytes(), "src/_go.mod": b"module std\n"}
         fake.program.unlink()
@@ -315,7 +316,7 @@ class TestGo:
                 path = f"golang.org/toolchain@{self.VERSION}/{name}"
                 module.writestr(path, content)
                 lines += f"{hashlib.sha256(content).hexdigest()}  {path}\n"
-        official.files[f"proxy.golang.org/golang.org/toolchain/@v/{self.VERSION}.zip"] = buffer.getvalue()
+        official.files[f"modules.example/golang.org/toolchain/@v/{self.VERSION}.zip"] = buffer.getvalue()
         digest = base64.b64encode(hashlib.sha256(lines.encode()).digest()).decode()
         monkeypatch.setitem(pins.GO_MODULE_HASHES, pins.architecture(), f"h1:{digest}")
         return fake
@@ -361,13 +362,15 @@ class TestGo:
     @pytest.mark.parametrize(
         ("value", "proxy"),
         [
-            ("", "https://proxy.golang.org"),
-            ("off", "https://proxy.golang.org"),
+            ("", None),
+            ("off", None),
             ("https://a.example/,direct", "https://a.example"),
             ("direct|https://b.example", "https://b.example"),
         ],
     )
-    def test_module_proxy_is_the_users(self, value: str, proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_module_proxy_is_the_users(
+        self, value: str, proxy: str | None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setenv("GOPROXY", value)
         assert gotoolchain.module_proxy() == proxy
 
