@@ -222,6 +222,14 @@ class TestStack:
         assert pulumi.has_lab_hosts("dev") is has
 
 
+@pytest.fixture
+def sigint() -> Iterator[None]:
+    """Ctrl-C as at a terminal: a process that a shell has put in the background inherits that it is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class TestUpdate:
     def test_shows_slow_resources_the_summary_and_the_diagnostics(
         self, fake: FakePulumi, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -281,7 +289,7 @@ The resources in the stack have been deleted
         assert not Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}/exe").exists()
 
     def test_that_is_interrupted_lets_pulumi_finish(
-        self, fake: FakePulumi, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+        self, fake: FakePulumi, tmp_path: Path, capsys: pytest.CaptureFixture[str], sigint: None
     ) -> None:
         make_stack()
         fake.does(
