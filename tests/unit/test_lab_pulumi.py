@@ -224,7 +224,7 @@ class TestStack:
 
 @pytest.fixture
 def sigint() -> Iterator[None]:
-    """Ctrl-C as at a terminal: a process that a shell has put in the background inherits that it is ignored."""
+    """Ctrl-C as at a terminal: what a shell puts in the background inherits that it is ignored."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
