@@ -127,7 +127,8 @@ def _uses_remote(path: Path) -> bool:
 def test_the_checkpointer_needs_nothing_but_python() -> None:
     for path in modules("components/checkpointer"):
         for name in _imports(path):
-            assert name.split(".")[0] in sys.stdlib_module_names or name.startswith("components.checkpointer.")
+            standard = name.split(".")[0] in sys.stdlib_module_names
+            assert standard or name.startswith("components.checkpointer."), path
 
 
 def test_program_and_lab_do_not_know_each_other() -> None:
