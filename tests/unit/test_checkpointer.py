@@ -15,15 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components.assets.node import script
+from components.assets.render import render as render_assets
 from components.checkpointer.checkpoint import Checkpoint, Refused, render
 from components.checkpointer.checkpointer import SETTLED_SECONDS, Checkpointer, Unavailable
 from components.checkpointer.pods import ANNOTATION, APISERVER, SELF, Owner, is_ready, newest
 from components.checkpointer.state import DEAD_SECONDS, GONE_SECONDS, Action, Situation, Timers, decide
 from components.checkpointer.store import Store, is_valid
+from tests.cases import Case
 from tests.unit.sandbox import Sandbox
 
 SCHEDULER = Owner("kube-system", "Deployment", "kube-scheduler")
@@ -285,6 +288,29 @@ def test_a_revision_is_named_by_all_that_is_in_it() -> None:
     ]
     assert len(set(revisions)) == len(revisions)
     assert checkpoint().revision == revisions[0]
+
+
+def test_pods_that_the_program_renders_can_be_static(case: Case) -> None:
+    """Every annotated one, with the Secrets and ConfigMaps that are rendered beside it."""
+    objects = render_assets(case.cfg, case.texts)
+    manifests = [yaml.safe_load(file.text) for path, file in objects.items() if path.startswith("manifests/")]
+    kinds = {"secrets": "Secret", "configmaps": "ConfigMap"}
+
+    def get(resource: str, name: str) -> Object | None:
+        wanted = (kinds[resource], name)
+        return next((m for m in manifests if (m["kind"], m["metadata"]["name"]) == wanted), None)
+
+    saved = set()
+    for manifest in manifests:
+        template: Object = manifest.get("spec", {}).get("template", {})
+        if template.get("metadata", {}).get("annotations", {}).get(ANNOTATION) == "true":
+            owner = Owner("kube-system", manifest["kind"], manifest["metadata"]["name"])
+            made = render(owner, template, get)
+            saved.add(owner)
+            sources = {kind for volume in made.pod["spec"]["volumes"] for kind in volume} - {"name"}
+            assert sources <= {"hostPath"}, owner
+            assert made.volumes and all(files for files in made.volumes.values()), owner
+    assert saved == {*OWNERS, Owner("kube-system", "Deployment", "kube-controller-manager")}
 
 
 # -- on disk -------------------------------------------------------------------------------------------------
