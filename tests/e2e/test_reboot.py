@@ -59,7 +59,7 @@ class Writer:
 
     def _write(self) -> None:
         number = 0
-        while not self._stop.wait(0.1):
+        while not self._stop.wait(0.3):
             number += 1
             name = f"{self._prefix}-{number}"
             done = subprocess.run(
