@@ -185,9 +185,9 @@ class Checkpointer:
                 case Action.FORGET:
                     self._store.forget(owner)
         except OSError as error:
-            self._say(owner, f"{owner}: {action.value} failed: {error}")
+            self._say(owner, f"{owner} could not be {action.value}: {error}")
             return
-        self._say(owner, f"{owner}: {action.value}")
+        self._say(owner, f"{owner} {action.value}")
 
     def _say(self, about: object, text: str) -> None:
         """Writes a line, once."""

@@ -15,9 +15,9 @@ GONE_SECONDS = 300.0
 class Action(Enum):
     """What may be done about an owner, apart from saving it."""
 
-    ARM = "arm"
-    DISARM = "disarm"
-    FORGET = "forget"
+    ARM = "armed"
+    DISARM = "disarmed"
+    FORGET = "forgotten"
 
 
 @dataclass(frozen=True, kw_only=True)
