@@ -22,6 +22,8 @@ class Release:
     flannel_cni: str
     coredns: str
     pause: str
+    python: str
+    """Tag of the image that the pod-checkpointer runs on."""
 
     def kubernetes_image(self, component: str) -> str:
         """Image of a component of Kubernetes itself, such as kube-apiserver."""
@@ -41,6 +43,11 @@ class Release:
     def pause_image(self) -> str:
         """Image of every pod's sandbox."""
         return f"registry.k8s.io/pause:{self.pause}"
+
+    @property
+    def python_image(self) -> str:
+        """Image of Python, which runs the pod-checkpointer."""
+        return f"docker.io/library/python:{self.python}"
 
     @property
     def flannel_image(self) -> str:
@@ -67,6 +74,7 @@ RELEASES: dict[str, Release] = {
             flannel_cni="1.6.2-flannel1",
             coredns="1.14.2",
             pause="3.10.2",
+            python="3.11-slim-bookworm",
         ),
     )
 }

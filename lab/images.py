@@ -35,12 +35,13 @@ class Image:
     """One image and how to make it.
 
     `files` maps places in it to names of the toolchain's binaries, or to `pause` or `busybox`.
-    `base` is what lies below: nothing; users, CA certificates and /tmp; or that, nft, iptables and conntrack.
+    `base` is what lies below: nothing; users, CA certificates and /tmp; that, nft, iptables and conntrack; or
+    Python and users.
     """
 
     name: str
     files: tuple[tuple[str, str], ...]
-    base: Literal["scratch", "static", "network"] = "static"
+    base: Literal["scratch", "static", "network", "python"] = "static"
     shell: bool = False  # /bin has BusyBox's commands
     privileged_ports: bool = False  # its programs may bind them without being root
     user: str = "0"
@@ -56,11 +57,19 @@ class Image:
     def key(self) -> str:
         """A digest of all that decides what is in it."""
         binaries = [toolchain.bundle_of(file).key for _, file in self.files if file not in OWN]
-        recipes = [directory_digest(RECIPES / name) for name in ("base", "pause")]
+        names = ("python",) if self.base == "python" else ("base", "pause")
+        recipes = [directory_digest(RECIPES / name) for name in names]
         return hashlib.sha256(repr((self, binaries, recipes)).encode()).hexdigest()[:12]
 
 
 OWN = ("pause", "busybox")
+
+# Recipe of a base, and what of its root is taken.
+BASES = {
+    "static": ("base", ("etc", "tmp")),
+    "network": ("base", ("etc", "tmp", "lib", "lib64", "usr")),
+    "python": ("python", ("etc", "tmp", "lib", "lib64", "usr")),
+}
 
 
 def _kubernetes(name: str, base: Literal["static", "network"] = "static") -> Image:
@@ -113,6 +122,12 @@ IMAGES = (
         shell=True,
         command=("sh",),
     ),
+    Image(
+        name=f"docker.io/library/python:{pins.PYTHON_IMAGE}",
+        files=(),
+        base="python",
+        command=("python3",),
+    ),
 )
 
 
@@ -140,7 +155,6 @@ class Workshop:
     def __init__(self, scratch: Path, progress: Progress) -> None:
         self._scratch = scratch
         self._progress = progress
-        self._root = scratch / "root"
 
     def make(self, image: Image, target: str) -> None:
         """Have `image` in the engine under the name `target`."""
@@ -175,13 +189,13 @@ class Workshop:
             )
         return program
 
-    def _base(self, name: Literal["static", "network"]) -> str:
+    def _base(self, name: Literal["static", "network", "python"]) -> str:
         """Have the layer that images share in the engine and return its name."""
-        image = f"kubepivot/{name}:{directory_digest(RECIPES / 'base')}"
+        recipe, places = BASES[name]
+        image = f"kubepivot/{name}:{directory_digest(RECIPES / recipe)}"
         if not docker("image", "ls", "--quiet", image):
             archive = self._scratch / f"{name}.tar"
-            places = {"static": ("etc", "tmp"), "network": ("etc", "tmp", "lib", "lib64", "usr")}[name]
-            root = self._debian()
+            root = self._debian(recipe)
             with tarfile.open(archive, "w") as layer:
                 for place in places:
                     if (root / place).exists():  # not every architecture has a lib64
@@ -190,7 +204,7 @@ class Workshop:
         return image
 
     def _add_shell(self, layer: tarfile.TarFile) -> None:
-        busybox = self._debian() / "bin" / "busybox"
+        busybox = self._debian("base") / "bin" / "busybox"
         add(layer, busybox, "bin/busybox")
         done = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True, timeout=10)
         for command in sorted(set(done.stdout.split()) - {"busybox"}):
@@ -199,12 +213,12 @@ class Workshop:
             link.linkname = "busybox"
             layer.addfile(link)
 
-    def _debian(self) -> Path:
-        if not self._root.exists():
-            recipe = RECIPES / "base"
-            bootstrap(self._root, (recipe / "packages").read_text().split(), variant="extract")
-            subprocess.run(["sh", str(recipe / "trim"), str(self._root)], check=True, timeout=60)
-        return self._root
+    def _debian(self, name: str) -> Path:
+        root, recipe = self._scratch / f"root-{name}", RECIPES / name
+        if not root.exists():
+            bootstrap(root, (recipe / "packages").read_text().split(), variant="extract")
+            subprocess.run(["sh", str(recipe / "trim"), str(root)], check=True, timeout=60)
+        return root
 
 
 def dockerfile(image: Image, base: str) -> str:

@@ -16,6 +16,7 @@ MODULES = Path(__file__).parent / "toolchain"
 
 # No Go module pins these.
 PAUSE = "3.10.2"
+PYTHON_IMAGE = "3.11-slim-bookworm"  # what Debian bookworm has
 ETCD_IMAGE = "3.6.8-0"
 FLANNEL_CNI_IMAGE = (
     "v1.6.2-flannel1"  # the official image's tag; what we build is the v0.9.1 of flannel-cni-plugin/go.mod

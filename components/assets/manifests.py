@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import yaml
 
+from components import checkpointer
 from components.assets import templates
 from components.assets.controlplane import COMPONENTS, Component, pod_spec
 from components.assets.values import secret_keys
+from components.checkpointer.pods import ANNOTATION
 from components.config import ClusterConfig
 
 __all__ = ["CONTROLLER_LABEL", "CONTROL_PLANE_ROLE", "Object", "manifests"]
@@ -38,6 +41,7 @@ def manifests(cfg: ClusterConfig, value: Callable[[str], str]) -> dict[str, Obje
         objects[f"{component}.yaml"] = _workload(component, cfg, secret)
         if component != "kube-apiserver":
             objects[f"{component}-disruption.yaml"] = _disruption(component)
+    objects["pod-checkpointer-config.yaml"]["data"] = _checkpointer()
     _name_config_maps_by_content(objects)
     return dict(sorted(objects.items()))
 
@@ -55,6 +59,7 @@ def _from_templates(cfg: ClusterConfig, value: Callable[[str], str]) -> dict[str
         "flannel-image": release.flannel_image,
         "kube-proxy-image": release.kubernetes_image("kube-proxy"),
         "pods": cfg.network.pods,
+        "python-image": release.python_image,
     }
     left_out = {"kubernetes-endpoint-slice.yaml"} if len(cfg.controllers) > 1 else set()
     return {
@@ -109,7 +114,10 @@ def _workload(component: Component, cfg: ClusterConfig, secret: str) -> Object:
         "metadata": {"name": component, "namespace": "kube-system", "labels": _labels(component)},
         "spec": {
             "selector": {"matchLabels": _labels(component)},
-            "template": {"metadata": {"labels": _labels(component)}, "spec": spec},
+            "template": {
+                "metadata": {"labels": _labels(component), "annotations": {ANNOTATION: "true"}},
+                "spec": spec,
+            },
         },
     }
     if component == "kube-apiserver":
@@ -118,6 +126,15 @@ def _workload(component: Component, cfg: ClusterConfig, secret: str) -> Object:
         workload["spec"] |= {"replicas": len(cfg.controllers), "strategy": overlap}
         spec["affinity"] = _spread(component)
     return workload
+
+
+def _checkpointer() -> dict[str, str]:
+    """Modules of the pod-checkpointer. They find each other by the same names as here.
+
+    Without `__init__.py`: Pulumi drops keys that begin so, and Python needs none.
+    """
+    directory = Path(checkpointer.__path__[0])
+    return {path.name: path.read_text() for path in sorted(directory.glob("[a-z]*.py"))}
 
 
 def _spread(component: Component) -> dict[str, Any]:

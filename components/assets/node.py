@@ -88,6 +88,7 @@ def node_files(cfg: ClusterConfig, machine: Machine, texts: Mapping[str, str]) -
     }
     if machine.is_controller:
         placed |= _kubelet_identity(cfg, machine, texts) | _etcd_files(cfg, machine, texts)
+        placed |= _checkpoint_files()
     return {
         "env": _node_env(cfg, machine),
         "preflight": File(script("preflight")),
@@ -213,6 +214,16 @@ def _kubelet_identity(cfg: ClusterConfig, machine: Machine, texts: Mapping[str, 
             ),
             mode=0o600,
         ),
+    }
+
+
+def _checkpoint_files() -> dict[str, File]:
+    """What starts the control plane at boot: see `components.checkpointer`."""
+    return {
+        "/etc/systemd/system/kubepivot-checkpoints.service": File(
+            templates.read("files/kubepivot-checkpoints.service")
+        ),
+        "/usr/local/libexec/kubepivot/arm-checkpoints": File(script("arm-checkpoints"), mode=0o755),
     }
 
 

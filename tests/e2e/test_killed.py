@@ -18,8 +18,8 @@ pytestmark = pytest.mark.e2e
 
 # How much is in the state when the run is killed, and how many seconds later. One `up` of this stack goes
 # from keys and containers (0-51) over preflights and nodes (52-55), the temporary control plane (56) and
-# the cluster's objects (57-95) to the hand-over (96).
-UP_POINTS = [(1, 0), (30, 0), (50, 0), (52, 0.5), (54, 1.5), (55, 1), (56, 3), (70, 0), (90, 2), (95, 3)]
+# the cluster's objects (57-97) to the hand-over (98).
+UP_POINTS = [(1, 0), (30, 0), (50, 0), (52, 0.5), (54, 1.5), (55, 1), (56, 3), (70, 0), (90, 2), (97, 3)]
 DOWN_POINTS = [95, 50, 20]
 
 

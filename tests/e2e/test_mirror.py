@@ -226,6 +226,11 @@ def test_host_pulls_every_image_by_its_official_name(runtime: LabHost) -> None:
         ("ghcr.io/flannel-io/flannel", "iptables --version", "(nf_tables)"),
         ("ghcr.io/flannel-io/flannel-cni-plugin", "cp -v /flannel /tmp/flannel", "/flannel"),
         ("docker.io/library/busybox", "sh -c id", "uid=0(root)"),
+        (
+            "docker.io/library/python",
+            "/usr/local/bin/python3 -c 'import ssl, sys; print(sys.version)'",
+            "3.11",
+        ),
     ],
 )
 def test_programs_of_the_images_run(runtime: LabHost, repository: str, command: str, expected: str) -> None:

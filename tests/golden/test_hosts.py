@@ -244,7 +244,7 @@ def test_every_image_comes_from_a_registry_that_the_mirror_stands_for() -> None:
     release = cfg.release
     images = [release.kubernetes_image(name) for name in COMPONENTS]
     images += [release.etcd_image, release.coredns_image, release.pause_image]
-    images += [release.flannel_image, release.flannel_cni_image]
+    images += [release.flannel_image, release.flannel_cni_image, release.python_image]
     assert {image.split("/")[0] for image in images} <= set(MIRRORED_REGISTRIES)
 
 

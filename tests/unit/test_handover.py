@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from tests.unit.sandbox import Sandbox
 MANIFESTS = "/etc/kubernetes/manifests"
 SECRETS = "/etc/kubernetes/bootstrap-secrets"
 PIVOTED = "/var/lib/kubepivot/pivoted"
+CHECKPOINTS = "/etc/kubernetes/checkpoints"
+ARM = "/usr/local/libexec/kubepivot/arm-checkpoints"
 APISERVER, MANAGER, SCHEDULER = (
     f"bootstrap-{name}.yaml" for name in ("apiserver", "controller-manager", "scheduler")
 )
@@ -77,6 +80,7 @@ def controller(tmp_path: Path) -> Sandbox:
     host = Sandbox(tmp_path)
     host.real("cat", "cmp", "cp", "find", "grep", "ls", "mkdir", "mv", "rm", "sed", "sort", "stat", "tail")
     host.real("touch", "tr")
+    host.real("cut", "sh", "sha256sum")
     host.fake("curl", CURL)
     host.fake("kubectl", STAMP + KUBECTL)
     host.fake("date", STAMP + DATE)
@@ -86,7 +90,20 @@ def controller(tmp_path: Path) -> Sandbox:
     host.write("/var/clock", "0")
     host.write(f"{MANIFESTS}/etcd.yaml", "etcd")
     host.path("/var/lib/kubepivot").mkdir(parents=True)
+    host.write(ARM, host.moved(script("arm-checkpoints")))
+    host.path(ARM).chmod(0o755)
+    for owner in ("kube-apiserver", "pod-checkpointer"):
+        _checkpoint(host, owner)
     return host
+
+
+def _checkpoint(host: Sandbox, owner: str) -> str:
+    """Writes a checkpoint as the pod-checkpointer does; where its manifest is."""
+    directory = f"{CHECKPOINTS}/kube-system-DaemonSet-{owner}/current"
+    manifest = f"{owner}-checkpoint.json"
+    host.write(f"{directory}/{manifest}", "{}")
+    host.write(f"{directory}/SHA256SUMS", f"{hashlib.sha256(b'{}').hexdigest()}  {manifest}\n")
+    return f"{directory}/{manifest}"
 
 
 def _start(host: Sandbox) -> tuple[int, str]:
@@ -214,6 +231,26 @@ def test_the_temporary_control_plane_stays_until_the_real_one_serves(
     assert message in error
     assert _manifests(controller) == [APISERVER, MANAGER, SCHEDULER, "etcd.yaml"]
     assert controller.path(SECRETS).exists()
+
+
+@pytest.mark.parametrize("owner", ["kube-apiserver", "pod-checkpointer"])
+@pytest.mark.parametrize("damaged", [None, "other"])
+def test_the_temporary_control_plane_stays_until_checkpoints_are_on_disk(
+    controller: Sandbox, owner: str, damaged: str | None
+) -> None:
+    _arrange(controller, "nothing done yet")
+    manifest = _checkpoint(controller, owner)
+    if damaged:
+        controller.write(manifest, damaged)
+    else:
+        controller.path(manifest).unlink()
+    code, error = _retire(controller)
+    assert code == 1
+    assert "timed out waiting for the control plane's checkpoints in" in error
+    assert _manifests(controller) == [APISERVER, MANAGER, SCHEDULER, "etcd.yaml"]
+    _checkpoint(controller, owner)
+    assert _retire(controller) == (0, "")
+    assert _is_retired(controller)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ STAGES = """
     components.problems
     components.consistency
     components.config
-    components.machine components.reference
+    components.machine components.reference components.checkpointer
     components.hosts
     components.pki
     components.assets
@@ -31,6 +32,7 @@ PURE = (
     "components.addresses",
     "components.archive",
     "components.assets",
+    "components.checkpointer",
     "components.consistency",
     "components.labels",
     "components.machine",
@@ -120,6 +122,13 @@ def _uses_remote(path: Path) -> bool:
     nodes = ast.walk(ast.parse(path.read_text()))
     attribute = any(isinstance(node, ast.Attribute) and node.attr == "remote" for node in nodes)
     return "pulumi_command.remote" in imports or ("pulumi_command" in imports and attribute)
+
+
+def test_the_checkpointer_needs_nothing_but_python() -> None:
+    for path in modules("components/checkpointer"):
+        for name in _imports(path):
+            standard = name.split(".")[0] in sys.stdlib_module_names
+            assert standard or name.startswith("components.checkpointer."), path
 
 
 def test_program_and_lab_do_not_know_each_other() -> None:

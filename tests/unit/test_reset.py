@@ -72,6 +72,7 @@ def test_the_kubelet_is_stopped_before_anything_is_removed(host: Sandbox) -> Non
     assert calls.index("systemctl") < calls.index("rm")
     assert [call for call in _calls(host, "systemctl") if "disable" in call] == [
         ["disable", "--now", "--quiet", "kubelet"],
+        ["disable", "--now", "--quiet", "kubepivot-checkpoints"],
         ["disable", "--now", "--quiet", "containerd"],
     ]
 

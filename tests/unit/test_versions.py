@@ -33,6 +33,7 @@ def test_the_lab_builds_what_the_newest_release_runs() -> None:
         "flannel_cni": pins.FLANNEL_CNI_IMAGE.removeprefix("v"),
         "coredns": pins.COREDNS,
         "pause": pins.PAUSE,
+        "python": pins.PYTHON_IMAGE,
     }
     # runc is the distribution's: the lab takes Debian's.
     wanted = {field.name: getattr(RELEASE, field.name) for field in fields(RELEASE) if field.name != "runc"}
@@ -63,11 +64,11 @@ def test_versions_are_versions_and_images_have_them(version: str) -> None:
     release = RELEASES[version]
     assert release.kubernetes == version
     for field in fields(release):
-        assert re.fullmatch(r"\d+\.\d+(\.\d+)?(-\w+)?", getattr(release, field.name)), field.name
+        assert re.fullmatch(r"\d+\.\d+(\.\d+)?(-[\w-]+)?", getattr(release, field.name)), field.name
     images = [release.etcd_image, release.coredns_image, release.pause_image, release.flannel_image]
-    images += [release.flannel_cni_image, release.kubernetes_image("kube-apiserver")]
+    images += [release.flannel_cni_image, release.kubernetes_image("kube-apiserver"), release.python_image]
     for image in images:
-        assert re.fullmatch(r"(registry\.k8s\.io|ghcr\.io)/[a-z0-9/-]+:v?\d[\w.-]+", image), image
+        assert re.fullmatch(r"(docker\.io|registry\.k8s\.io|ghcr\.io)/[a-z0-9/-]+:v?\d[\w.-]+", image), image
 
 
 def test_etcd_is_of_the_same_release_as_its_image() -> None:

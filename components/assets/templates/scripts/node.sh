@@ -107,6 +107,8 @@ fi
 sysctl --quiet --load /etc/sysctl.d/90-kubepivot.conf || die "cannot set what /etc/sysctl.d/90-kubepivot.conf says"
 
 systemctl daemon-reload
+# It runs at boots only: now the kubelet has its pods from the API.
+[ "$ROLE" != controller ] || systemctl enable --quiet kubepivot-checkpoints
 if has_changed containerd /etc/containerd/config.toml /etc/systemd/system/containerd.service ||
   ! systemctl is-active --quiet containerd; then
   systemctl enable --quiet containerd

@@ -6,6 +6,7 @@ if [ "$owner" != "$CLUSTER" ]; then
   exit 0
 fi
 systemctl disable --now --quiet kubelet 2>/dev/null || true
+systemctl disable --now --quiet kubepivot-checkpoints 2>/dev/null || true
 # The shims outlive containerd by design; each ends with its container.
 for task in $(ctr --namespace k8s.io tasks list --quiet 2>/dev/null); do
   ctr --namespace k8s.io tasks kill --signal SIGKILL --all "$task" 2>/dev/null || true
@@ -53,10 +54,13 @@ nft list tables 2>/dev/null | while read -r _ table; do
 done
 sysctl --quiet --load /var/lib/kubepivot/sysctl-before.conf 2>/dev/null || true
 rm -f /etc/systemd/system/kubelet.service /etc/systemd/system/containerd.service \
+  /etc/systemd/system/kubepivot-checkpoints.service \
   /etc/sysctl.d/90-kubepivot.conf /etc/modules-load.d/kubepivot.conf
 systemctl daemon-reload
 rm -f /usr/local/bin/kubelet /usr/local/bin/kubectl /usr/local/bin/containerd \
   /usr/local/bin/containerd-shim-runc-v2 /usr/local/bin/containerd-stress /usr/local/bin/ctr
+rm -rf /usr/local/libexec/kubepivot
+rmdir /usr/local/libexec 2>/dev/null || true
 [ ! -e /var/lib/kubepivot/runc ] || rm -f /usr/local/bin/runc
 rm -rf /etc/containerd /etc/cni /opt/cni /opt/containerd /var/lib/kubelet /var/lib/etcd /var/lib/containerd \
   /var/lib/cni /var/lib/kubepivot /var/log/pods /var/log/containers /run/containerd /run/flannel /run/nri \

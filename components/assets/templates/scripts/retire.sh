@@ -43,6 +43,9 @@ nodes_ready() {
 }
 (wait_for 240 "every node to be Ready" nodes_ready) || { kube get nodes >&2; exit 1; }
 
+saved() { # there is a whole checkpoint of each of these owners
+  for owner in "$@"; do /usr/local/libexec/kubepivot/arm-checkpoints --check "$owner" || return 1; done
+}
 gone() { # pods of the temporary control plane whose name begins so
   pods=$(kube get pods --output=name) && ! printf '%s\n' "$pods" | grep -q "^pod/$1"
 }
@@ -59,6 +62,9 @@ retire_leader() { # component: ends the temporary one and waits until the real o
 
 # The secrets go last: as long as they are there, something is left to do.
 if [ -e /etc/kubernetes/bootstrap-secrets ] || [ ! -e /var/lib/kubepivot/pivoted ]; then
+  # Without them a reboot would end the cluster.
+  (wait_for 120 "the control plane's checkpoints in /etc/kubernetes/checkpoints" \
+    saved kube-system-DaemonSet-kube-apiserver kube-system-DaemonSet-pod-checkpointer) || { explain pod-checkpointer; exit 1; }
   retire_leader kube-controller-manager
   retire_leader kube-scheduler
   touch /var/lib/kubepivot/pivoted
