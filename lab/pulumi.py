@@ -56,7 +56,9 @@ def environment(stack: str, progress: Progress | None = None) -> dict[str, str]:
     return {
         "PATH": os.pathsep.join(dict.fromkeys(new + path)),
         "PULUMI_HOME": str(pulumi_home()),
-        "PULUMI_BACKEND_URL": f"file://{data_dir() / 'state'}",
+        # Beside each file Pulumi keeps one of metadata, which it writes in place: one that was cut short by a
+        # kill makes the state unreadable ("failed to load checkpoint: EOF").
+        "PULUMI_BACKEND_URL": f"file://{data_dir() / 'state'}?metadata=skip",
         "PULUMI_CONFIG_PASSPHRASE_FILE": str(_passphrase_file()),
         "PULUMI_STACK": stack,
         # Pulumi keeps the salt of the passphrase in the stack's file and in the state. The file is tracked

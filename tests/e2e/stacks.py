@@ -133,15 +133,11 @@ class Stack:
 
     def state(self) -> dict[str, dict[str, Any]]:
         """Resources in the state by name, secrets in plain text."""
-        # A `pulumi up` that runs meanwhile writes the file in place, so that it may be read half.
-        export = eventually("a whole state", 20, self._export)
+        process = self.start("stack", "export", "--show-secrets")
+        export, _ = process.communicate(timeout=60)
+        assert process.returncode == 0, export
         resources = json.loads(export)["deployment"].get("resources") or []
         return {resource["urn"].rsplit("::", 1)[-1]: resource for resource in resources}
-
-    def _export(self) -> str:
-        process = self.start("stack", "export", "--show-secrets")
-        output, _ = process.communicate(timeout=60)
-        return output if process.returncode == 0 else ""
 
     def kubectl(self, *arguments: str, fails: bool = False, stdin: str | None = None) -> str:
         """kubectl with the stack's kubeconfig."""

@@ -82,7 +82,7 @@ class TestEnvironment:
         own = tmp_path / "home/.local/share/kubepivot"
         assert found["PATH"].split(":")[0] == str(Path(sys.executable).parent)
         assert found["PULUMI_HOME"] == str(own / "pulumi")
-        assert found["PULUMI_BACKEND_URL"] == f"file://{own}/state"
+        assert found["PULUMI_BACKEND_URL"] == f"file://{own}/state?metadata=skip"
         assert found["PULUMI_STACK"] == "dev"
         assert found["KUBECONFIG"] == f"{own}/dev.kubeconfig"
         assert own.stat().st_mode & 0o777 == 0o700
