@@ -73,20 +73,20 @@ def down(stack: str) -> None:
     if on_this_machine and engine_state().status == "running":
         with progress.step("hosts and volumes"):
             _remove_hosts(pulumi.cluster_name(stack))
-        with unless_in_use(_machine()) as unused:
-            if unused:
-                _clear_machine(progress)
-            else:
-                progress.note("another `make up` is under way: the mirror and its network stay")
+        release_machine(progress)
 
 
-def _clear_machine(progress: Progress) -> None:
-    """Take away what no other stack needs."""
-    with progress.step("mirror and network, unless another stack's hosts are there"):
-        remove_mirror()
-    if not docker("container", "ls", "--quiet"):
-        with progress.step("container engine, if `up` started it"):
-            stop_engine()
+def release_machine(progress: Progress) -> None:
+    """Take away what `prepare` had started, and no other run or stack needs."""
+    with unless_in_use(_machine()) as unused:
+        if not unused:
+            progress.note("another `make up` is under way: the mirror and its network stay")
+            return
+        with progress.step("mirror and network, unless another stack's hosts are there"):
+            remove_mirror()
+        if not docker("container", "ls", "--quiet"):
+            with progress.step("container engine, if `up` started it"):
+                stop_engine()
 
 
 def _machine() -> Path:

@@ -13,10 +13,11 @@ from tests.e2e.stacks import Checkout, Stack, remove_hosts
 
 
 @pytest.fixture(scope="session")
-def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
     """A copy of the checkout on a machine that is ready for hosts."""
     lifecycle.prepare((*lifecycle.TOOLS, *lifecycle.MACHINE), Progress())
-    return Checkout(tmp_path_factory.mktemp("checkout"))
+    yield Checkout(tmp_path_factory.mktemp("checkout"))
+    lifecycle.release_machine(Progress())
 
 
 @pytest.fixture(scope="module")
