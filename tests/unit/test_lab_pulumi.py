@@ -166,6 +166,12 @@ class TestStack:
         with pytest.raises(LabError, match=r"Pulumi\.dev\.yaml is not YAML"):
             pulumi.cluster_name("dev")
 
+    @pytest.mark.parametrize("text", ["config: [1]\n", "lab\n", "config: lab\n"])
+    def test_file_without_a_map_of_settings_is_an_error(self, text: str, tmp_path: Path) -> None:
+        (tmp_path / "checkout/Pulumi.dev.yaml").write_text(text)
+        with pytest.raises(LabError, match=r"Pulumi\.dev\.yaml has no map of settings"):
+            pulumi.has_lab_hosts("dev")
+
     @pytest.mark.parametrize(
         ("settings", "has"),
         [
@@ -276,6 +282,15 @@ The resources in the stack have been deleted
         with pytest.raises(LabError, match="ended with signal 15"):
             pulumi.up("dev", Progress())
 
+    def test_that_is_only_shown_has_a_deadline_too(
+        self, fake: FakePulumi, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        make_stack()
+        monkeypatch.setattr(pulumi, "UPDATE_SECONDS", 0.2)
+        fake.does("exec sleep 60")
+        with pytest.raises(LabError, match="`pulumi preview` of the stack dev did not end"):
+            pulumi.preview("dev")
+
 
 class TestLock:
     def lock(self, *, pid: int, hostname: str = "") -> Path:
@@ -319,6 +334,14 @@ class TestLock:
             verb("dev", Progress())
         assert "pulumi cancel" in it.value.mend
         assert fake.calls == []
+
+    def test_of_a_run_that_ends_just_now_is_no_obstacle(self, fake: FakePulumi) -> None:
+        lock = self.lock(pid=1, hostname="elsewhere")
+        lock.unlink()
+        lock.symlink_to("gone")  # listed, and not there when it is read
+        fake.does('[ "$verb" = stack ] && echo "{}"; true')
+        pulumi.up("dev", Progress())
+        assert fake.calls[0].startswith("up ")
 
     def test_of_another_machine_is_an_error(self, fake: FakePulumi) -> None:
         self.lock(pid=1, hostname="elsewhere")
