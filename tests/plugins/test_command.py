@@ -197,6 +197,17 @@ def test_a_server_that_never_answers() -> None:
         run(lambda: scenario(silent))
 
 
+def test_a_dial_time_out_of_0_is_none() -> None:
+    async def scenario() -> None:
+        async with host() as here, plugin() as stub:
+            answer = await create(
+                stub, REMOTE, create="echo in", connection=here.connection(perDialTimeout=0)
+            )
+        assert answer["response"]["properties"]["stdout"] == "in"
+
+    run(scenario)
+
+
 def test_any_host_key_without_one_given() -> None:
     async def scenario() -> None:
         async with host() as here, plugin() as stub:
