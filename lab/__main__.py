@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import signal
 import sys
 
 from lab import doctor, lifecycle, pulumi
@@ -81,4 +82,6 @@ def _print_environment(stack: str) -> None:
 
 
 if __name__ == "__main__":
+    # Ended from outside, by CI's time limit say, it ends what it has started, as at Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())

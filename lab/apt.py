@@ -7,9 +7,11 @@ import platform
 import shutil
 import subprocess
 
+from lab.cache import cache_dir, locked
 from lab.errors import LabError
 
 APT_SECONDS = 900
+WAIT_SECONDS = 600  # for another program's apt: machines update themselves when they have just booted
 
 
 def can_install() -> bool:
@@ -25,30 +27,32 @@ def can_install() -> bool:
 
 def install(*packages: str) -> None:
     """Install packages with apt. Raises LabError with the last lines that apt wrote."""
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for command in (
-        ["apt-get", "update"],
-        ["apt-get", "install", "--yes", "--no-install-recommends", *packages],
-    ):
-        text = " ".join(command)
-        try:
-            done = subprocess.run(
-                command,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                timeout=APT_SECONDS,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise LabError(
-                f"`{text}` did not end within {APT_SECONDS // 60} minutes",
-                "see that the Debian mirror answers",
-            ) from error
-        if done.returncode:
-            last = "\n".join(done.stdout.strip().splitlines()[-10:])
-            raise LabError(f"`{text}` failed:\n{last}", f"make `{text}` work, then run again")
+    with locked(cache_dir() / "apt"):  # `apt-get update` fails at once while another one runs
+        _apt_get("update")
+        _apt_get("install", "--yes", "--no-install-recommends", *packages)
+
+
+def _apt_get(*arguments: str) -> None:
+    command = ["apt-get", f"--option=DPkg::Lock::Timeout={WAIT_SECONDS}", *arguments]
+    text = " ".join(command)
+    try:
+        done = subprocess.run(
+            command,
+            env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=APT_SECONDS,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise LabError(
+            f"`{text}` did not end within {APT_SECONDS // 60} minutes",
+            "see that the Debian mirror answers",
+        ) from error
+    if done.returncode:
+        last = "\n".join(done.stdout.strip().splitlines()[-10:])
+        raise LabError(f"`{text}` failed:\n{last}", f"make `{text}` work, then run again")
 
 
 def ensure_command(command: str, *packages: str) -> None:

@@ -71,6 +71,8 @@ def examine(sites: Sites) -> Iterator[Finding]:
             topic=bundle.name, text=f"{bundle.version} {_WAYS[toolchain.source(bundle, sites=sites)]}"
         )
     yield from _building(sites)
+    if not can_pull("docker.io"):
+        yield _command("mmdebstrap", "install it (a package of most distributions)")
     for name, version in pins.PLUGINS.items():
         way = provider_plugins.plugin_source(name, sites=sites)
         yield Finding(topic=f"plugin {name}", text=f"{version} {_WAYS[way]}")
@@ -184,11 +186,13 @@ def _building(sites: Sites) -> Iterator[Finding]:
         how = f"{go}; modules come from {proxy}" if go else f"{pins.GO} would be downloaded from {proxy}"
         yield Finding(topic="go", text=how, mend=mend)
     if any(build.cgo for bundle in to_build for build in bundle.builds.values()):
-        if shutil.which("gcc"):
-            yield Finding(topic="gcc", text="there")
-        elif apt.can_install():
-            yield Finding(topic="gcc", text="would be installed")
-        else:
-            yield Finding(
-                topic="gcc", text="not on PATH", mend="install a C compiler with its C library's headers"
-            )
+        yield _command("gcc", "install a C compiler with its C library's headers")
+
+
+def _command(name: str, mend: str) -> Finding:
+    """Look for a program that `up` installs where it may."""
+    if shutil.which(name):
+        return Finding(topic=name, text="there")
+    if apt.can_install():
+        return Finding(topic=name, text="would be installed")
+    return Finding(topic=name, text="not on PATH", mend=mend)

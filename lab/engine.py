@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from functools import cache
+from http.client import HTTPException
 from pathlib import Path
 from typing import Literal
 
@@ -78,7 +79,7 @@ def can_pull(registry: str) -> bool:
     except urllib.error.HTTPError as answer:
         with answer:
             return answer.code == 401  # asks to log in; a filtering proxy has other answers
-    except OSError:
+    except (OSError, HTTPException):
         return False
 
 
@@ -169,9 +170,14 @@ def _not_running(detail: str) -> EngineState:
 
 def _start() -> None:
     if SYSTEMD.is_dir():
-        done = subprocess.run(
-            ["systemctl", "start", "docker"], capture_output=True, text=True, timeout=START_SECONDS
-        )
+        try:
+            done = subprocess.run(
+                ["systemctl", "start", "docker"], capture_output=True, text=True, timeout=START_SECONDS
+            )
+        except subprocess.TimeoutExpired as error:
+            raise LabError(
+                f"`systemctl start docker` did not end within {START_SECONDS} s", "see `journalctl -u docker`"
+            ) from error
         if done.returncode:
             raise LabError(
                 f"`systemctl start docker` failed: {done.stderr.strip()}", "see `journalctl -u docker`"
@@ -181,7 +187,14 @@ def _start() -> None:
         pid = read_pid(path)
         if pid is not None and not is_running(pid, name):
             path.unlink()
-    _pid_file().unlink(missing_ok=True)
+    if _our_pid() is None:
+        _pid_file().unlink(missing_ok=True)
+    if read_pid(DOCKERD_PID) is None:  # else an init script, say the package's, has just started it
+        _run_dockerd()
+    _wait_until_running()
+
+
+def _run_dockerd() -> None:
     with _log_file().open("wb") as log:
         # In a session of its own and nobody's child: it outlives us and whoever started us.
         subprocess.run(
@@ -192,7 +205,6 @@ def _start() -> None:
             check=True,
             timeout=10,
         )
-    _wait_until_running()
 
 
 def _wait_until_running() -> None:
@@ -222,4 +234,6 @@ def _log_file() -> Path:
 
 
 def _log_tail() -> str:
+    if not _log_file().exists():  # an engine that we have not started
+        return ""
     return "\n".join(_log_file().read_text(errors="replace").splitlines()[-10:])

@@ -34,7 +34,7 @@ NET_BIND_SERVICE = b"\x01\x00\x00\x02" + (1 << 10).to_bytes(4, "little") + bytes
 class Image:
     """One image and how to make it.
 
-    `files` maps places in it to names of the toolchain's binaries, or to `pause` or `busybox`.
+    `files` maps places in it to names of the toolchain's binaries, or to `pause`.
     `base` is what lies below: nothing; users, CA certificates and /tmp; that, nft, iptables and conntrack; or
     Python and users.
     """
@@ -56,13 +56,13 @@ class Image:
     @property
     def key(self) -> str:
         """A digest of all that decides what is in it."""
-        binaries = [toolchain.bundle_of(file).key for _, file in self.files if file not in OWN]
+        binaries = [toolchain.bundle_of(file).key for _, file in self.files if file != PAUSE]
         names = ("python",) if self.base == "python" else ("base", "pause")
         recipes = [directory_digest(RECIPES / name) for name in names]
         return hashlib.sha256(repr((self, binaries, recipes)).encode()).hexdigest()[:12]
 
 
-OWN = ("pause", "busybox")
+PAUSE = "pause"  # ours, compiled here
 
 # Recipe of a base, and what of its root is taken.
 BASES = {
@@ -170,7 +170,7 @@ class Workshop:
         build_image(target, context)
 
     def _binary(self, name: str) -> Path:
-        if name == "pause":
+        if name == PAUSE:
             return self._compile(RECIPES / "pause" / "pause.c")
         return toolchain.ensure(name, self._progress, installed=False)
 

@@ -103,17 +103,19 @@ def _remove_hosts(cluster: str) -> None:
 
 def _nodes(stack: str) -> str:
     command = ["kubectl", "get", "nodes", "--output", "wide", f"--request-timeout={KUBECTL_SECONDS}s"]
-    done = subprocess.run(
-        command,
-        env=pulumi.full_environment(stack),
-        capture_output=True,
-        text=True,
-        timeout=2 * KUBECTL_SECONDS,
-    )
-    if done.returncode:
-        raise LabError(
-            f"the cluster is up, but `{' '.join(command)}` failed: {done.stderr.strip()}", "run again"
+    failed = f"the cluster is up, but `{' '.join(command)}`"
+    try:
+        done = subprocess.run(
+            command,
+            env=pulumi.full_environment(stack),
+            capture_output=True,
+            text=True,
+            timeout=2 * KUBECTL_SECONDS,
         )
+    except subprocess.TimeoutExpired as error:
+        raise LabError(f"{failed} did not end within {2 * KUBECTL_SECONDS} s", "run again") from error
+    if done.returncode:
+        raise LabError(f"{failed} failed: {done.stderr.strip()}", "run again")
     return done.stdout
 
 

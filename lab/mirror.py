@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -99,10 +98,11 @@ def _ensure_container(progress: Progress) -> None:
 
 
 def _wait_until_serving() -> None:
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy has another loopback
     deadline = time.monotonic() + START_SECONDS
     while True:
         try:
-            urllib.request.urlopen(f"http://{push_address()}/v2/", timeout=5).close()
+            direct.open(f"http://{push_address()}/v2/", timeout=5).close()
             return
         except (OSError, LabError) as error:
             if time.monotonic() > deadline:

@@ -161,7 +161,15 @@ def preview(stack: str) -> int:
     if not exists(stack):
         _init(stack)
     command = ["pulumi", "preview", "--config-file", str(_config_copy(stack))]
-    return subprocess.run(command, cwd=pins.CHECKOUT, env=full_environment(stack)).returncode
+    try:
+        return subprocess.run(
+            command, cwd=pins.CHECKOUT, env=full_environment(stack), timeout=UPDATE_SECONDS
+        ).returncode
+    except subprocess.TimeoutExpired as error:
+        raise LabError(
+            f"`pulumi preview` of the stack {stack} did not end within {UPDATE_SECONDS // 60} minutes",
+            "see that its hosts and its cluster answer, then run again",
+        ) from error
 
 
 def _update(stack: str, verb: str, progress: Progress) -> None:
@@ -292,9 +300,12 @@ def _protected(stack: str) -> list[str]:
 
 def _release_stale_lock(stack: str) -> None:
     """Release the lock of a Pulumi that was killed. Raises LabError where it is not known to be dead."""
-    locks = list((data_dir() / "state/.pulumi/locks/organization" / _project() / stack).glob("*.json"))
-    for lock in locks:
-        owner = json.loads(lock.read_text())
+    stale = False
+    for lock in (data_dir() / "state/.pulumi/locks/organization" / _project() / stack).glob("*.json"):
+        try:
+            owner = json.loads(lock.read_text())
+        except FileNotFoundError:  # its run has ended meanwhile
+            continue
         here = owner["hostname"] == socket.gethostname()
         if not here or is_running(owner["pid"], "pulumi"):
             where = "" if here else f" on {owner['hostname']}"
@@ -303,7 +314,8 @@ def _release_stale_lock(stack: str) -> None:
                 "wait for it to end; if it is dead, run `pulumi cancel` after "
                 f'`eval "$({make_command("-s env", stack)})"`',
             )
-    if locks:
+        stale = True
+    if stale:
         _run(stack, "cancel", "--yes")
 
 
@@ -344,8 +356,14 @@ def _settings(stack: str) -> dict[str, Any]:
         document = yaml.safe_load(_config_file(stack).read_text()) or {}
     except yaml.YAMLError as error:
         raise LabError(f"{_config_file(stack).name} is not YAML: {error}", "mend the file") from error
+    config = (document.get("config") or {}) if isinstance(document, dict) else None
+    if not isinstance(config, dict):
+        raise LabError(
+            f"{_config_file(stack).name} has no map of settings below `config`",
+            "write it as docs/configuration.md shows",
+        )
     prefix = f"{_project()}:"
-    return {key.removeprefix(prefix): value for key, value in (document.get("config") or {}).items()}
+    return {str(key).removeprefix(prefix): value for key, value in config.items()}
 
 
 def _config_file(stack: str) -> Path:

@@ -24,7 +24,8 @@ KEEPALIVE_SECONDS = 30
 async def dial(
     connection: Mapping[str, Any], status: Callable[[str], Awaitable[None]]
 ) -> asyncssh.SSHClientConnection:
-    """Connect, trying again `dialErrorLimit` times (-1: without end), `perDialTimeout` seconds each time.
+    """Connect, trying again `dialErrorLimit` times (-1: without end), `perDialTimeout` seconds each time
+    (0: without limit).
 
     `status` is told of each failure; the last one is raised. The timeout bounds the handshake too, where the
     official plugin waits without end for a server that never answers.
@@ -49,7 +50,7 @@ async def _connect(options: Mapping[str, Any], seconds: float) -> asyncssh.SSHCl
     """Connect once; errors in the words of the official plugin."""
     address = f"{options['host']}:{options['port']}"
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(seconds or None):
             return await asyncssh.connect(**options)
     except TimeoutError as error:
         code = grpc.StatusCode.DEADLINE_EXCEEDED

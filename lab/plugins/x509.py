@@ -80,7 +80,7 @@ def private_key(values: Values) -> dict[str, str]:
     algorithm, curve = values["algorithm"], values["ecdsaCurve"]
     key: Key
     if algorithm == "RSA":
-        key = rsa.generate_private_key(public_exponent=65537, key_size=int(values["rsaBits"]))
+        key = _rsa_key(int(values["rsaBits"]))
     elif algorithm == "ECDSA":
         key = ec.generate_private_key(CURVES[curve]())
     else:
@@ -109,6 +109,13 @@ def private_key(values: Values) -> dict[str, str]:
         "publicKeyFingerprintMd5": hashlib.md5(blob).digest().hex(":"),
         "publicKeyFingerprintSha256": f"SHA256:{sha256}",
     }
+
+
+def _rsa_key(bits: int) -> rsa.RSAPrivateKey:
+    try:
+        return rsa.generate_private_key(public_exponent=65537, key_size=bits)
+    except ValueError as error:
+        raise ProviderError(f"rsaBits {bits}: {error}") from error
 
 
 def certificate_request(values: Values) -> dict[str, str]:
@@ -216,7 +223,10 @@ def _subject(values: Values) -> x509.Name:
     for name, oid in SUBJECT.items():
         value = subject.get(name) or []
         for item in value if isinstance(value, list) else [value]:
-            attributes.append(x509.NameAttribute(oid, item))
+            try:
+                attributes.append(x509.NameAttribute(oid, item))
+            except ValueError as error:
+                raise ProviderError(f"subject.{name}: {error}") from error
     return x509.Name(attributes)
 
 

@@ -93,7 +93,7 @@ class Sites:
                 raise UnavailableError(f"{url} answered {response.status_code}")
             size = int(response.headers.get("Content-Length", 0))
             with target.open("wb") as file:
-                for chunk in response.iter_bytes(1 << 20):
+                for chunk in response.iter_bytes():  # as they come: a trickle must not outlast the deadline
                     if time.monotonic() > deadline:
                         raise UnavailableError(f"{url} took longer than {FILE_SECONDS // 60} minutes")
                     digest.update(chunk)

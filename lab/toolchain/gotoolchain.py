@@ -74,6 +74,11 @@ def _unpack_module(directory: Path, progress: Progress, sites: Sites) -> None:
             f"could not be had: {reason}",
             "install Go from https://go.dev/dl, or set GOPROXY to a module proxy that this machine reaches",
         ) from reason
+    if not zipfile.is_zipfile(archive):
+        raise LabError(
+            f"what {proxy} has as Go's module is no zip file",
+            "open the proxy's URL: a login page or a notice may be there; or set GOPROXY to another one",
+        )
     with zipfile.ZipFile(archive) as module:
         actual, expected = _module_hash(module), pins.GO_MODULE_HASHES[pins.architecture()]
         if actual != expected:

@@ -14,7 +14,7 @@ from lab.plugins.common import UNKNOWN, EngineLog, ProviderError, property_value
 from lab.plugins.kubernetes import diff, kubeconfig, managers, objects, settings
 from lab.plugins.kubernetes.cluster import ApiError, Cluster, UnreachableError
 from lab.plugins.kubernetes.objects import Object
-from lab.plugins.kubernetes.provider import Kubernetes
+from lab.plugins.kubernetes.provider import Kubernetes, _hidden
 from lab.plugins.kubernetes.state import State, checkpoint, members, secret_texts, to_object
 
 CONFIG_MAP: Object = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c", "namespace": "n"}}
@@ -351,6 +351,24 @@ def test_a_definitions_keys_have_underscores_in_the_state_only() -> None:
     assert State(state).live == source
 
 
+def test_of_secrets_that_hold_each_other_nothing_is_left() -> None:
+    texts = ("opens", "opens-sesame", 'line "one"\nline two')
+    source = {text: PropertyValue(text, is_secret=True) for text in texts}
+    error = r'Invalid value: "opens-sesame" and "line \"one\"\nline two", not opens'
+    assert _hidden(error, source) == 'Invalid value: "[secret]" and "[secret]", not [secret]'
+
+
+class Shown(EngineLog):
+    """What the user would see while an object is made."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self.lines: list[str] = []
+
+    async def status(self, urn: str, message: str) -> None:
+        self.lines.append(message)
+
+
 class Failing(Cluster):
     """A cluster that fails with what it was sent."""
 
@@ -369,14 +387,16 @@ class Failing(Cluster):
     ],
 )
 def test_an_error_does_not_repeat_what_is_secret(error: Exception) -> None:
-    plugin = Kubernetes(EngineLog(None))
+    log = Shown()
+    plugin = Kubernetes(log)
     plugin._cluster = Failing(error)
     source = values(CONFIG_MAP) | {"data": PropertyValue({"key": PropertyValue("hidden", is_secret=True)})}
     urn = "urn:pulumi:s::p::kubernetes:core/v1:ConfigMap::r"
     with pytest.raises(ProviderError) as failure:
         asyncio.run(plugin.create(rpc.CreateRequest(urn, source, timeout=0, preview=False)))
     assert "[secret]" in str(failure.value)
-    assert "hidden" not in str(failure.value)
+    assert "hidden" not in "".join([str(failure.value), *log.lines])
+    assert len(log.lines) == isinstance(error, ApiError), "a refusal is shown before it is the error"
 
 
 # Field managers.

@@ -392,3 +392,22 @@ def test_import_and_unknown_types_are_errors() -> None:
             assert "tls:index/x:X is not in the lab's stand-in" in answer["errors"][0]
 
     run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("kind", "properties", "error"),
+    [
+        (PRIVATE_KEY, {"algorithm": "RSA", "rsaBits": 512}, "rsaBits 512: "),
+        (CERT_REQUEST, {"subject": {"country": "Nowhere"}}, "subject.country: "),
+    ],
+)
+def test_what_cannot_be_encoded_is_named(kind: str, properties: Json, error: str) -> None:
+    async def scenario() -> None:
+        async with plugin() as stub:
+            key = await create(stub, PRIVATE_KEY, algorithm="ED25519")
+            urn = f"urn:pulumi:dev::rec::{kind}::it"
+            inputs = {"ecdsaCurve": "P256", "privateKeyPem": key["privateKeyPem"], **properties}
+            answer = await ask(stub, "Create", {"urn": urn, "properties": inputs})
+        assert f"desc = {error}" in answer["errors"][0]
+
+    run(scenario)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lab import doctor
+from lab import apt, doctor
 from lab.engine import EngineState
 from lab.toolchain import gotoolchain
 from tests.unit.sites import FakeGo, OfficialSites, unreachable
@@ -43,7 +43,8 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("XDG_CACHE_HOME", "XDG_DATA_HOME", "GOPROXY"):
         monkeypatch.delenv(name, raising=False)
     FakeGo(tmp_path / "bin")
-    (tmp_path / "bin/gcc").symlink_to("/bin/true")
+    for name in ("gcc", "mmdebstrap"):
+        (tmp_path / "bin" / name).symlink_to("/bin/true")
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     return proc
 
@@ -129,6 +130,19 @@ def test_unusable_engine_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     state = EngineState(status="unusable", detail="does not answer", mend="start it")
     monkeypatch.setattr(doctor, "engine_state", lambda: state)
     assert wrong() == ["container engine"]
+
+
+def test_images_without_docker_hub_or_mmdebstrap_are_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bin/mmdebstrap").unlink()
+    monkeypatch.setattr(apt, "can_install", lambda: False)
+    assert wrong() == ["mmdebstrap"]
+    monkeypatch.setattr(apt, "can_install", lambda: True)
+    assert wrong() == []
+    monkeypatch.setattr(apt, "can_install", lambda: False)
+    monkeypatch.setattr(doctor, "can_pull", lambda registry: True)
+    assert wrong() == []
 
 
 def test_build_without_go_or_a_module_proxy_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -158,6 +158,21 @@ def test_pid_file_of_a_living_engine_is_kept(machine: Path, monkeypatch: pytest.
         os.kill(pid, signal.SIGKILL)
 
 
+def test_engine_that_an_init_script_has_just_started_is_waited_for(machine: Path) -> None:
+    install(machine, "dockerd", 'sleep 0.5; touch "{up}"; while :; do sleep 0.05; done\n')
+    program = machine / "dockerd"
+    program.write_text(f"#!/bin/sh\n{program.read_text()}")
+    started = subprocess.Popen([program])
+    try:
+        engine.DOCKERD_PID.write_text(str(started.pid))
+        engine.ensure_engine(Progress())
+        assert not pid_file().exists(), "no other one was started"
+        assert not engine.engine_state().started_by_us
+    finally:
+        started.kill()
+        started.wait()
+
+
 def test_engine_that_ends_at_once_shows_its_log(machine: Path) -> None:
     install(machine, "dockerd", BROKEN_DOCKERD)
     with pytest.raises(LabError, match=r"(?s)ended at once:.*iptables not found") as raised:

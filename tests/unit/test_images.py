@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import tarfile
+import threading
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -232,6 +235,24 @@ def test_network_of_another_range_is_named_with_the_mend(monkeypatch: pytest.Mon
     with pytest.raises(LabError, match=r"has the subnet 10\.1\.0\.0/16, not 172\.30\.0\.0/16") as raised:
         mirror.ensure_network()
     assert "docker network rm kubepivot" in raised.value.mend
+
+
+def test_mirror_is_asked_past_the_users_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    (tmp_path / "v2").mkdir()
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        monkeypatch.setattr(mirror, "push_address", lambda: f"127.0.0.1:{server.server_port}")
+        monkeypatch.setattr(mirror, "START_SECONDS", 0)
+        monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+        monkeypatch.delenv("no_proxy", raising=False)
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        try:
+            mirror._wait_until_serving()
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def test_mirror_stays_while_a_host_is_on_its_network(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -69,6 +70,28 @@ def test_interrupt_says_that_it_continues(
     monkeypatch.setattr(lifecycle, "up", interrupted)
     assert run("up") == 130
     assert "run again, it continues" in capsys.readouterr().err
+
+
+def test_an_end_from_outside_is_an_interrupt(tmp_path: Path) -> None:
+    for name in ("pulumi", "pulumi-language-python", "pulumi-language-python-exec"):
+        (tmp_path / name).write_text(
+            f"#!/bin/sh\necho $$ > {tmp_path}/pid.new\nmv {tmp_path}/pid.new {tmp_path}/pid\nexec sleep 60\n"
+        )
+        (tmp_path / name).chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "HOME": str(tmp_path)}
+    command = [sys.executable, "-m", "lab", "toolchain"]
+    with subprocess.Popen(
+        command, cwd=pins.CHECKOUT, env=environment, stderr=subprocess.PIPE, text=True
+    ) as process:
+        deadline = time.monotonic() + 20
+        while not (tmp_path / "pid").exists():
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.01)
+        process.terminate()
+        _, said = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "run again, it continues" in said
+    assert not Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}/exe").exists()
 
 
 def test_up_and_down_of_a_lab_see_to_the_machine(run: Run, prepared: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""Pulumi in the lab: its environment and stack, a dead run's lock, and which plugin serves."""
+"""Pulumi in the lab: its environment and stack, and a dead run's lock."""
 
 from __future__ import annotations
 
@@ -16,58 +16,17 @@ from pathlib import Path
 
 import pytest
 
-from lab import pins, provider_plugins, pulumi
+from lab import pulumi
 from lab.cache import data_dir
 from lab.errors import LabError
 from lab.progress import Progress
-from tests.unit.sites import FakeGo, OfficialSites, unreachable
-
-PROJECT = "name: kubepivot\nruntime: python\n"
-STACK = "# The user's comment\nconfig:\n  kubepivot:platform: lab   # as it was written\n"
-
-
-class FakePulumi:
-    """A `pulumi` of the pinned version that writes down its arguments and does what a test tells it to."""
-
-    def __init__(self, directory: Path) -> None:
-        self._log = directory / "pulumi.log"
-        self._body = directory / "pulumi.body"
-        self.does("")
-        for name in ("pulumi", "pulumi-language-python", "pulumi-language-python-exec"):
-            program = directory / name
-            program.write_text(
-                f'#!/bin/sh\n[ "$1" = version ] && echo v{pins.PULUMI} && exit\n'
-                f'echo "$PWD $PULUMI_STACK $*" >> {self._log}\n. {self._body}\n'
-            )
-            program.chmod(0o755)
-        program = directory / "kubectl"
-        program.write_text(f"#!/bin/sh\necho v{pins.KUBERNETES}\n")
-        program.chmod(0o755)
-
-    def does(self, script: str) -> None:
-        """Run `script` at every call. `$verb` is the first argument."""
-        self._body.write_text(f"verb=$1\n{script}\n")
-
-    @property
-    def calls(self) -> list[str]:
-        """The arguments of each call, without where it ran."""
-        lines = self._log.read_text().splitlines() if self._log.exists() else []
-        return [line.split(" ", 2)[2] for line in lines]
+from tests.unit.fakepulumi import STACK, FakePulumi, new_user
+from tests.unit.sites import FakeGo
 
 
 @pytest.fixture(autouse=True)
 def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakePulumi:
-    """A checkout with one stack on a machine of a new user."""
-    for name in ("bin", "checkout", "home"):
-        (tmp_path / name).mkdir()
-    (tmp_path / "checkout/Pulumi.yaml").write_text(PROJECT)
-    (tmp_path / "checkout/Pulumi.dev.yaml").write_text(STACK)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
-    for name in ("XDG_CACHE_HOME", "XDG_DATA_HOME", "PULUMI_HOME", pulumi.FOREIGN_PASSPHRASE):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(pins, "CHECKOUT", tmp_path / "checkout")
-    return FakePulumi(tmp_path / "bin")
+    return new_user(tmp_path, monkeypatch)
 
 
 def make_stack(project: str = "kubepivot", stack: str = "dev") -> None:
@@ -207,6 +166,12 @@ class TestStack:
         with pytest.raises(LabError, match=r"Pulumi\.dev\.yaml is not YAML"):
             pulumi.cluster_name("dev")
 
+    @pytest.mark.parametrize("text", ["config: [1]\n", "lab\n", "config: lab\n"])
+    def test_file_without_a_map_of_settings_is_an_error(self, text: str, tmp_path: Path) -> None:
+        (tmp_path / "checkout/Pulumi.dev.yaml").write_text(text)
+        with pytest.raises(LabError, match=r"Pulumi\.dev\.yaml has no map of settings"):
+            pulumi.has_lab_hosts("dev")
+
     @pytest.mark.parametrize(
         ("settings", "has"),
         [
@@ -317,6 +282,15 @@ The resources in the stack have been deleted
         with pytest.raises(LabError, match="ended with signal 15"):
             pulumi.up("dev", Progress())
 
+    def test_that_is_only_shown_has_a_deadline_too(
+        self, fake: FakePulumi, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        make_stack()
+        monkeypatch.setattr(pulumi, "UPDATE_SECONDS", 0.2)
+        fake.does("exec sleep 60")
+        with pytest.raises(LabError, match="`pulumi preview` of the stack dev did not end"):
+            pulumi.preview("dev")
+
 
 class TestLock:
     def lock(self, *, pid: int, hostname: str = "") -> Path:
@@ -361,119 +335,18 @@ class TestLock:
         assert "pulumi cancel" in it.value.mend
         assert fake.calls == []
 
+    def test_of_a_run_that_ends_just_now_is_no_obstacle(self, fake: FakePulumi) -> None:
+        lock = self.lock(pid=1, hostname="elsewhere")
+        lock.unlink()
+        lock.symlink_to("gone")  # listed, and not there when it is read
+        fake.does('[ "$verb" = stack ] && echo "{}"; true')
+        pulumi.up("dev", Progress())
+        assert fake.calls[0].startswith("up ")
+
     def test_of_another_machine_is_an_error(self, fake: FakePulumi) -> None:
         self.lock(pid=1, hostname="elsewhere")
         with pytest.raises(LabError, match="pid 1 on elsewhere"):
             pulumi.up("dev", Progress())
-
-
-class TestPlugin:
-    NAME = f"resource-tls-v{pins.PLUGINS['tls']}"
-
-    @pytest.fixture
-    def official(self) -> Iterator[OfficialSites]:
-        with OfficialSites() as sites:
-            yield sites
-
-    def place(self, plugins: Path) -> Path:
-        """Put an official plugin into a directory of plugins."""
-        directory = plugins / self.NAME
-        directory.mkdir(parents=True)
-        (directory / "pulumi-resource-tls").write_text("official")
-        return directory
-
-    def installs(self, fake: FakePulumi) -> None:
-        """Make `pulumi plugin install` work."""
-        directory = f"$PULUMI_HOME/plugins/{self.NAME}"
-        fake.does(f"mkdir -p {directory}; echo downloaded > {directory}/pulumi-resource-tls")
-
-    def program(self) -> Path:
-        return provider_plugins.pulumi_home() / "plugins" / self.NAME / "pulumi-resource-tls"
-
-    def test_of_the_user_is_used(self, tmp_path: Path, fake: FakePulumi, official: OfficialSites) -> None:
-        self.place(tmp_path / "home/.pulumi/plugins")
-        provider_plugins.ensure_plugin("tls", Progress(), sites=official.sites())
-        assert self.program().read_text() == "official"
-        assert fake.calls == []
-
-    def test_is_installed_where_its_site_answers(self, fake: FakePulumi, official: OfficialSites) -> None:
-        self.installs(fake)
-        provider_plugins.ensure_plugin("tls", Progress(), sites=official.sites())
-        assert self.program().read_text() == "downloaded\n"
-        (call,) = fake.calls
-        assert call.startswith(f"plugin install resource tls {pins.PLUGINS['tls']} --exact")
-        provider_plugins.ensure_plugin("tls", Progress(), sites=official.sites())
-        assert len(fake.calls) == 1
-
-    def test_is_installed_once_for_every_data_directory(
-        self, tmp_path: Path, fake: FakePulumi, official: OfficialSites, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        self.installs(fake)
-        provider_plugins.ensure_plugin("tls", Progress(), sites=official.sites())
-        monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "other"))
-        assert provider_plugins.plugin_source("tls", sites=unreachable()) == "cached"
-        provider_plugins.ensure_plugin("tls", Progress(), sites=unreachable())
-        assert self.program().read_text() == "downloaded\n"
-        assert len(fake.calls) == 1
-
-    def test_is_installed_anew_where_the_cache_was_deleted(
-        self, tmp_path: Path, fake: FakePulumi, official: OfficialSites
-    ) -> None:
-        self.installs(fake)
-        for _ in range(2):
-            provider_plugins.ensure_plugin("tls", Progress(), sites=official.sites())
-            assert self.program().read_text() == "downloaded\n"
-            shutil.rmtree(tmp_path / "home/.cache")
-        assert len(fake.calls) == 2
-
-    def test_that_cannot_be_installed_has_a_stand_in(
-        self, fake: FakePulumi, official: OfficialSites, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        fake.does("echo rate limit >&2; exit 1")
-        provider_plugins.ensure_plugin("tls", Progress(), sites=official.sites())
-        assert "lab.plugins.tls" in self.program().read_text()
-        assert "rate limit" in capsys.readouterr().err
-
-    def test_stand_in_runs_this_checkouts_code(self, fake: FakePulumi, tmp_path: Path) -> None:
-        provider_plugins.ensure_plugin("tls", Progress(), sites=unreachable())
-        assert fake.calls == []
-        code = tmp_path / "checkout/lab/plugins"
-        code.mkdir(parents=True)
-        (code / "tls.py").write_text("import sys; print('stand-in', *sys.argv[1:])\n")
-        done = subprocess.run([self.program(), "127.0.0.1:1"], capture_output=True, text=True, timeout=20)
-        assert done.stdout == "stand-in 127.0.0.1:1\n"
-
-    def test_stand_in_of_another_checkout_is_replaced(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        provider_plugins.ensure_plugin("tls", Progress(), sites=unreachable())
-        monkeypatch.setattr(pins, "CHECKOUT", tmp_path / "other")
-        provider_plugins.ensure_plugin("tls", Progress(), sites=unreachable())
-        assert f"PYTHONPATH={tmp_path / 'other'}\n" in self.program().read_text()
-
-    def test_stand_in_gives_way_to_an_official_one(self, tmp_path: Path) -> None:
-        provider_plugins.ensure_plugin("tls", Progress(), sites=unreachable())
-        self.place(tmp_path / "home/.pulumi/plugins")
-        provider_plugins.ensure_plugin("tls", Progress(), sites=unreachable())
-        assert self.program().read_text() == "official"
-
-    def test_official_one_is_never_replaced(self) -> None:
-        self.place(provider_plugins.pulumi_home() / "plugins")
-        provider_plugins.ensure_plugin("tls", Progress(), sites=unreachable())
-        assert self.program().read_text() == "official"
-
-    def test_of_another_version_does_not_count(self, tmp_path: Path) -> None:
-        directory = self.place(tmp_path / "home/.pulumi/plugins")
-        directory.rename(directory.with_name("resource-tls-v5.2.0"))
-        assert provider_plugins.plugin_source("tls", sites=unreachable()) == "stand-in"
-
-    def test_users_own_home_gets_no_stand_in(self, tmp_path: Path) -> None:
-        provider_plugins.ensure_plugins(Progress(), sites=unreachable())
-        assert not (tmp_path / "home/.pulumi").exists()
-        assert data_dir().stat().st_mode & 0o777 == 0o700
-        assert sorted(file.name for file in self.program().parent.parent.iterdir() if file.is_dir()) == [
-            f"resource-{name}-v{version}" for name, version in sorted(pins.PLUGINS.items())
-        ]
 
 
 def test_program_builds_where_pulumi_is_missing(fake: FakePulumi, tmp_path: Path) -> None:

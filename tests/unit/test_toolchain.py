@@ -354,6 +354,12 @@ class TestGo:
             toolchain.ensure("kubelet", sites=official.sites())
         assert module.built == []
 
+    def test_that_is_a_login_page_is_an_error(self, module: FakeGo, official: OfficialSites) -> None:
+        (path,) = (path for path in official.files if path.startswith("modules.example/"))
+        official.files[path] = b"<html>Log in</html>"
+        with pytest.raises(LabError, match=r"https://modules\.example has as Go's module is no zip"):
+            toolchain.ensure("kubelet", sites=official.sites())
+
     def test_that_cannot_be_had_is_an_error_with_a_mend(self) -> None:
         with pytest.raises(LabError, match=r"no Go 1\.26 or newer on PATH") as it:
             toolchain.ensure("kubelet", sites=unreachable())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Mapping, Sequence
 
 import grpc
@@ -166,7 +167,7 @@ class Kubernetes(rpc.Provider):
         patch = _is_patch(resource_type(request.urn), inputs)
         if request.preview and (patch or not await self._can_preview(inputs)):
             return as_asked
-        life = self._lifecycle(request.urn)
+        life = self._lifecycle(request.urn, request.properties)
         manager = manager_of(inputs)
         failed = f'resource "{request.urn}" was not successfully created by the Kubernetes API server'
         try:
@@ -216,7 +217,7 @@ class Kubernetes(rpc.Provider):
         as_asked = rpc.UpdateResponse(properties=request.news)
         if request.preview and not await self._can_preview(inputs):
             return as_asked
-        life = self._lifecycle(request.urn)
+        life = self._lifecycle(request.urn, request.news)
         manager = manager_of(inputs, old.manager)
         failure: Exception | None = None
         try:
@@ -270,7 +271,7 @@ class Kubernetes(rpc.Provider):
         old = State(request.properties)
         asked = objects.normalized(to_object(request.inputs))
         identity = asked or old.live or _identity(resource_type(request.urn), request.resource_id)
-        life = self._lifecycle(request.urn)
+        life = self._lifecycle(request.urn, request.properties)
         failure = None
         try:
             live = await self._cluster.get(identity)
@@ -310,7 +311,7 @@ class Kubernetes(rpc.Provider):
                 return
             raise ProviderError(f"configured Kubernetes cluster is unreachable. {_DELETE_HINT}")
         old = State(request.properties)
-        life = self._lifecycle(request.urn)
+        life = self._lifecycle(request.urn, request.properties)
         try:
             if _is_patch(resource_type(request.urn), old.inputs):
                 await life.relinquish(old.live, manager=old.manager)
@@ -330,9 +331,9 @@ class Kubernetes(rpc.Provider):
     async def _warn_unreachable(self, urn: str) -> None:
         await self._log.warning(urn, f"configured Kubernetes cluster is unreachable: {self._unreachable}")
 
-    def _lifecycle(self, urn: str) -> Lifecycle:
+    def _lifecycle(self, urn: str, properties: Properties) -> Lifecycle:
         async def report(message: str) -> None:
-            await self._log.status(urn, message)
+            await self._log.status(urn, _hidden(message, properties))
 
         return Lifecycle(self._reachable(), report, self._cancelled)
 
@@ -385,9 +386,11 @@ def _timeout(asked: float, inputs: Object) -> float:
     return asked or (float(annotated) if annotated.isdigit() else _TIMEOUT)
 
 
-def _hidden(error: Exception, properties: Properties) -> str:
+def _hidden(error: Exception | str, properties: Properties) -> str:
     """The error's text without what is secret in `properties`."""
     text = str(error)
-    for secret in secret_texts(properties):
+    # The longest first: one may be part of another.
+    for secret in sorted(secret_texts(properties), key=len, reverse=True):
         text = text.replace(secret, "[secret]")
+        text = text.replace(json.dumps(secret)[1:-1], "[secret]")  # as the API server quotes lines
     return text

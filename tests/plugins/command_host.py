@@ -1,0 +1,125 @@
+"""What the command stand-in's tests share: an SSH server that runs what it is told, and the plugin."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import subprocess
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import asyncssh
+
+from lab.plugins.command import VERSION, CommandProvider
+from lab.plugins.common import EngineLog
+from tests.plugins.replay import Json, ask, serving
+
+WRONG_HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+DROP = "drop the connection"
+SECRET = {"4dabf18193072939515e22adb298388d": "1b47061264138c4ac30d75fd1eb44270"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Host:
+    """An SSH server on this machine that runs what it is told."""
+
+    port: int
+    host_key: str
+    user_key: str
+
+    def connection(self, **settings: Any) -> Json:
+        return {
+            "host": "127.0.0.1",
+            "port": self.port,
+            "user": "root",
+            "hostKey": self.host_key,
+            "privateKey": self.user_key,
+            "dialErrorLimit": 1,
+            "perDialTimeout": 10,
+            **settings,
+        }
+
+
+@asynccontextmanager
+async def host() -> AsyncIterator[Host]:
+    async def run(process: asyncssh.SSHServerProcess[bytes]) -> None:
+        given = await process.stdin.read()
+        if process.command == DROP:
+            process.channel.get_connection().abort()
+            return
+        shell = await asyncio.create_subprocess_exec(
+            *("/bin/sh", "-c", process.command or ""),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        output, errors = await shell.communicate(given)
+        process.stdout.write(output)
+        process.stderr.write(errors)
+        status = await shell.wait()
+        if status < 0:
+            process.exit_with_signal(signal.Signals(-status).name.removeprefix("SIG"))
+        else:
+            process.exit(status)
+
+    key = asyncssh.generate_private_key("ssh-ed25519")
+    user = asyncssh.generate_private_key("ssh-ed25519")
+    authorized = asyncssh.import_authorized_keys(user.export_public_key().decode())
+    server = await asyncssh.listen(
+        "127.0.0.1",
+        0,
+        server_host_keys=[key],
+        authorized_client_keys=authorized,
+        process_factory=run,
+        encoding=None,
+    )
+    async with server:
+        yield Host(
+            port=server.get_port(),
+            host_key=key.export_public_key().decode().strip(),
+            user_key=user.export_private_key().decode(),
+        )
+
+
+class Lines(EngineLog):
+    """What the user would see beside a resource while its command runs."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self.shown: list[str] = []
+
+    async def status(self, urn: str, message: str) -> None:
+        self.shown.append(message)
+
+
+@contextmanager
+def silent_port() -> Iterator[int]:
+    """A port where a connection is taken and never answered."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+def plugin(log: EngineLog | None = None) -> AbstractAsyncContextManager[Any]:
+    return serving(CommandProvider(log or EngineLog(None)), VERSION)
+
+
+async def create(stub: Any, kind: str, **properties: Any) -> Json:
+    """The answer to a Create of a resource inside a component."""
+    urn = f"urn:pulumi:dev::rec::my:index:Component${kind}::it"
+    return await ask(stub, "Create", {"urn": urn, "properties": properties})
+
+
+async def check(stub: Any, kind: str, **news: Any) -> Json:
+    urn = f"urn:pulumi:dev::rec::my:index:Component${kind}::it"
+    return await ask(stub, "Check", {"urn": urn, "olds": {}, "news": news})
+
+
+def run(scenario: Callable[[], Coroutine[Any, Any, None]], *, seconds: float = 30) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(seconds):
+            await scenario()
+
+    asyncio.run(bounded())
