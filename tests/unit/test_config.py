@@ -37,12 +37,12 @@ def test_defaults() -> None:
 def test_derived_values() -> None:
     raw = baremetal()
     raw["hosts"]["alpha"] = {**raw["hosts"]["controller-1"], "address": "192.168.1.9"}
-    raw |= {"api": {"host": "api.example.com", "port": "443"}, "network": {"services": "10.96.0.0/20"}}
+    raw |= {"api": {"host": "api.example.com", "port": "8443"}, "network": {"services": "10.96.0.0/20"}}
     config = parse(raw, stack="dev")
     assert config.controllers == ("alpha", "controller-1")
     assert config.workers == ("worker-1",)
     assert config.bootstrap_controller == "alpha"
-    assert config.api_endpoint == "https://api.example.com:443"
+    assert config.api_endpoint == "https://api.example.com:8443"
     assert (config.service_ip, config.dns_ip) == ("10.96.0.1", "10.96.0.10")
     assert config.apiserver_sans == (
         "10.96.0.1",
@@ -122,13 +122,17 @@ def test_load_reads_everything_of_the_project(pulumi_config: Callable[[dict[str,
         {
             "kubepivot:platform": "lab",
             "kubepivot:hosts": json.dumps(lab()["hosts"]),
-            "kubepivot:api": '{"port":443}',
+            "kubepivot:api": '{"port":8443}',
             "kubepivot:pki": '{"protect":"false"}',
             "kubernetes:context": "elsewhere",
         }
     )
     config = ClusterConfig.load()
-    assert (config.name, config.api_endpoint, config.pki.protect) == ("dev", "https://172.30.0.11:443", False)
+    assert (config.name, config.api_endpoint, config.pki.protect) == (
+        "dev",
+        "https://172.30.0.11:8443",
+        False,
+    )
 
 
 def test_load_reports_unknown_keys_and_broken_maps(pulumi_config: Callable[[dict[str, str]], None]) -> None:

@@ -150,6 +150,8 @@ LOCKED = "~/.ssh/id_locked"
         case("network hosts", "172.30.0.0/28", "outside", key="hosts.worker-1.address", shown="172.30.0.21"),
         case("network domain", "Cluster_Local", "DNS name"),
         case("api port", "0", PORT),
+        case("api port", 443, "kube-apiserver is not root: use a port from 1024"),
+        case("api port", "2379", "etcd uses it on every controller"),
         case("api host", "https://api:6443", "without scheme and without port"),
         case("api host", "10.0.0.300", "IPv4 address or a DNS name"),
         case("mirror artifacts", "http://m", "required", key="mirror.images", shown="(not set)"),
