@@ -25,7 +25,7 @@ def test_pods_belong_to_what_they_were_made_from(owner: Owner) -> None:
     assert Owner.parse(str(owner)) == owner
 
 
-@pytest.mark.parametrize("change", ["annotation", "value", "static", "owner", "controller"])
+@pytest.mark.parametrize("change", ["annotation", "value", "static", "owner", "controller", "namespace"])
 def test_other_pods_belong_to_nobody(change: str) -> None:
     made = pod()
     metadata = made["metadata"]
@@ -40,6 +40,8 @@ def test_other_pods_belong_to_nobody(change: str) -> None:
             del metadata["ownerReferences"]
         case "controller":
             metadata["ownerReferences"][0]["controller"] = False
+        case "namespace":
+            metadata["namespace"] = "default"
     assert Owner.of(made) is None
 
 
