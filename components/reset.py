@@ -58,7 +58,7 @@ def _delete_script(cluster: str, host: Host, address: str, host_key: str) -> str
     return f"""set -eu
 d=$(mktemp -d)
 trap 'rm -rf "$d"' EXIT
-# Fails here or not at all: without an agent of its own the rest would use, and end, the user's.
+# On a line of its own, so that a failure ends the script: the rest would use, and end, the user's agent.
 agent=$(ssh-agent -s)
 eval "$agent" >/dev/null
 trap 'rm -rf "$d"; ssh-agent -k >/dev/null 2>&1' EXIT
