@@ -59,7 +59,8 @@ def retire_bootstrap(
         pulumi.Output.all(pki.read(lambda texts: retire_files(cfg, host, texts)), apiserver).apply(
             lambda known: _retire(*known)
         ),
-        timeout=600,
+        # More than all waits of `retire.sh` together: so the one that fails tells what was missing.
+        timeout=1200,
         depends_on=after,
         opts=opts,
     )

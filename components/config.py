@@ -162,7 +162,7 @@ class ApiConfig(_Section):
         examples=["api.example.com"],
         json_schema_extra={DERIVED: "the only controller's address"},
     )
-    port: Port = Field(default=6443, description="The port of the API.", examples=[443])
+    port: Port = Field(default=6443, description="The port of the API, from 1024.", examples=[8443])
 
 
 class MirrorConfig(_Section):

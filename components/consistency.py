@@ -23,6 +23,18 @@ _NEEDED_ON_BAREMETAL = {
     "hostKey": "it is required: the host's public key as `ssh-keyscan -t ed25519 ADDRESS` prints it, "
     "without the host's name",
 }
+_FIRST_UNPRIVILEGED = 1024
+_PORTS_OF_CONTROLLERS = {
+    2379: "etcd",
+    2380: "etcd",
+    2381: "etcd",
+    10248: "the kubelet",
+    10249: "kube-proxy",
+    10250: "the kubelet",
+    10256: "kube-proxy",
+    10257: "kube-controller-manager",
+    10259: "kube-scheduler",
+}
 _MADE_BY_THE_LAB = ("user", "port", "key", "hostKey")
 
 
@@ -32,6 +44,7 @@ def problems(raw: Raw) -> Iterator[Problem]:
     yield from _topology(raw, hosts)
     yield from _names(_part(raw, "hosts"))
     yield from _platform(raw, hosts)
+    yield from _api_port(_part(raw, "api").get("port"))
     yield from _addresses(raw, hosts)
 
 
@@ -85,6 +98,18 @@ def _platform(raw: Raw, hosts: Mapping[str, Raw]) -> Iterator[Problem]:
                         yield Problem.at(["hosts", name, field], None, mend)
             if "lab" in raw:
                 yield Problem.at(["lab"], raw["lab"], "leave it out: it is for platform lab only")
+
+
+def _api_port(value: object) -> Iterator[Problem]:
+    text = str(value)
+    port = int(text) if text.isdecimal() else None
+    # Smaller numbers than 1 have a problem of their own.
+    if port is not None and 1 <= port < _FIRST_UNPRIVILEGED:
+        mend = f"kube-apiserver is not root: use a port from {_FIRST_UNPRIVILEGED}, for example 6443"
+        yield Problem.at(["api", "port"], value, mend)
+    elif port in _PORTS_OF_CONTROLLERS:
+        taken = _PORTS_OF_CONTROLLERS[port]
+        yield Problem.at(["api", "port"], value, f"{taken} uses it on every controller; choose another")
 
 
 def _addresses(raw: Raw, hosts: Mapping[str, Raw]) -> Iterator[Problem]:

@@ -27,7 +27,6 @@ config:
       address: 192.168.1.11
       key: ~/.ssh/id_ed25519
       hostKey: ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIArwvbnKlP9VYIeKDcJ3CdSTHv2dbmbL5SL3bd0uNiDd
-      taints: ["node-role.kubernetes.io/control-plane:NoSchedule"]
     worker-1:
       role: worker
       address: 192.168.1.21

@@ -10,7 +10,7 @@ import pulumi_command as command
 
 from components.archive import pack
 from components.assets.render import render
-from components.config import ClusterConfig
+from components.config import ClusterConfig, Problem
 from components.machine import Machine
 from components.pki import Pki
 
@@ -30,13 +30,22 @@ def write_assets(cfg: ClusterConfig) -> None:
         lambda texts: base64.b64encode(pack(render(cfg, texts))).decode()
     )
     directory = shlex.quote(cfg.asset_directory)
+    # A run that is cut short leaves no half directory under the name itself.
+    new = shlex.quote(f"{cfg.asset_directory.rstrip('/')}.kubepivot-new")
+    mend = "it exists; remove it or name another one"
+    exists = shlex.quote(str(Problem.at(["assetDirectory"], cfg.asset_directory, mend)))
     command.local.Command(
         f"{cfg.name}-assets",
         create=f"""set -eu
 umask 077
-mkdir -p "$(dirname {directory})"
-mkdir {directory} || {{ echo "remove it, or set kubepivot:assetDirectory to another place" >&2; exit 1; }}
-base64 -d | tar -xzpf - -C {directory}
+if [ -e {directory} ]; then
+  echo {exists} >&2
+  exit 1
+fi
+rm -rf {new}
+mkdir -p {new}
+base64 -d | tar -xzpf - -C {new}
+mv {new} {directory}
 """,
         stdin=pulumi.Output.secret(archive),
         logging=command.local.Logging.STDERR,

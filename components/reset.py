@@ -49,7 +49,7 @@ _NO_CLIENT = "no ssh on this machine: install the OpenSSH client, `pulumi destro
 
 
 def _delete_script(cluster: str, host: Host, address: str, host_key: str) -> str:
-    body = f"set -eu\nCLUSTER={shlex.quote(cluster)}\n{script('reset')}"
+    body = f"set -eu\numask 077\nCLUSTER={shlex.quote(cluster)}\n{script('reset')}"
     remote = f"timeout 180 sh -c {shlex.quote(body)}"
     if host.ssh.user != "root":
         remote = f"sudo --non-interactive {remote}"
@@ -57,11 +57,14 @@ def _delete_script(cluster: str, host: Host, address: str, host_key: str) -> str
     known = f"[{address}]:{port} {host_key}" if port != 22 else f"{address} {host_key}"
     return f"""set -eu
 d=$(mktemp -d)
-trap 'ssh-agent -k >/dev/null 2>&1; rm -rf "$d"' EXIT
-eval "$(ssh-agent -s)" >/dev/null
-ssh-add -q -
+trap 'rm -rf "$d"' EXIT
+# On a line of its own, so that a failure ends the script: the rest would use, and end, the user's agent.
+agent=$(ssh-agent -s)
+eval "$agent" >/dev/null
+trap 'rm -rf "$d"; ssh-agent -k >/dev/null 2>&1' EXIT
+ssh-add -q -t 60 -
 echo {shlex.quote(known)} >"$d/known_hosts"
-ssh -p {port} -o BatchMode=yes -o ConnectTimeout=10 -o UserKnownHostsFile="$d/known_hosts" \\
+ssh -p {port} -F /dev/null -o BatchMode=yes -o ConnectTimeout=10 -o UserKnownHostsFile="$d/known_hosts" \\
   -o GlobalKnownHostsFile=/dev/null -o StrictHostKeyChecking=yes -o ServerAliveInterval=10 \\
   {shlex.quote(f"{host.ssh.user}@{address}")} {shlex.quote(remote)} </dev/null 2>"$d/said" || {{
   status=$?

@@ -37,12 +37,19 @@ def command_text(payload: Payload, *, user: str, timeout: int) -> str:
     body = f"""set -eu
 umask 077
 exec 9>/run/kubepivot.lock
-flock --wait {timeout} 9
+flock --wait {timeout} 9 || {{
+  echo "error: another step has held /run/kubepivot.lock for {timeout} s: run again when it has ended" >&2
+  exit 1
+}}
 directory=$(mktemp --directory /run/kubepivot.XXXXXX)
 trap 'rm -rf "$directory"' EXIT
 cd "$directory"
 base64 --decode | tar --extract --gzip --same-permissions --same-owner
-timeout {timeout} sh -eu ./run"""
+timeout {timeout} sh -eu ./run || {{
+  status=$?
+  [ "$status" != 124 ] || echo "error: the step did not end within {timeout} s" >&2
+  exit "$status"
+}}"""
     root = body if user == "root" else f"exec sudo --non-interactive sh -c {shlex.quote(body)}"
     return f"{digest_lines(payload.all_files)}\n{root}"
 

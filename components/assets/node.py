@@ -146,9 +146,13 @@ def _labels(machine: Machine) -> dict[str, str]:
 
 
 def _kubelet_configuration(cfg: ClusterConfig, machine: Machine) -> str:
-    taints = [{"key": t.key, "value": t.value, "effect": t.effect} for t in machine.taints]
+    # By key and effect, of which the API takes no two: the config may name the control plane's as well.
+    taints = {(t.key, t.effect): {"key": t.key, "value": t.value, "effect": t.effect} for t in machine.taints}
     if machine.is_controller:
-        taints.append({"key": CONTROL_PLANE_ROLE, "value": "", "effect": "NoSchedule"})
+        taints.setdefault(
+            (CONTROL_PLANE_ROLE, "NoSchedule"),
+            {"key": CONTROL_PLANE_ROLE, "value": "", "effect": "NoSchedule"},
+        )
     configuration: dict[str, Any] = {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
@@ -164,7 +168,7 @@ def _kubelet_configuration(cfg: ClusterConfig, machine: Machine) -> str:
         # cgroup v1 still works, and 1.36 refuses it unless told otherwise.
         "failCgroupV1": False,
         "readOnlyPort": 0,
-        "registerWithTaints": taints,
+        "registerWithTaints": list(taints.values()),
         "resolvConf": "/etc/kubernetes/resolv.conf",
         "rotateCertificates": True,
         "serializeImagePulls": False,

@@ -10,6 +10,7 @@ from typing import Any
 
 ANNOTATION = "kubepivot.dev/checkpoint"
 MIRROR_POD = "kubernetes.io/config.mirror"
+NAMESPACE = "kube-system"
 
 Object = dict[str, Any]
 
@@ -24,10 +25,15 @@ class Owner:
 
     @classmethod
     def of(cls, pod: Object) -> Owner | None:
-        """The pod's owner if it is to be checkpointed: annotated, made by a controller and no static pod."""
+        """The pod's owner if it is to be checkpointed: annotated, in kube-system, made by a
+        controller and no static pod.
+        """
         metadata = pod["metadata"]
         annotations = metadata.get("annotations", {})
         if annotations.get(ANNOTATION) != "true" or MIRROR_POD in annotations:
+            return None
+        # Whoever may make pods elsewhere must not make static ones, or take the name of one.
+        if metadata["namespace"] != NAMESPACE:
             return None
         for reference in metadata.get("ownerReferences", []):
             if reference.get("controller"):
@@ -54,8 +60,8 @@ class Owner:
         return f"{self.name}-checkpoint.json"
 
 
-SELF = Owner("kube-system", "DaemonSet", "pod-checkpointer")
-APISERVER = Owner("kube-system", "DaemonSet", "kube-apiserver")
+SELF = Owner(NAMESPACE, "DaemonSet", "pod-checkpointer")
+APISERVER = Owner(NAMESPACE, "DaemonSet", "kube-apiserver")
 
 
 def is_ready(pod: Object, booted: float) -> bool:

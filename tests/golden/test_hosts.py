@@ -6,6 +6,7 @@ import re
 import shlex
 import tomllib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from components.assets.node import (
 )
 from components.assets.render import render
 from components.assets.values import bootstrap_token
+from components.labels import Taint
 from tests.cases import Case, load
 
 Files = dict[str, File]
@@ -194,6 +196,16 @@ def test_every_file_that_the_kubelet_names_is_there(case: Case, steps: dict[str,
             configuration["tlsPrivateKeyFile"],
         }
         assert named <= set(_placed(files)), name
+
+
+def test_no_taint_stands_twice() -> None:
+    """The API refuses a node with two of one key and effect."""
+    case = load("baremetal")
+    named = Taint(key=CONTROL_PLANE_ROLE, effect="NoSchedule")
+    files = node_files(case.cfg, replace(case.machines["alpha"], taints=(named,)), case.texts)
+    assert _kubelet(files)["registerWithTaints"] == [
+        {"key": CONTROL_PLANE_ROLE, "value": "", "effect": "NoSchedule"}
+    ]
 
 
 def test_labels_and_taints_are_those_of_config_and_role(case: Case, steps: dict[str, Files]) -> None:

@@ -158,6 +158,43 @@ def test_a_host_that_does_not_pass_any_more_is_left_as_it_is(host: Sandbox) -> N
     assert host.path("/var/calls").read_text() == ""
 
 
+def test_a_host_that_another_cluster_has_taken_is_left_to_it(host: Sandbox) -> None:
+    host.write("/etc/kubernetes/kubepivot.cluster", "other\n")
+    code, error = _set_up(host, "gpu", preflight="echo it belongs to the cluster other; exit 1")
+    assert (code, error) == (1, "error: it belongs to the cluster other\n")
+    assert host.path("/etc/kubernetes/kubepivot.cluster").read_text() == "other\n"
+
+
+# Ends in the middle of the file.
+INSTALL_CUT_SHORT = f'[ "$1" = -d ] || {{ echo broken >"${{4%.new}}"; exit 1; }}\n{INSTALL}'
+
+
+def test_a_runc_that_was_cut_short_is_still_ours_and_brought_again(host: Sandbox) -> None:
+    host.without("runc")
+    host.fake("install", INSTALL_CUT_SHORT)
+    assert _set_up(host, "alpha")[0] == 1
+    host.fake("runc")  # by now there is one
+    host.fake("install", INSTALL)
+    assert _set_up(host, "alpha") == (0, "")
+    assert host.path("/usr/local/bin/runc").read_text() == "downloaded\n"
+    assert host.path("/var/lib/kubepivot/runc").read_text() == f"{_env('alpha')['RUNC_URL']}\n"
+
+
+def test_a_version_that_was_cut_short_does_not_pass_for_the_one_before(host: Sandbox) -> None:
+    host.fake("install", INSTALL_CUT_SHORT)
+    newer = _files("alpha")["env"].replace("/kubelet", "/newer/kubelet")
+    assert _set_up(host, "alpha", env=newer)[0] == 1
+    assert host.path("/var/lib/kubepivot/kubelet").read_text() == ""
+
+
+def test_a_link_to_a_certificate_that_is_gone_is_mended(host: Sandbox) -> None:
+    current = host.path("/var/lib/kubelet/pki/kubelet-client-current.pem")
+    current.parent.mkdir(parents=True)
+    current.symlink_to("kubelet-client-2020.pem")
+    assert _set_up(host, "alpha") == (0, "")
+    assert current.resolve().name == "kubelet-client-initial.pem"
+
+
 def test_a_node_is_not_looked_at_again(host: Sandbox) -> None:
     assert _set_up(host, "gpu") == (0, "")
     assert _set_up(host, "gpu", preflight="exit 1") == (0, "")
@@ -169,7 +206,8 @@ def test_a_node_is_not_looked_at_again(host: Sandbox) -> None:
 def _reset(host: Sandbox) -> int:
     for command in ("ctr", "ip", "rm", "umount"):
         host.fake(command)
-    host.real("date", "readlink", "sleep")
+    host.real("date", "flock", "readlink", "sleep")
+    host.path("/run").mkdir(exist_ok=True)
     host.write("/proc/mounts")
     return host.run(f"CLUSTER=lab\n{script('reset')}").returncode
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 from pathlib import Path
 
 import pytest
@@ -24,11 +25,12 @@ MADE_BY_WHAT_RUNS += ["/run/kubepivot.lock"]  # by every step
 @pytest.fixture
 def host(tmp_path: Path) -> Sandbox:
     host = Sandbox(tmp_path)
-    host.real("awk", "cat", "date", "grep", "readlink", "sed", "sleep", "sort")
+    host.real("awk", "cat", "date", "flock", "grep", "readlink", "sed", "sleep", "sort")
     for command in ("ctr", "ip", "nft", "sysctl", "systemctl", "umount", "rm"):
         host.fake(command, f'echo "{command} $*" >>/var/calls')
     host.write("/proc/mounts", "overlay / overlay rw 0 0\n")
     host.write("/var/calls")
+    host.path("/run").mkdir()
     return host
 
 
@@ -63,6 +65,16 @@ def test_everything_that_was_put_on_the_host_goes(host: Sandbox) -> None:
     removed = _removed(host)
     for path in [OWNER, *placed, *INSTALLED, *MADE_BY_WHAT_RUNS]:
         assert any(path == each or path.startswith(f"{each}/") for each in removed), path
+
+
+def test_a_step_that_still_runs_is_not_reset_under(host: Sandbox) -> None:
+    host.write(OWNER, "metal")
+    with host.path("/run/kubepivot.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = host.run(RESET.replace("--wait 120", "--wait 0"))
+    assert done.returncode == 1
+    assert "a step of another run still works on this host" in done.stderr
+    assert host.path("/var/calls").read_text() == ""
 
 
 def test_the_kubelet_is_stopped_before_anything_is_removed(host: Sandbox) -> None:
@@ -152,6 +164,15 @@ def test_a_host_is_reset_over_ssh_with_its_key_pinned(here: Sandbox) -> None:
     assert "CLUSTER=metal" in arguments
     assert "PRIVATE KEY" not in arguments
     assert "PRIVATE KEY" in here.path("/var/key").read_text()
+
+
+def test_without_an_agent_of_its_own_the_users_is_not_touched(here: Sandbox) -> None:
+    here.fake("ssh-agent", 'echo "$*" >>/var/agent; exit 1')
+    code, _ = _destroy(here, "gpu", "exit 0")
+    assert code == 1
+    assert here.path("/var/agent").read_text() == "-s\n"
+    assert not here.path("/var/key").exists()
+    assert not here.path("/var/arguments").exists()
 
 
 def test_root_needs_no_sudo(here: Sandbox) -> None:

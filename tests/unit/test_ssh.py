@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import fcntl
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,11 +35,17 @@ def _payload(script: str, **files: File) -> Payload:
 
 
 def _run(sandbox: Sandbox, payload: Payload, *, user: str = "root", timeout: int = 10) -> tuple[int, str]:
+    done = _done(sandbox, payload, user=user, timeout=timeout)
+    return done.returncode, done.stdout
+
+
+def _done(
+    sandbox: Sandbox, payload: Payload, *, user: str = "root", timeout: int = 10
+) -> subprocess.CompletedProcess[str]:
     text = command_text(payload, user=user, timeout=timeout)
     # Only root may give files away.
     text = text.replace(" --same-owner", "")
-    done = sandbox.run(text, stdin=base64.b64encode(pack(payload.all_files)).decode())
-    return done.returncode, done.stdout
+    return sandbox.run(text, stdin=base64.b64encode(pack(payload.all_files)).decode())
 
 
 @pytest.mark.parametrize("user", ["root", "admin"])
@@ -68,13 +75,17 @@ def test_an_unset_variable_is_an_error(sandbox: Sandbox) -> None:
 
 
 def test_a_script_ends_at_its_deadline(sandbox: Sandbox) -> None:
-    assert _run(sandbox, _payload("sleep 60"), timeout=1) == (124, "")
+    done = _done(sandbox, _payload("sleep 60"), timeout=1)
+    assert (done.returncode, done.stdout) == (124, "")
+    assert done.stderr == "error: the step did not end within 1 s\n"
 
 
 def test_two_scripts_do_not_run_at_once(sandbox: Sandbox) -> None:
     with sandbox.path("/run/kubepivot.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        assert _run(sandbox, _payload("echo ran"), timeout=1) == (1, "")
+        done = _done(sandbox, _payload("echo ran"), timeout=1)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "error: another step has held " in done.stderr
     assert _run(sandbox, _payload("echo ran"), timeout=1) == (0, "ran\n")
 
 

@@ -4,12 +4,15 @@ sed -i "s/@ARCH@/$arch/" env
 . ./env
 . ./lib.sh
 
-# The preflight of a run that was cut short may be days old.
-if [ ! -e /etc/kubernetes/kubepivot.cluster ]; then
+# The preflight of a run that was cut short may be days old, and the host another cluster's by now.
+if [ "$(cat /etc/kubernetes/kubepivot.cluster 2>/dev/null)" != "$CLUSTER" ]; then
   found=$(sh -eu ./preflight 2>&1) || die "$found"
+  mkdir -p /etc/kubernetes
+  # At once: an empty mark would make the host nobody's, and no reset would clean it.
+  echo "$CLUSTER" >/etc/.kubepivot.cluster.new
+  mv /etc/.kubepivot.cluster.new /etc/kubernetes/kubepivot.cluster
 fi
-mkdir -p /etc/kubernetes /var/lib/kubepivot
-echo "$CLUSTER" >/etc/kubernetes/kubepivot.cluster
+mkdir -p /var/lib/kubepivot
 
 # What has changed and is not in use yet.
 pending=/var/lib/kubepivot/pending
@@ -32,6 +35,8 @@ install_from() {
   name=$1
   shift 3
   echo "$name" >>"$pending"
+  # Until it is whole it is of no URL; a runc that was cut short here is ours all the same.
+  : >"$stamp"
   "$@" "./$name.download"
   echo "$url" >"$stamp"
 }
@@ -93,16 +98,16 @@ install -d -m 0755 /etc/cni/net.d /opt/cni/bin /etc/kubernetes/manifests
 place
 if [ "$ROLE" = controller ] && [ ! -e /var/lib/kubelet/pki/kubelet-client-current.pem ]; then
   # The kubelet renews the certificate by pointing this link at another file.
-  ln -s kubelet-client-initial.pem /var/lib/kubelet/pki/kubelet-client-current.pem
+  ln -sfn kubelet-client-initial.pem /var/lib/kubelet/pki/kubelet-client-current.pem
 fi
 
 modprobe --all overlay br_netfilter 2>/dev/null || [ -e /proc/sys/net/bridge ] || die "cannot load br_netfilter"
 # What `reset.sh` puts back.
 before=/var/lib/kubepivot/sysctl-before.conf
 if [ ! -e "$before" ]; then
+  nft list tables >/var/lib/kubepivot/tables-before 2>/dev/null || true
   sysctl $(sed -n 's/^\([a-z].*\) = .*/\1/p' /etc/sysctl.d/90-kubepivot.conf) >"$before.new"
   mv "$before.new" "$before"
-  nft list tables >/var/lib/kubepivot/tables-before 2>/dev/null || true
 fi
 sysctl --quiet --load /etc/sysctl.d/90-kubepivot.conf || die "cannot set what /etc/sysctl.d/90-kubepivot.conf says"
 

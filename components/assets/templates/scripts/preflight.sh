@@ -71,4 +71,4 @@ fi
 
 [ "$problems" = 0 ] || exit 1
 echo "machine-id=$(cat /etc/machine-id)"
-echo "hostname=$(hostname)"
+echo "hostname=$(uname -n)"

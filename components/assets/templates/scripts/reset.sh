@@ -1,4 +1,10 @@
 # Gives a host back as it was: everything that `node.sh` and the kubelet made goes. Converges.
+# A step that outlived a killed `pulumi up` would go on making what is removed here.
+exec 9>/run/kubepivot.lock
+if ! flock --wait 120 9; then
+  echo "a step of another run still works on this host and holds /run/kubepivot.lock" >&2
+  exit 1
+fi
 owner=$(cat /etc/kubernetes/kubepivot.cluster 2>/dev/null || true)
 if [ -z "$owner" ]; then exit 0; fi
 if [ "$owner" != "$CLUSTER" ]; then

@@ -1,0 +1,47 @@
+"""Home directories with SSH keys, for configs that name them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+
+
+@pytest.fixture(scope="session")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home directory with keys of every kind."""
+    home = tmp_path_factory.mktemp("home")
+    ssh = home / ".ssh"
+    ssh.mkdir()
+    key = ed25519.Ed25519PrivateKey.generate()
+    (ssh / "id_ed25519").write_bytes(_private(key))
+    (ssh / "id_ed25519.pub").write_bytes(
+        key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+    )
+    (ssh / "id_pkcs8").write_bytes(_private(key, serialization.PrivateFormat.PKCS8))
+    (ssh / "id_ecdsa").write_bytes(_private(ec.generate_private_key(ec.SECP256R1())))
+    (ssh / "id_rsa").write_bytes(
+        _private(rsa.generate_private_key(65537, 2048), serialization.PrivateFormat.TraditionalOpenSSL)
+    )
+    locked = serialization.BestAvailableEncryption(b"passphrase")
+    (ssh / "id_locked").write_bytes(_private(key, serialization.PrivateFormat.PKCS8, locked))
+    (ssh / "id_torn").write_bytes(_private(key)[:120] + b"\n-----END OPENSSH PRIVATE KEY-----\n")
+    (ssh / "binary").write_bytes(bytes(range(256)))
+    return home
+
+
+@pytest.fixture
+def home(keys: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The home directory that `~` in a path means."""
+    monkeypatch.setenv("HOME", str(keys))
+    return keys
+
+
+def _private(
+    key: ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey,
+    form: serialization.PrivateFormat = serialization.PrivateFormat.OpenSSH,
+    encryption: serialization.KeySerializationEncryption | None = None,
+) -> bytes:
+    return key.private_bytes(serialization.Encoding.PEM, form, encryption or serialization.NoEncryption())

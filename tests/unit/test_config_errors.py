@@ -1,0 +1,258 @@
+"""Every error of a config names key, value and mend, and no error shows a secret."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.config import ConfigError, parse
+from components.versions import LATEST
+from tests.unit.raw_configs import HOST_KEY, LEFT_OUT, Raw, baremetal, errors, lab, with_value
+
+pytestmark = pytest.mark.usefixtures("home")
+
+
+def case(
+    path: str, value: object, mend: str, *, base: Callable[[], Raw] = lab, key: str = "", shown: str = ""
+) -> Any:
+    """A wrong value and what its message must say; without `key` and `shown`, path and value themselves."""
+    if not shown:
+        shown = "(not set)" if value is LEFT_OUT else str(value)
+    key = key or ".".join(path.split())
+    return pytest.param(base, path, value, f"kubepivot:{key}", shown, mend, id=f"{path}: {shown} ({mend})")
+
+
+def host_case(field: str, value: object, mend: str, **rest: Any) -> Any:
+    return case(f"hosts worker-1 {field}", value, mend, **rest)
+
+
+def label_case(key: str, value: object, mend: str, *, shown: str) -> Any:
+    quoted = f'["{key}"]' if "/" in key else f".{key}"
+    return host_case("labels", {key: value}, mend, key=f"hosts.worker-1.labels{quoted}", shown=shown)
+
+
+def taint_case(text: object, mend: str) -> Any:
+    return host_case("taints", [text], mend, key="hosts.worker-1.taints[0]", shown=str(text))
+
+
+PORT = "use a whole number from 1 to 65535"
+CIDR = "use an IPv4 range in CIDR form"
+URL = "use an http:// or https:// URL"
+DNS_LABEL = "lower-case letters, digits and hyphens"
+WORKER = {"role": "worker", "address": "172.30.0.22"}
+LOCKED = "~/.ssh/id_locked"
+
+
+@pytest.mark.parametrize(
+    ("base", "path", "value", "key", "shown", "mend"),
+    [
+        # Top level
+        case("platform", LEFT_OUT, "required"),
+        case("platform", "cloud", "use 'lab' or 'baremetal'"),
+        case("mode", "rendr", "use 'cluster' or 'render'"),
+        case("assetDirectory", "", "must not be empty", shown='""'),
+        case("name", "My_Cluster", DNS_LABEL),
+        case("name", "a" * 41, "at most 40"),
+        case("kubernetesVersion", "1.20.0", f"not supported; use one of {LATEST}"),
+        case("kubernetesVersion", 1.36, "in quotes"),
+        case("pki protect", "perhaps", "true or false"),
+        case("lab image", "x", "for platform lab only", base=baremetal, key="lab", shown="(a map)"),
+        # Unknown keys
+        case("kubernetesversion", "1", "did you mean kubernetesVersion?", shown="kubernetesversion"),
+        case("asset_directory", "x", "did you mean assetDirectory?", shown="asset_directory"),
+        case("hosts worker-1 adress", "1.2.3.4", "did you mean address?", shown="adress"),
+        case("network podz", "x", "did you mean pods?", shown="podz"),
+        case("api prot", 1, "did you mean port?", shown="prot"),
+        case("mirror image", "x", "did you mean images?", shown="image"),
+        case("pki xyz", "x", "known are protect", shown="xyz"),
+        case("lab imag", "x", "did you mean image?", shown="imag"),
+        # Shape
+        case("network", "10.0.0.0/8", "write a map of keys"),
+        case("hosts", ["10.0.0.1"], "write a map of keys", shown="(a list)"),
+        case("hosts worker-1", "10.0.0.1", "write a map of keys"),
+        # Hosts
+        case("hosts", LEFT_OUT, "required"),
+        case("hosts", {}, "at least one host", shown="(empty)"),
+        case("hosts controller-1 role", "worker", "no host is a controller", key="hosts", shown="(a map)"),
+        case("hosts worker-1 role", "controller", "load balancer", key="api.host", shown="(not set)"),
+        case("hosts worker_1", WORKER, DNS_LABEL, shown="worker_1"),
+        case("hosts Worker-1", WORKER, "differs from worker-1 in case only; rename", shown="Worker-1"),
+        host_case("role", LEFT_OUT, "required"),
+        host_case("role", "node", "use 'controller' or 'worker'"),
+        host_case("address", LEFT_OUT, "required, for example"),
+        host_case("address", "172.30.0.300", "use an IPv4 address"),
+        host_case("address", "fd00::1", "use an IPv4 address"),
+        host_case("address", "127.0.0.1", "by which the other hosts reach"),
+        host_case("address", "172.30.0.11", "host controller-1 has the same address and port"),
+        host_case("port", "ssh", PORT, base=baremetal),
+        host_case("port", 65536, PORT, base=baremetal),
+        host_case("user", "", "must not be empty", base=baremetal, shown='""'),
+        # SSH in the lab and on bare metal
+        host_case("key", "~/.ssh/id_ed25519", "leave it out"),
+        host_case("hostKey", HOST_KEY, "leave it out", shown=HOST_KEY[:40]),
+        host_case("user", "root", "leave it out"),
+        host_case("port", 22, "leave it out"),
+        host_case("key", LEFT_OUT, "path of the private key", base=baremetal),
+        host_case("key", "~/.ssh/none", "no such file", base=baremetal),
+        host_case("key", "~/.ssh", "cannot be read", base=baremetal),
+        host_case("key", "~nobody-here/key", "cannot be read", base=baremetal),
+        host_case("key", "~/.ssh/binary", "not a private key", base=baremetal),
+        host_case("key", "~/.ssh/id_ed25519.pub", "this is a public key", base=baremetal),
+        host_case("key", LOCKED, "encrypted with a passphrase", base=baremetal),
+        host_case("key", "~/.ssh/id_torn", "damaged", base=baremetal),
+        host_case("key", "hunter2", "not a private key", base=baremetal, shown="(secret)"),
+        host_case("hostKey", LEFT_OUT, "ssh-keyscan", base=baremetal),
+        host_case(
+            "hostKey", f"a.example {HOST_KEY}", "without the host's name", base=baremetal, shown="a.ex"
+        ),
+        host_case("hostKey", HOST_KEY[:-8], "ssh-keyscan", base=baremetal, shown="ssh-ed25519 AAAA"),
+        host_case("hostKey", "SHA256:abc", "ssh-keyscan", base=baremetal),
+        # Labels and taints
+        label_case("node-role.kubernetes.io/worker", "", "may not set this label", shown="node-role."),
+        label_case("kubernetes.io/x", "a", "your own domain", shown="kubernetes.io/x"),
+        label_case("foo.k8s.io/x", "a", "your own domain", shown="foo.k8s.io/x"),
+        label_case("node.kubernetes.io/controller", "", "host's role", shown="node.kubernetes.io/controller"),
+        label_case("-bad", "a", "[domain/]name", shown="-bad"),
+        label_case("Bad_/x", "a", "domain is a DNS name", shown="Bad_/x"),
+        label_case("a", "b c", "at most 63 letters", shown="b c"),
+        label_case("a", True, "in quotes", shown="true"),
+        taint_case("a=b", "key[=value]:Effect"),
+        taint_case("a:Never", "effects NoSchedule, PreferNoSchedule, NoExecute"),
+        taint_case("=b:NoExecute", "[domain/]name"),
+        taint_case("a=b/c:NoExecute", "at most 63 letters"),
+        taint_case(1, "key[=value]:Effect"),
+        host_case("taints", "a:NoExecute", "write a list"),
+        host_case("taints", ["a=b:NoExecute", "a:NoExecute"], "twice; leave one out", shown="(a list)"),
+        # Addresses
+        case("network pods", "10.2.0.0", CIDR),
+        case("network services", "fd00::/108", CIDR),
+        case("network pods", "10.2.3.0/16", "first address: 10.2.0.0/16"),
+        case("network hosts", "172.30.0.1/24", "first address: 172.30.0.0/24"),
+        case("network pods", "10.2.0.0/25", "at least a /23"),
+        case("network pods", "10.2.0.0/24", "at least a /23"),
+        case("network services", "10.3.0.0/25", "from /12 to /24"),
+        case("network services", "10.0.0.0/8", "from /12 to /24"),
+        case("network services", "10.2.128.0/20", "overlaps kubepivot:network.pods, 10.2.0.0/16"),
+        case(
+            "network hosts",
+            "10.0.0.0/8",
+            "overlaps kubepivot:network.hosts",
+            key="network.pods",
+            shown="10.2.",
+        ),
+        case("network pods", "172.30.0.0/16", "pods", key="hosts.worker-1.address", shown="172.30.0.21"),
+        host_case("address", "10.3.0.5", "lies in kubepivot:network.services"),
+        case("api host", "10.3.0.1", "lies in kubepivot:network.services"),
+        case("network hosts", "172.30.0.0/28", "outside", key="hosts.worker-1.address", shown="172.30.0.21"),
+        case("network domain", "Cluster_Local", "DNS name"),
+        case("api port", "0", PORT),
+        case("api port", 443, "kube-apiserver is not root: use a port from 1024"),
+        case("api port", "2379", "etcd uses it on every controller"),
+        case("api host", "https://api:6443", "without scheme and without port"),
+        case("api host", "10.0.0.300", "IPv4 address or a DNS name"),
+        case("mirror artifacts", "http://m", "required", key="mirror.images", shown="(not set)"),
+        case("mirror artifacts", "mirror:80", URL),
+        case("mirror images", "ftp://m", URL),
+        case("mirror images", "http://m:99999", URL),
+        case("mirror images", "http://m?a=b", "without user, query and fragment"),
+    ],
+)
+def test_an_error_names_key_value_and_mend(
+    base: Callable[[], Raw], path: str, value: object, key: str, shown: str, mend: str
+) -> None:
+    error = errors(with_value(base(), path, value))
+    found = [str(problem) for problem in error.problems if problem.key == key]
+    assert any(shown in line and mend in line for line in found), str(error)
+    assert str(error).splitlines()[1:] == [f"  {problem}" for problem in error.problems]
+
+
+def test_all_problems_come_at_once() -> None:
+    raw = lab() | {"platfrom": "lab", "network": {"pods": "10.3.0.0/16"}, "api": {"port": 0}}
+    raw["hosts"]["worker-1"] |= {"role": "node", "address": "10.3.0.5"}
+    raw["hosts"]["worker-2"] = {"role": "worker", "address": "10.3.0.5"}
+    error = errors(raw)
+    assert [problem.key for problem in error.problems] == [
+        "kubepivot:hosts.worker-1.role",
+        "kubepivot:api.port",
+        "kubepivot:platfrom",
+        "kubepivot:network.services",
+        "kubepivot:hosts.worker-1.address",
+        "kubepivot:hosts.worker-1.address",
+        "kubepivot:hosts.worker-2.address",
+        "kubepivot:hosts.worker-2.address",
+        "kubepivot:hosts.worker-2.address",
+    ]
+    assert str(error).startswith("the stack's config has 9 problems:\n")
+
+
+def test_a_wrong_value_brings_no_follow_up_error() -> None:
+    assert [
+        problem.key for problem in errors(with_value(lab(), "hosts controller-1 role", "x")).problems
+    ] == ["kubepivot:hosts.controller-1.role"]
+    raw = with_value(lab(), "hosts controller-1 address", "x")
+    assert [problem.key for problem in errors(raw).problems] == ["kubepivot:hosts.controller-1.address"]
+
+
+def test_the_default_name_is_checked_too() -> None:
+    with pytest.raises(ConfigError, match=r'kubepivot:name = "My\.Stack": use at most 40'):
+        parse(lab(), stack="My.Stack")
+
+
+def test_same_address_on_another_port_is_another_host() -> None:
+    raw = with_value(baremetal(), "hosts worker-1 address", "192.168.1.11")
+    assert parse(with_value(raw, "hosts worker-1 port", 2222), stack="dev").hosts["worker-1"].port == 2222
+
+
+@pytest.mark.parametrize("name", ["id_ed25519", "id_pkcs8", "id_ecdsa", "id_rsa"])
+def test_a_private_key_is_a_path_or_its_text(home: Path, name: str) -> None:
+    text = (home / ".ssh" / name).read_text()
+    for value in (f"~/.ssh/{name}", str(home / ".ssh" / name), text, text.rstrip("\n")):
+        key = parse(with_value(baremetal(), "hosts worker-1 key", value), stack="dev").hosts["worker-1"].key
+        assert key is not None
+        assert key.get_secret_value() == text
+
+
+def test_a_host_key_loses_its_comment() -> None:
+    raw = with_value(baremetal(), "hosts worker-1 hostKey", f" {HOST_KEY}  root@worker-1\n")
+    assert parse(raw, stack="dev").hosts["worker-1"].host_key == HOST_KEY
+
+
+def test_a_secret_never_shows(home: Path) -> None:
+    text = (home / ".ssh" / "id_ed25519").read_text()
+    locked = (home / ".ssh" / "id_locked").read_text()
+    body = text.splitlines()[1]
+
+    config = parse(with_value(baremetal(), "hosts worker-1 key", text), stack="dev")
+    shown = [repr(config), str(config), config.model_dump_json(), repr(config.hosts["worker-1"])]
+
+    wrong = [
+        with_value(with_value(baremetal(), "hosts worker-1 key", text), "platform", "cloud"),
+        with_value(lab(), "hosts worker-1 key", text),
+        with_value(lab(), "hosts worker-1 key", body),
+        *(
+            with_value(baremetal(), "hosts worker-1 key", value)
+            for value in (text[:-40], body, [text], {"a": text})
+        ),
+        with_value(baremetal(), "hosts worker-1 hostKey", text),
+        with_value(baremetal(), "hosts worker-1 kye", text),
+        with_value(baremetal(), "hosts worker-1", text),
+        with_value(baremetal(), "hosts", text),
+        with_value(baremetal(), "privateKey", body),
+    ]
+    for raw in wrong:
+        try:
+            parse(raw, stack="dev")
+        except ConfigError as error:
+            shown += [str(error), repr(error), traceback.format_exc()]
+    assert len(shown) == 4 + 3 * len(wrong)
+    assert not [message for message in shown if body[:20] in message or "PRIVATE KEY" in message]
+
+    message = str(errors(with_value(baremetal(), "hosts worker-1 key", locked)))
+    assert locked.splitlines()[1][:20] not in message
+    url = str(errors(with_value(lab(), "mirror images", "http://user:hunter2@m")))
+    assert "hunter2" not in url
+    assert "http://***@m" in url

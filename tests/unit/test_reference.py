@@ -1,0 +1,67 @@
+"""The documents that are made from the config's models."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from components import reference
+from components.config import ClusterConfig, HostConfig, parse
+from tests.unit.raw_configs import baremetal, lab, with_value
+
+pytestmark = pytest.mark.usefixtures("home")
+
+
+@pytest.mark.parametrize("path", reference.files(), ids=lambda path: path.name)
+def test_generated_documents_are_fresh(path: Path) -> None:
+    assert path.read_text() == reference.files()[path], "run: python -m components.reference"
+
+
+def test_the_reference_has_its_example_and_the_example_parses() -> None:
+    document = next(text for path, text in reference.files().items() if path.suffix == ".md")
+    fenced = document.split("```yaml\n")[1].split("```")[0]
+    raw = {key.removeprefix("kubepivot:"): value for key, value in yaml.safe_load(fenced)["config"].items()}
+    config = parse(raw, stack="other")
+    assert config.name == "prod"
+    assert config.warnings == ()
+    assert (config.controllers, config.workers) == (("controller-1",), ("worker-1",))
+
+
+def field_examples() -> Iterator[tuple[str, object]]:
+    schema = next(json.loads(text) for path, text in reference.files().items() if path.suffix == ".json")
+    for key, field in schema["properties"]["config"]["properties"].items():
+        name = key.removeprefix("kubepivot:")
+        section_name = field.get("$ref") or field.get("additionalProperties", {}).get("$ref")
+        if section_name:
+            prefix = f"{name} worker-1" if name == "hosts" else name
+            section = schema["$defs"][section_name.rpartition("/")[2]]
+            for inner, inner_field in section["properties"].items():
+                yield f"{prefix} {inner}", inner_field["examples"][0]
+        else:
+            yield name, field["examples"][0]
+
+
+@pytest.mark.parametrize(("path", "example"), field_examples())
+def test_every_example_of_the_reference_parses(path: str, example: object) -> None:
+    raw = lab() if path.startswith("lab") else baremetal()
+    if path.startswith("mirror"):
+        raw["mirror"] = {"artifacts": "http://mirror:8080", "images": "http://mirror:5000"}
+    if path == "hosts worker-1 role":
+        raw["api"] = {"host": "api.example.com"}
+    parse(with_value(raw, path, example), stack="dev")
+
+
+def test_the_schema_knows_every_key() -> None:
+    schema = next(json.loads(text) for path, text in reference.files().items() if path.suffix == ".json")
+    keys = {str(field.alias) for field in ClusterConfig.model_fields.values()}
+    config = schema["properties"]["config"]
+    assert set(config["properties"]) == {f"kubepivot:{key}" for key in keys}
+    assert config["required"] == ["kubepivot:platform", "kubepivot:hosts"]
+    assert all(not section["additionalProperties"] for section in (config, *schema["$defs"].values()))
+    assert set(schema["$defs"]["HostConfig"]["properties"]) == {
+        str(field.alias) for field in HostConfig.model_fields.values()
+    }
