@@ -80,7 +80,11 @@ def duplicates(facts: Mapping[str, str]) -> list[str]:
         "machine-id": "one is a clone of the other: run `rm /etc/machine-id; systemd-machine-id-setup` on it",
         "hostname": "rename one with `hostnamectl set-hostname`",
     }
-    parsed = {name: dict(line.split("=", 1) for line in text.splitlines()) for name, text in facts.items()}
+    # A login shell may have printed something of its own first.
+    parsed = {
+        name: dict(line.split("=", 1) for line in text.splitlines() if line.startswith(tuple(mends)))
+        for name, text in facts.items()
+    }
     return [
         f"{one} and {other} have the same {fact}, {parsed[one][fact]}: {mend}"
         for one, other in combinations(sorted(parsed), 2)

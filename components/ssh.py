@@ -32,7 +32,8 @@ class Payload:
 def command_text(payload: Payload, *, user: str, timeout: int) -> str:
     """The text of the remote command: names and digests of what comes by stdin, never content.
 
-    The lock keeps a script that outlived a killed `pulumi up` from running beside its successor.
+    The lock keeps a script that outlived a killed `pulumi up` from running beside its successor. Whoever
+    holds it removes what one that was itself killed has left behind, secrets among it.
     """
     body = f"""set -eu
 umask 077
@@ -41,6 +42,7 @@ flock --wait {timeout} 9 || {{
   echo "error: another step has held /run/kubepivot.lock for {timeout} s: run again when it has ended" >&2
   exit 1
 }}
+rm -rf /run/kubepivot.??????
 directory=$(mktemp --directory /run/kubepivot.XXXXXX)
 trap 'rm -rf "$directory"' EXIT
 cd "$directory"

@@ -60,6 +60,8 @@ def _lab_host(
         stdin=pulumi.Output.secret(archive),
         logging=command.local.Logging.NONE,
         add_previous_output_in_env=False,
+        # A container that is there is only started, so these need another one.
+        triggers=[host.address, cfg.lab.image, cfg.lab.network],
         opts=pulumi.ResourceOptions.merge(
             opts, pulumi.ResourceOptions(delete_before_replace=True, custom_timeouts=_TIMEOUT)
         ),

@@ -195,7 +195,7 @@ def test_nothing_is_written_before_every_host_has_passed(run: Run) -> None:
 
 
 def test_hosts_that_are_clones_are_refused() -> None:
-    same = {REMOTE: lambda *_: {"stdout": "machine-id=1234\nhostname=node"}}
+    same = {REMOTE: lambda *_: {"stdout": "Welcome to node!\nmachine-id=1234\nhostname=node"}}
     with pytest.raises(pulumi.RunError, match=r"have the same machine-id, 1234: .*systemd-machine-id-setup"):
         program(read("lab"), answers=same)
 
@@ -365,6 +365,14 @@ def test_the_lab_makes_a_container_for_every_host() -> None:
         assert each.delete_before_replace
     for step in run.of(REMOTE):
         assert {each.urn for each in containers} & run.before(step), step.name
+
+
+@pytest.mark.parametrize("changed", [{"image": "kubepivot/host:other"}, {"network": "other"}])
+def test_the_lab_makes_another_container_where_one_cannot_be_changed(changed: dict[str, str]) -> None:
+    def triggers(run: Run) -> list[Any]:
+        return run.only("lab-controller-1-container").inputs["triggers"]
+
+    assert triggers(program(read("lab") | {"lab": changed})) != triggers(ran("lab"))
 
 
 def test_bare_metal_makes_nothing_on_this_machine_and_gives_the_hosts_back() -> None:

@@ -19,7 +19,7 @@ from tests.unit.recorder import REMOTE, Secret, record, revealed, unpacked
 from tests.unit.sandbox import Sandbox
 
 SECRET = "-----BEGIN PRIVATE KEY-----"
-TOOLS = ("base64", "cat", "flock", "gzip", "mktemp", "rm", "sh", "sleep", "stat", "tar", "timeout")
+TOOLS = ("base64", "cat", "flock", "gzip", "ls", "mktemp", "rm", "sh", "sleep", "stat", "tar", "timeout")
 
 
 @pytest.fixture
@@ -67,6 +67,15 @@ def test_a_user_who_is_not_root_asks_for_root_without_a_password() -> None:
 def test_a_script_that_fails_fails_the_step_and_leaves_nothing_behind(sandbox: Sandbox) -> None:
     assert _run(sandbox, _payload("echo before\nfalse\necho after")) == (1, "before\n")
     assert [path.name for path in sandbox.path("/run").iterdir()] == ["kubepivot.lock"]
+
+
+def test_what_a_killed_step_has_left_behind_goes_with_the_next_one(sandbox: Sandbox) -> None:
+    left = sandbox.path("/run") / "kubepivot.AbCd12"
+    left.mkdir()
+    (left / "key").write_text(SECRET)
+    code, output = _run(sandbox, _payload("ls -d ../kubepivot.*"))
+    assert (code, left.exists()) == (0, False)
+    assert len(output.splitlines()) == 2  # the lock and its own
 
 
 def test_an_unset_variable_is_an_error(sandbox: Sandbox) -> None:
