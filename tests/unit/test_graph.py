@@ -369,7 +369,7 @@ def test_the_lab_makes_a_container_for_every_host() -> None:
 
 @pytest.mark.parametrize("changed", [{"image": "kubepivot/host:other"}, {"network": "other"}])
 def test_the_lab_makes_another_container_where_one_cannot_be_changed(changed: dict[str, str]) -> None:
-    def triggers(run: Run) -> list[Any]:
+    def triggers(run: Run) -> Any:
         return run.only("lab-controller-1-container").inputs["triggers"]
 
     assert triggers(program(read("lab") | {"lab": changed})) != triggers(ran("lab"))
