@@ -16,12 +16,20 @@ from components.assets.controlplane import (
     UID,
     bootstrap_pod,
 )
-from components.assets.manifests import CONTROL_PLANE_ROLE, CONTROLLER_LABEL
+from components.assets.manifests import CONTROL_PLANE_ROLE, CONTROLLER_LABEL, WORKLOADS, manifests
 from components.assets.values import bootstrap_token, client_kubeconfig, control_plane_files, kubeconfig
 from components.config import ClusterConfig
 from components.machine import Machine
 
-__all__ = ["bootstrap_files", "etcd_pod", "node_files", "preflight_files", "retire_files", "script"]
+__all__ = [
+    "bootstrap_files",
+    "etcd_pod",
+    "node_files",
+    "preflight_files",
+    "retire_files",
+    "roll_seconds",
+    "script",
+]
 
 MANIFESTS = "/etc/kubernetes/manifests"
 MIRRORED_REGISTRIES = ("docker.io", "ghcr.io", "quay.io", "registry.k8s.io")
@@ -358,8 +366,24 @@ def retire_files(cfg: ClusterConfig, machine: Machine, texts: Mapping[str, str])
             API_ENDPOINT=cfg.api_endpoint,
             API_PORT=str(cfg.api.port),
             NODES=" ".join(f"node/{name}" for name in sorted(cfg.hosts)),
+            ROLL_SECONDS=str(roll_seconds(cfg)),
+            WORKLOADS=" ".join(_workloads(cfg)),
         ),
         "lib.sh": File(script("lib")),
+        "rollout.sh": File(script("rollout")),
         "ca.crt": File(texts["ca.crt"]),
         "kubeconfig": File(client_kubeconfig(cfg, texts, "super-admin", server=local), mode=0o600),
     }
+
+
+def roll_seconds(cfg: ClusterConfig) -> int:
+    """How long a roll of all workloads may take. Controllers' pods roll one after another."""
+    return 120 + 60 * len(cfg.controllers)
+
+
+def _workloads(cfg: ClusterConfig) -> list[str]:
+    return sorted(
+        f"{found['kind'].lower()}/{found['metadata']['name']}"
+        for found in manifests(cfg, lambda name: name).values()
+        if found["kind"] in WORKLOADS
+    )

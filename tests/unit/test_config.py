@@ -214,6 +214,12 @@ def label_case(key: str, value: object, mend: str, *, shown: str) -> Any:
     return host_case("labels", {key: value}, mend, key=f"hosts.worker-1.labels{quoted}", shown=shown)
 
 
+def flag_case(flag: str, value: object, mend: str) -> Any:
+    quoted = f".{flag}" if "=" not in flag else f'["{flag}"]'
+    key = f"flags.kube-apiserver{quoted}"
+    return case("flags kube-apiserver", {flag: value}, mend, key=key, shown=f'"{flag}"')
+
+
 def taint_case(text: object, mend: str) -> Any:
     return host_case("taints", [text], mend, key="hosts.worker-1.taints[0]", shown=str(text))
 
@@ -336,6 +342,47 @@ LOCKED = "~/.ssh/id_locked"
         case("mirror images", "ftp://m", URL),
         case("mirror images", "http://m:99999", URL),
         case("mirror images", "http://m?a=b", "without user, query and fragment"),
+        # Flags
+        flag_case("--v", "4", "without dashes in front"),
+        flag_case("-v", "4", "without dashes in front"),
+        flag_case("v=4", "4", "without a value"),
+        flag_case("permit_port_sharing", "false", "without dashes in front"),
+        flag_case("Audit", "x", "for example audit-log-maxage"),
+        *(
+            flag_case(flag, "x", f"leave this flag out: {reason}")
+            for flag, reason in {
+                "advertise-address": "it is the address of the pod",
+                "bind-address": "probes",
+                "endpoint-reconciler-type": "it follows from the number of controllers",
+                "etcd-prefix": "it follows from kubepivot:hosts",
+                "etcd-servers": "it follows from kubepivot:hosts",
+                "leader-elect": "the hand-over waits for the lease",
+                "permit-port-sharing": "the old and the new one serve at the same port",
+                "secure-port": "kube-apiserver's is kubepivot:api.port",
+                "tls-cert-file": "by the name in that certificate",
+            }.items()
+        ),
+        case("flags kube-scheduler v", ["4"], "write the flag's value as text", shown="(a list)"),
+        case("flags kube-scheduler v", None, "write the flag's value as text", shown="(not set)"),
+        case("flags kube-scheduler", "v=4", "write a map of keys"),
+        case(
+            "flags etcd",
+            {},
+            "known are kube-apiserver, kube-controller-manager, kube-scheduler",
+            shown="etcd",
+        ),
+        case("flags apiserver", {}, "did you mean kube-apiserver?", shown="apiserver"),
+        # Images
+        *(
+            case("images coredns", image, "use an image reference with a tag or a digest", shown=f'"{image}"')
+            for image in (
+                *("", "coredns", "a/b", "a:b:c", "a:", "A/b:1", "https://a/b:1", "a b:1", "a/b@sha256:12"),
+                *(":1", "a//b:1", "-a/b:1", "a/b:1\u0660", "localhost:/a:1"),
+            )
+        ),
+        case("images coredns", 7, "in quotes, for example", shown="7"),
+        case("images etcd", "a:1", "known are kube-apiserver, kube-controller", shown="etcd"),
+        case("images kubeProxy", "a:1", "did you mean kube-proxy?", shown="kubeProxy"),
     ],
 )
 def test_an_error_names_key_value_and_mend(
@@ -345,6 +392,30 @@ def test_an_error_names_key_value_and_mend(
     found = [str(problem) for problem in error.problems if problem.key == key]
     assert any(shown in line and mend in line for line in found), str(error)
     assert str(error).splitlines()[1:] == [f"  {problem}" for problem in error.problems]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [("2h", "2h"), (4, "4"), (0.5, "0.5"), (True, "true"), (False, "false"), ("", "")]
+)
+def test_a_flag_is_text_whatever_pulumi_makes_of_it(value: object, text: str) -> None:
+    config = parse(with_value(lab(), "flags kube-apiserver event-ttl", value), stack="dev")
+    assert config.flags.of("kube-apiserver") == {"event-ttl": text}
+    assert config.flags.of("kube-scheduler") == {}
+
+
+DIGEST = "sha256:" + "0123456789abcdef" * 4
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        *("coredns:1", "a/b:v1.2-x_y", "example.com/a:1", "localhost:5000/a/b-c__d.e:1", "10.0.0.1:5000/a:1"),
+        *(f"a/b@{DIGEST}", f"example.com:5000/a/b:1@{DIGEST}"),
+    ],
+)
+def test_an_image_is_used_instead_of_the_releases(image: str) -> None:
+    config = parse(with_value(lab(), "images kube-proxy", image), stack="dev")
+    assert config.workload_images == {**config.release.workload_images, "kube-proxy": image}
 
 
 def test_all_problems_come_at_once() -> None:
