@@ -10,7 +10,7 @@ from typing import Any
 import pulumi
 import pulumi_kubernetes as kubernetes
 
-from components.assets.manifests import CONTROL_PLANE_ROLE, WORKLOADS, Object, manifests
+from components.assets.manifests import CONTENT_LABEL, CONTROL_PLANE_ROLE, WORKLOADS, Object, manifests
 from components.assets.values import client_kubeconfig, manifest_value
 from components.config import ClusterConfig
 from components.pki import Pki
@@ -86,7 +86,13 @@ class SelfHosted(pulumi.ComponentResource):
         self.register_outputs({})
 
     def _apply(self, file: str, manifest: Object, after: Sequence[pulumi.Resource] = ()) -> Manifest:
-        opts = pulumi.ResourceOptions.merge(self._opts, pulumi.ResourceOptions(depends_on=list(after)))
+        own = pulumi.ResourceOptions(
+            depends_on=list(after),
+            # Pulumi deletes a replaced object by its name at the end of the next run that succeeds. If that
+            # run took the change back, it is the newest one's name. The hand-over removes what is not used.
+            retain_on_delete=CONTENT_LABEL in manifest["metadata"].get("labels", {}),
+        )
+        opts = pulumi.ResourceOptions.merge(self._opts, own)
         return Manifest(f"{self._name}-{file.removesuffix('.yaml')}", manifest, opts)
 
     def label_roles(self, cfg: ClusterConfig, after: pulumi.Resource) -> None:

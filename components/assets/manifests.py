@@ -17,13 +17,16 @@ from components.assets.values import secret_keys
 from components.checkpointer.pods import ANNOTATION
 from components.config import ClusterConfig
 
-__all__ = ["CONTROLLER_LABEL", "CONTROL_PLANE_ROLE", "WORKLOADS", "Object", "manifests"]
+__all__ = ["CONTENT_LABEL", "CONTROLLER_LABEL", "CONTROL_PLANE_ROLE", "WORKLOADS", "Object", "manifests"]
 
 Object = dict[str, Any]
 
 CONTROLLER_LABEL = "node.kubernetes.io/controller"
 """What places the control plane. A kubelet may set it on itself, unlike the `node-role` label."""
 CONTROL_PLANE_ROLE = "node-role.kubernetes.io/control-plane"
+
+CONTENT_LABEL = "kubepivot.dev/content"
+"""On Secrets and ConfigMaps whose name has a digest of what they hold. The hand-over removes old ones."""
 
 WORKLOADS = ("DaemonSet", "Deployment")
 """Kinds of objects that have pods."""
@@ -86,7 +89,11 @@ def _secret(component: Component, name: str, value: Callable[[str], str]) -> Obj
     return {
         "apiVersion": "v1",
         "kind": "Secret",
-        "metadata": {"name": name, "namespace": "kube-system", "labels": _labels(component)},
+        "metadata": {
+            "name": name,
+            "namespace": "kube-system",
+            "labels": {**_labels(component), CONTENT_LABEL: component},
+        },
         "type": "Opaque",
         "data": {key: value(source) for key, source in secret_keys(component).items()},
     }
@@ -162,6 +169,7 @@ def _name_config_maps_by_content(objects: Mapping[str, Object]) -> None:
             name = config["metadata"]["name"]
             digest = hashlib.sha256(json.dumps(config["data"], sort_keys=True).encode()).hexdigest()[:10]
             renamed[name] = config["metadata"]["name"] = f"{name}-{digest}"
+            config["metadata"].setdefault("labels", {})[CONTENT_LABEL] = name
     for workload in objects.values():
         if workload["kind"] in WORKLOADS:
             for volume in workload["spec"]["template"]["spec"]["volumes"]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import yaml
@@ -16,8 +16,21 @@ from components.assets.controlplane import (
     UID,
     bootstrap_pod,
 )
-from components.assets.manifests import CONTROL_PLANE_ROLE, CONTROLLER_LABEL, WORKLOADS, manifests
-from components.assets.values import bootstrap_token, client_kubeconfig, control_plane_files, kubeconfig
+from components.assets.manifests import (
+    CONTENT_LABEL,
+    CONTROL_PLANE_ROLE,
+    CONTROLLER_LABEL,
+    WORKLOADS,
+    Object,
+    manifests,
+)
+from components.assets.values import (
+    bootstrap_token,
+    client_kubeconfig,
+    control_plane_files,
+    kubeconfig,
+    manifest_value,
+)
 from components.config import ClusterConfig
 from components.machine import Machine
 
@@ -359,6 +372,9 @@ def bootstrap_files(cfg: ClusterConfig, machine: Machine, texts: Mapping[str, st
 
 def retire_files(cfg: ClusterConfig, machine: Machine, texts: Mapping[str, str]) -> dict[str, File]:
     """What the hand-over needs."""
+    objects = manifests(cfg, lambda name: manifest_value(cfg, name, texts)).values()
+    mounted = [found for found in objects if CONTENT_LABEL in found["metadata"].get("labels", {})]
+    workloads = [found for found in objects if found["kind"] in WORKLOADS]
     local = f"https://127.0.0.1:{cfg.api.port}"
     return {
         "env": _env(
@@ -367,7 +383,9 @@ def retire_files(cfg: ClusterConfig, machine: Machine, texts: Mapping[str, str])
             API_PORT=str(cfg.api.port),
             NODES=" ".join(f"node/{name}" for name in sorted(cfg.hosts)),
             ROLL_SECONDS=str(roll_seconds(cfg)),
-            WORKLOADS=" ".join(_workloads(cfg)),
+            MOUNTED=_names(mounted),
+            MOUNTED_LABEL=CONTENT_LABEL,
+            WORKLOADS=_names(workloads),
         ),
         "lib.sh": File(script("lib")),
         "rollout.sh": File(script("rollout")),
@@ -381,9 +399,6 @@ def roll_seconds(cfg: ClusterConfig) -> int:
     return 120 + 60 * len(cfg.controllers)
 
 
-def _workloads(cfg: ClusterConfig) -> list[str]:
-    return sorted(
-        f"{found['kind'].lower()}/{found['metadata']['name']}"
-        for found in manifests(cfg, lambda name: name).values()
-        if found["kind"] in WORKLOADS
-    )
+def _names(objects: Iterable[Object]) -> str:
+    """As kubectl names them."""
+    return " ".join(sorted(f"{each['kind'].lower()}/{each['metadata']['name']}" for each in objects))

@@ -11,6 +11,7 @@ import pulumi
 import pytest
 import yaml
 
+from components.assets.controlplane import COMPONENTS
 from components.assets.manifests import manifests
 from components.assets.node import retire_files, roll_seconds, script
 from components.assets.values import bootstrap_token
@@ -296,6 +297,13 @@ def test_objects_end_with_the_cluster_instead_of_taking_the_api_from_under_each_
 ) -> None:
     bootstrap = run.only(f"{case.cfg.name}-bootstrap").urn
     assert {each.deleted_with for each in run.of("kubernetes:")} == {bootstrap}
+
+
+def test_what_is_named_by_its_content_is_left_to_the_hand_over(run: Run, case: Case) -> None:
+    """Pulumi would delete it by a name that may be the newest one's again."""
+    left = {each.name.removeprefix(f"{case.cfg.name}-") for each in _objects(run) if each.retain_on_delete}
+    configs = ("coredns-config", "flannel-cfg", "kube-proxy-config", "kubeconfig-in-cluster")
+    assert left == {*configs, "pod-checkpointer-config", *(f"{each}-secret" for each in COMPONENTS)}
 
 
 def test_every_object_is_named_by_the_program(up: Run) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,8 @@ case "$*" in
     done
     echo pod/kube-apiserver-abcde ;;
   "get nodes") echo "worker-1 NotReady" ;;
+  "get configmaps,secrets --selector=kubepivot.dev/content --output=name") cat /var/mounted ;;
+  "delete --ignore-not-found "*) echo "$3" >>/var/deleted ;;
 esac
 """
 # As renewTime of a lease has it, but for the fraction.
@@ -92,6 +95,7 @@ def controller(tmp_path: Path) -> Sandbox:
     # Only root may give a directory away.
     host.fake("install", 'for directory; do :; done; mkdir -p "$directory"')
     host.write("/var/clock", "0")
+    host.write("/var/mounted")
     host.write(f"{MANIFESTS}/etcd.yaml", "etcd")
     host.path("/var/lib/kubepivot").mkdir(parents=True)
     host.write(ARM, host.moved(script("arm-checkpoints")))
@@ -347,3 +351,28 @@ def test_a_leader_that_takes_time_to_end_is_waited_for(controller: Sandbox) -> N
     assert _is_retired(controller)
     assert all(SCHEDULER in manifests for clock, manifests in _seen(controller) if clock < 80)
     assert any(MANAGER not in manifests for clock, manifests in _seen(controller) if clock < 80)
+
+
+def test_what_only_old_pods_mounted_goes_when_all_is_done(controller: Sandbox) -> None:
+    _arrange(controller, "nothing done yet")
+    case = load("lab")
+    env = retire_files(case.cfg, case.machines["controller-1"], case.texts)["env"].text
+    (used,) = re.findall(r"^MOUNTED='(.*)'$", env, re.MULTILINE)
+    assert {name.rpartition("-")[0] for name in used.split()} == {
+        *(
+            "configmap/coredns",
+            "configmap/flannel",
+            "configmap/kube-proxy",
+            "configmap/kubeconfig-in-cluster",
+        ),
+        *("configmap/pod-checkpointer", "secret/kube-apiserver", "secret/kube-controller-manager"),
+        "secret/kube-scheduler",
+    }
+    old = ["configmap/coredns-0123456789", "secret/kube-scheduler-0123456789"]
+    controller.write("/var/mounted", "\n".join([*used.split(), *old]))
+    controller.write("/var/not-ready")
+    assert _retire(controller)[0] == 1
+    assert not controller.path("/var/deleted").exists()
+    controller.path("/var/not-ready").unlink()
+    assert _retire(controller) == (0, "")
+    assert controller.path("/var/deleted").read_text().split() == old

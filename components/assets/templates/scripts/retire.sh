@@ -57,3 +57,8 @@ steady() {
   [ "$in_a_row" -ge 5 ]
 }
 wait_for 60 "the API to answer five times in a row" steady
+
+# Every pod is new: what only old ones mounted may go.
+for object in $(kube get configmaps,secrets --selector="$MOUNTED_LABEL" --output=name); do
+  case " $MOUNTED " in *" $object "*) ;; *) kube delete --ignore-not-found "$object" >/dev/null ;; esac
+done
