@@ -19,6 +19,7 @@ _PROBED = "probes and the other components ask on the loopback"
 _OWN = {
     "advertise-address": "it is the address of the pod",
     "bind-address": _PROBED,
+    "client-ca-file": "the components, and Pulumi, log in with certificates of the cluster's authority",
     "endpoint-reconciler-type": "it follows from the number of controllers",
     "etcd-cafile": _STORE,
     "etcd-certfile": _STORE,

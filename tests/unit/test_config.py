@@ -353,6 +353,7 @@ LOCKED = "~/.ssh/id_locked"
             for flag, reason in {
                 "advertise-address": "it is the address of the pod",
                 "bind-address": "probes",
+                "client-ca-file": "the components, and Pulumi, log in",
                 "endpoint-reconciler-type": "it follows from the number of controllers",
                 "etcd-prefix": "it follows from kubepivot:hosts",
                 "etcd-servers": "it follows from kubepivot:hosts",

@@ -28,10 +28,12 @@ unsettled() {
   done <counts
 }
 
-touch_apiservers() {
-  # The DaemonSet controller looks at a new pod again after minReadySeconds, but forgets to if it was already going
-  # to look at an earlier pod before then. Any change of a pod makes it look.
-  kube annotate pods --selector=app.kubernetes.io/name=kube-apiserver --overwrite \
+# The DaemonSet controller looks at a new pod again after minReadySeconds, but forgets to if it was already going to
+# look at an earlier pod before then. Any change of a pod makes it look.
+touch_unsettled() {
+  names=none
+  while read -r name _; do names="$names,$name"; done <unsettled
+  kube annotate pods --selector="app.kubernetes.io/name in ($names)" --overwrite \
     "kubepivot.dev/awaited=$(($(date +%s) / 5))" >/dev/null 2>&1 || true
 }
 
@@ -50,7 +52,7 @@ decided() { # all is well, or will not be
   unsettled >unsettled.new 2>/dev/null || return 1
   mv unsettled.new unsettled
   [ -s unsettled ] || return 0
-  ! grep -q '^kube-apiserver ' unsettled || touch_apiservers
+  touch_unsettled
   hopeless
 }
 
