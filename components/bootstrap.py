@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import pulumi
 
 from components.archive import File
-from components.assets.node import bootstrap_files, retire_files, script
+from components.assets.node import bootstrap_files, retire_files, roll_seconds, script
 from components.config import ClusterConfig
 from components.hosts import Host
 from components.pki import Pki
@@ -44,27 +44,28 @@ def retire_bootstrap(
     host: Host,
     pki: Pki,
     *,
-    apiserver: pulumi.Output[str],
+    workloads: pulumi.Output[str],
     after: Sequence[pulumi.Resource],
     opts: pulumi.ResourceOptions,
 ) -> RemoteStep:
     """Hands over to the self-hosted control plane and takes the temporary one away. Fails closed: the
-    temporary one stays until the other one answers on the shared port and every node is Ready.
+    temporary one stays until the other one answers on the shared port and all nodes and workloads are ready.
 
-    `apiserver` is text that changes with the self-hosted apiserver: the step then waits until it has rolled.
+    `workloads` is text that changes with any workload: the step then waits until all have rolled, and tells
+    why one has not.
     """
     return RemoteStep(
         f"{name}-retire",
         host,
-        pulumi.Output.all(pki.read(lambda texts: retire_files(cfg, host, texts)), apiserver).apply(
+        pulumi.Output.all(pki.read(lambda texts: retire_files(cfg, host, texts)), workloads).apply(
             lambda known: _retire(*known)
         ),
-        # More than all waits of `retire.sh` together: so the one that fails tells what was missing.
-        timeout=1200,
+        # What the deadlines in the script come to, so that it always has the last word.
+        timeout=roll_seconds(cfg) + 800,
         depends_on=after,
         opts=opts,
     )
 
 
-def _retire(files: Mapping[str, File], apiserver: str) -> Payload:
-    return Payload(script=script("retire"), files={**files, "apiserver": File(apiserver)})
+def _retire(files: Mapping[str, File], workloads: str) -> Payload:
+    return Payload(script=script("retire"), files={**files, "workloads": File(workloads)})

@@ -35,7 +35,7 @@ class Cluster(pulumi.ComponentResource):
         bootstrap = start_bootstrap(name, cfg, controller, pki, after=list(nodes.values()), opts=child)
         selfhosted = SelfHosted(name, cfg, pki, bootstrap, child)
         retired = retire_bootstrap(
-            name, cfg, controller, pki, apiserver=selfhosted.apiserver, after=selfhosted.objects, opts=child
+            name, cfg, controller, pki, workloads=selfhosted.workloads, after=selfhosted.objects, opts=child
         )
         selfhosted.label_roles(cfg, after=retired)
 

@@ -14,25 +14,22 @@ from typing import Annotated, Any, Literal
 import pulumi
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     SecretStr,
     ValidationError,
     WithJsonSchema,
 )
-from pydantic.alias_generators import to_camel
 
 from components import addresses, consistency, labels, sshkeys
+from components.flags import FlagsConfig
+from components.images import ImagesConfig
 from components.labels import Taint
 from components.problems import PROJECT, ConfigError, Problem, problems_of
+from components.section import DERIVED, Section
 from components.versions import LATEST, RELEASES, Release
 
 __all__ = ["ClusterConfig", "ConfigError", "HostConfig", "Problem", "Taint", "parse"]
-
-DERIVED = "x-derived-default"
-"""Marks, in the JSON schema, a default that depends on other values; its text says which."""
 
 
 def _cluster_name(text: str) -> str:
@@ -78,11 +75,7 @@ Version = Annotated[
 ]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel)
-
-
-class HostConfig(_Section):
+class HostConfig(Section):
     """A machine with systemd, reached over SSH."""
 
     role: Literal["controller", "worker"] = Field(
@@ -128,7 +121,7 @@ class HostConfig(_Section):
     )
 
 
-class NetworkConfig(_Section):
+class NetworkConfig(Section):
     """The address plan, IPv4. Ranges are CIDRs in canonical form and must not overlap."""
 
     hosts: Network | None = Field(
@@ -152,7 +145,7 @@ class NetworkConfig(_Section):
     )
 
 
-class ApiConfig(_Section):
+class ApiConfig(Section):
     """How clients and nodes reach the Kubernetes API."""
 
     host: EndpointHost = Field(
@@ -165,7 +158,7 @@ class ApiConfig(_Section):
     port: Port = Field(default=6443, description="The port of the API, from 1024.", examples=[8443])
 
 
-class MirrorConfig(_Section):
+class MirrorConfig(Section):
     """Where hosts download from instead of the official sites. Left out: from those."""
 
     artifacts: Url = Field(
@@ -178,7 +171,7 @@ class MirrorConfig(_Section):
     )
 
 
-class PkiConfig(_Section):
+class PkiConfig(Section):
     """The cluster's own certificate authorities."""
 
     protect: bool = Field(
@@ -189,7 +182,7 @@ class PkiConfig(_Section):
     )
 
 
-class LabConfig(_Section):
+class LabConfig(Section):
     """The containers that are the hosts with platform lab. Only there."""
 
     image: Text = Field(
@@ -204,7 +197,7 @@ class LabConfig(_Section):
     )
 
 
-class ClusterConfig(_Section):
+class ClusterConfig(Section):
     """A self-hosted Kubernetes cluster."""
 
     platform: Literal["lab", "baremetal"] = Field(
@@ -239,6 +232,8 @@ class ClusterConfig(_Section):
     network: NetworkConfig = NetworkConfig()
     api: ApiConfig = ApiConfig()
     mirror: MirrorConfig | None = None
+    flags: FlagsConfig = FlagsConfig()
+    images: ImagesConfig = ImagesConfig()
     pki: PkiConfig = PkiConfig()
     lab: LabConfig = LabConfig()
 
@@ -260,6 +255,12 @@ class ClusterConfig(_Section):
     def release(self) -> Release:
         """The versions and images that go with the Kubernetes version."""
         return RELEASES[self.kubernetes_version]
+
+    @property
+    def workload_images(self) -> dict[str, str]:
+        """The image of everything that runs as a workload of the cluster: the release's unless given."""
+        given: dict[str, str] = self.images.model_dump(by_alias=True, exclude_none=True)
+        return {**self.release.workload_images, **given}
 
     @property
     def controllers(self) -> tuple[str, ...]:

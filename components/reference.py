@@ -9,8 +9,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from components.config import DERIVED, ClusterConfig
+from components.config import ClusterConfig
 from components.problems import PROJECT
+from components.section import DERIVED
 
 __all__ = ["EXAMPLE", "files"]
 

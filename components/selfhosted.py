@@ -10,7 +10,7 @@ from typing import Any
 import pulumi
 import pulumi_kubernetes as kubernetes
 
-from components.assets.manifests import CONTROL_PLANE_ROLE, Object, manifests
+from components.assets.manifests import CONTENT_LABEL, CONTROL_PLANE_ROLE, WORKLOADS, Object, manifests
 from components.assets.values import client_kubeconfig, manifest_value
 from components.config import ClusterConfig
 from components.pki import Pki
@@ -20,6 +20,8 @@ __all__ = ["Manifest", "SelfHosted"]
 
 
 MOUNTED = ("ConfigMap", "Secret", "ServiceAccount")
+# What the provider would wait for: workloads, and a service until it has pods.
+AWAITED = (*WORKLOADS, "Service")
 
 # A creation that was cut short has left fields of a manager with another random name: they are ours as well.
 OWNER = {"pulumi.com/patchFieldManager": "kubepivot", "pulumi.com/patchForce": "true"}
@@ -42,13 +44,13 @@ class Manifest(pulumi.CustomResource):
 class SelfHosted(pulumi.ComponentResource):
     """Everything that `manifests/` of the asset directory has, applied to the API that `bootstrap` started.
 
-    It waits for every workload but kube-apiserver, whose first pod shares the port with the temporary one:
-    the step that retires that one waits for both.
+    It waits for no pod: the step that retires the temporary control plane waits for all of them, within one
+    deadline, and tells what the containers said.
     """
 
     objects: list[pulumi.Resource]
-    apiserver: pulumi.Output[str]
-    """Digest of the kube-apiserver DaemonSet."""
+    workloads: pulumi.Output[str]
+    """Digest of everything that has pods."""
 
     def __init__(
         self, name: str, cfg: ClusterConfig, pki: Pki, bootstrap: RemoteStep, opts: pulumi.ResourceOptions
@@ -72,18 +74,25 @@ class SelfHosted(pulumi.ComponentResource):
         )
         values = _Values(cfg, pki)
         lifted = {file: values.lift(manifest) for file, manifest in manifests(cfg, _placeholder).items()}
-        lifted["kube-apiserver.yaml"]["metadata"]["annotations"] = {"pulumi.com/skipAwait": "true"}
+        for manifest in lifted.values():
+            if manifest["kind"] in AWAITED:
+                manifest["metadata"]["annotations"] = {"pulumi.com/skipAwait": "true"}
         # What pods mount comes first, and goes last: neither the old nor the new ones of a roll lack it.
         mounted = [self._apply(file, m) for file, m in lifted.items() if m["kind"] in MOUNTED]
         others = [self._apply(file, m, mounted) for file, m in lifted.items() if m["kind"] not in MOUNTED]
         self.objects = [*mounted, *others]
-        self.apiserver = pulumi.Output.json_dumps(lifted["kube-apiserver.yaml"], sort_keys=True).apply(
-            _digest
-        )
+        workloads = {file: manifest for file, manifest in lifted.items() if manifest["kind"] in WORKLOADS}
+        self.workloads = pulumi.Output.json_dumps(workloads, sort_keys=True).apply(_digest)
         self.register_outputs({})
 
     def _apply(self, file: str, manifest: Object, after: Sequence[pulumi.Resource] = ()) -> Manifest:
-        opts = pulumi.ResourceOptions.merge(self._opts, pulumi.ResourceOptions(depends_on=list(after)))
+        own = pulumi.ResourceOptions(
+            depends_on=list(after),
+            # Pulumi deletes a replaced object by its name at the end of the next run that succeeds. If that
+            # run took the change back, it is the newest one's name. The hand-over removes what is not used.
+            retain_on_delete=CONTENT_LABEL in manifest["metadata"].get("labels", {}),
+        )
+        opts = pulumi.ResourceOptions.merge(self._opts, own)
         return Manifest(f"{self._name}-{file.removesuffix('.yaml')}", manifest, opts)
 
     def label_roles(self, cfg: ClusterConfig, after: pulumi.Resource) -> None:

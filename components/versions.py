@@ -59,6 +59,18 @@ class Release:
         """Image that carries flannel's CNI plugin."""
         return f"ghcr.io/flannel-io/flannel-cni-plugin:v{self.flannel_cni}"
 
+    @property
+    def workload_images(self) -> dict[str, str]:
+        """Images of what runs as a workload of the cluster, by the names that `kubepivot:images` has."""
+        components = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy")
+        return {
+            **{component: self.kubernetes_image(component) for component in components},
+            "coredns": self.coredns_image,
+            "flannel": self.flannel_image,
+            "flannel-cni": self.flannel_cni_image,
+            "pod-checkpointer": self.python_image,
+        }
+
 
 RELEASES: dict[str, Release] = {
     release.kubernetes: release

@@ -102,7 +102,7 @@ def pod_spec(
     flags = _flags(component, cfg, form)
     container: dict[str, Any] = {
         "name": component,
-        "image": cfg.release.kubernetes_image(component),
+        "image": cfg.workload_images[component],
         "command": [component, *(f"--{name}={value}" for name, value in sorted(flags.items()))],
         "resources": {"requests": {"cpu": process.cpu, "memory": process.memory}},
         "securityContext": {
@@ -147,6 +147,14 @@ def _probe(component: Component, port: int, path: str, **timing: int) -> dict[st
 
 
 def _flags(component: Component, cfg: ClusterConfig, form: Form) -> dict[str, str]:
+    """The program's own flags, and over them those of the config."""
+    own, given = _own_flags(component, cfg, form), cfg.flags.of(component)
+    if "feature-gates" in own and "feature-gates" in given:
+        given["feature-gates"] = f"{own['feature-gates']},{given['feature-gates']}"
+    return {**own, **given}
+
+
+def _own_flags(component: Component, cfg: ClusterConfig, form: Form) -> dict[str, str]:
     match component:
         case "kube-apiserver":
             return _apiserver_flags(cfg, form)

@@ -17,7 +17,7 @@ from components.assets.values import secret_keys
 from components.checkpointer.pods import ANNOTATION
 from components.config import ClusterConfig
 
-__all__ = ["CONTROLLER_LABEL", "CONTROL_PLANE_ROLE", "Object", "manifests"]
+__all__ = ["CONTENT_LABEL", "CONTROLLER_LABEL", "CONTROL_PLANE_ROLE", "WORKLOADS", "Object", "manifests"]
 
 Object = dict[str, Any]
 
@@ -25,8 +25,14 @@ CONTROLLER_LABEL = "node.kubernetes.io/controller"
 """What places the control plane. A kubelet may set it on itself, unlike the `node-role` label."""
 CONTROL_PLANE_ROLE = "node-role.kubernetes.io/control-plane"
 
-# Also outlasts a crash loop: the readiness of a new apiserver may be answered by the old one.
-APISERVER_MIN_READY_SECONDS = 30
+CONTENT_LABEL = "kubepivot.dev/content"
+"""On Secrets and ConfigMaps whose name has a digest of what they hold. The hand-over removes old ones."""
+
+WORKLOADS = ("DaemonSet", "Deployment")
+"""Kinds of objects that have pods."""
+
+# Also outlasts a crash loop: the readiness of a new pod may be answered by the old one.
+MIN_READY_SECONDS = 30
 
 
 def manifests(cfg: ClusterConfig, value: Callable[[str], str]) -> dict[str, Object]:
@@ -47,19 +53,14 @@ def manifests(cfg: ClusterConfig, value: Callable[[str], str]) -> dict[str, Obje
 
 
 def _from_templates(cfg: ClusterConfig, value: Callable[[str], str]) -> dict[str, Object]:
-    release = cfg.release
     known = {
         "api-endpoint": cfg.api_endpoint,
         "api-port": str(cfg.api.port),
         "controller-address": cfg.hosts[cfg.bootstrap_controller].address,
-        "coredns-image": release.coredns_image,
         "dns-ip": cfg.dns_ip,
         "domain": cfg.network.domain,
-        "flannel-cni-image": release.flannel_cni_image,
-        "flannel-image": release.flannel_image,
-        "kube-proxy-image": release.kubernetes_image("kube-proxy"),
         "pods": cfg.network.pods,
-        "python-image": release.python_image,
+        **{f"{name}-image": image for name, image in cfg.workload_images.items()},
     }
     left_out = {"kubernetes-endpoint-slice.yaml"} if len(cfg.controllers) > 1 else set()
     return {
@@ -88,7 +89,11 @@ def _secret(component: Component, name: str, value: Callable[[str], str]) -> Obj
     return {
         "apiVersion": "v1",
         "kind": "Secret",
-        "metadata": {"name": name, "namespace": "kube-system", "labels": _labels(component)},
+        "metadata": {
+            "name": name,
+            "namespace": "kube-system",
+            "labels": {**_labels(component), CONTENT_LABEL: component},
+        },
         "type": "Opaque",
         "data": {key: value(source) for key, source in secret_keys(component).items()},
     }
@@ -120,8 +125,9 @@ def _workload(component: Component, cfg: ClusterConfig, secret: str) -> Object:
             },
         },
     }
+    workload["spec"]["minReadySeconds"] = MIN_READY_SECONDS
     if component == "kube-apiserver":
-        workload["spec"] |= {"updateStrategy": overlap, "minReadySeconds": APISERVER_MIN_READY_SECONDS}
+        workload["spec"] |= {"updateStrategy": overlap}
     else:
         workload["spec"] |= {"replicas": len(cfg.controllers), "strategy": overlap}
         spec["affinity"] = _spread(component)
@@ -163,8 +169,9 @@ def _name_config_maps_by_content(objects: Mapping[str, Object]) -> None:
             name = config["metadata"]["name"]
             digest = hashlib.sha256(json.dumps(config["data"], sort_keys=True).encode()).hexdigest()[:10]
             renamed[name] = config["metadata"]["name"] = f"{name}-{digest}"
+            config["metadata"].setdefault("labels", {})[CONTENT_LABEL] = name
     for workload in objects.values():
-        if workload["kind"] in ("DaemonSet", "Deployment"):
+        if workload["kind"] in WORKLOADS:
             for volume in workload["spec"]["template"]["spec"]["volumes"]:
                 if "configMap" in volume:
                     volume["configMap"]["name"] = renamed[volume["configMap"]["name"]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import yaml
@@ -16,12 +16,33 @@ from components.assets.controlplane import (
     UID,
     bootstrap_pod,
 )
-from components.assets.manifests import CONTROL_PLANE_ROLE, CONTROLLER_LABEL
-from components.assets.values import bootstrap_token, client_kubeconfig, control_plane_files, kubeconfig
+from components.assets.manifests import (
+    CONTENT_LABEL,
+    CONTROL_PLANE_ROLE,
+    CONTROLLER_LABEL,
+    WORKLOADS,
+    Object,
+    manifests,
+)
+from components.assets.values import (
+    bootstrap_token,
+    client_kubeconfig,
+    control_plane_files,
+    kubeconfig,
+    manifest_value,
+)
 from components.config import ClusterConfig
 from components.machine import Machine
 
-__all__ = ["bootstrap_files", "etcd_pod", "node_files", "preflight_files", "retire_files", "script"]
+__all__ = [
+    "bootstrap_files",
+    "etcd_pod",
+    "node_files",
+    "preflight_files",
+    "retire_files",
+    "roll_seconds",
+    "script",
+]
 
 MANIFESTS = "/etc/kubernetes/manifests"
 MIRRORED_REGISTRIES = ("docker.io", "ghcr.io", "quay.io", "registry.k8s.io")
@@ -355,6 +376,9 @@ def bootstrap_files(cfg: ClusterConfig, machine: Machine, texts: Mapping[str, st
 
 def retire_files(cfg: ClusterConfig, machine: Machine, texts: Mapping[str, str]) -> dict[str, File]:
     """What the hand-over needs."""
+    objects = manifests(cfg, lambda name: manifest_value(cfg, name, texts)).values()
+    mounted = [found for found in objects if CONTENT_LABEL in found["metadata"].get("labels", {})]
+    workloads = [found for found in objects if found["kind"] in WORKLOADS]
     local = f"https://127.0.0.1:{cfg.api.port}"
     return {
         "env": _env(
@@ -362,8 +386,23 @@ def retire_files(cfg: ClusterConfig, machine: Machine, texts: Mapping[str, str])
             API_ENDPOINT=cfg.api_endpoint,
             API_PORT=str(cfg.api.port),
             NODES=" ".join(f"node/{name}" for name in sorted(cfg.hosts)),
+            ROLL_SECONDS=str(roll_seconds(cfg)),
+            MOUNTED=_names(mounted),
+            MOUNTED_LABEL=CONTENT_LABEL,
+            WORKLOADS=_names(workloads),
         ),
         "lib.sh": File(script("lib")),
+        "rollout.sh": File(script("rollout")),
         "ca.crt": File(texts["ca.crt"]),
         "kubeconfig": File(client_kubeconfig(cfg, texts, "super-admin", server=local), mode=0o600),
     }
+
+
+def roll_seconds(cfg: ClusterConfig) -> int:
+    """How long a roll of all workloads may take. Controllers' pods roll one after another."""
+    return 120 + 60 * len(cfg.controllers)
+
+
+def _names(objects: Iterable[Object]) -> str:
+    """As kubectl names them."""
+    return " ".join(sorted(f"{each['kind'].lower()}/{each['metadata']['name']}" for each in objects))

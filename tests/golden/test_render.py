@@ -356,7 +356,7 @@ def test_every_binding_leads_to_a_role(objects: dict[str, Object]) -> None:
                 assert subject["kind"] != "ServiceAccount" or subject["name"] in accounts, path
 
 
-def test_images_are_those_of_the_release(case: Case, objects: dict[str, Object]) -> None:
+def test_images_are_those_of_the_release_unless_given(case: Case, objects: dict[str, Object]) -> None:
     release = RELEASES[case.cfg.kubernetes_version]
     components = [release.kubernetes_image(name) for name in (*COMPONENTS, "kube-proxy")]
     images = {
@@ -365,18 +365,64 @@ def test_images_are_those_of_the_release(case: Case, objects: dict[str, Object])
         for container in [*spec["containers"], *spec.get("initContainers", [])]
     }
     others = [release.etcd_image, release.coredns_image, release.flannel_image, release.flannel_cni_image]
-    assert images == {*components, *others, release.python_image}
+    instead = {
+        release.workload_images[name]: image
+        for name, image in case.cfg.images.model_dump(by_alias=True, exclude_none=True).items()
+    }
+    expected = {*components, *others, release.python_image}
+    assert set(instead) <= expected
+    assert images == expected - set(instead) | set(instead.values())
 
 
-def test_a_roll_of_the_control_plane_starts_the_new_pod_first(case: Case, objects: dict[str, Object]) -> None:
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_given_flags_are_those_of_both_forms(
+    case: Case, objects: dict[str, Object], component: Component
+) -> None:
+    forms = (
+        _flags(objects[BOOTSTRAP[component]]["spec"]),
+        _flags(objects[f"manifests/{component}.yaml"]["spec"]["template"]["spec"]),
+    )
+    for flag, value in case.cfg.flags.of(component).items():
+        for flags in forms:
+            # The temporary controller manager has a gate of its own beside those given.
+            assert flags[flag] == value or (flag == "feature-gates" and flags[flag].endswith(f",{value}"))
+
+
+OVERLAPPING = {*COMPONENTS, "pod-checkpointer", "coredns"}
+
+
+def test_a_roll_starts_the_new_pod_first_where_two_may_run(case: Case, objects: dict[str, Object]) -> None:
+    workloads = {
+        found["metadata"]["name"]: found
+        for found in objects.values()
+        if found["kind"] in ("Deployment", "DaemonSet")
+    }
+    assert set(workloads) == OVERLAPPING | {"flannel", "kube-proxy"}
+    for name, workload in workloads.items():
+        strategy = workload["spec"]["updateStrategy" if workload["kind"] == "DaemonSet" else "strategy"]
+        expected: Object = {"maxSurge": 1, "maxUnavailable": 0}
+        if name not in OVERLAPPING:
+            expected = {"maxUnavailable": "10%"}
+        assert strategy["rollingUpdate"] == expected, name
     for component in COMPONENTS:
-        workload = objects[f"manifests/{component}.yaml"]
+        workload = workloads[component]
         on_all = component == "kube-apiserver"
         assert workload["kind"] == ("DaemonSet" if on_all else "Deployment")
-        strategy = workload["spec"]["updateStrategy" if on_all else "strategy"]["rollingUpdate"]
-        assert strategy == {"maxSurge": 1, "maxUnavailable": 0}
         if not on_all:
             assert workload["spec"]["replicas"] == len(case.cfg.controllers)
+
+
+def test_a_pod_that_may_seem_ready_has_to_last(objects: dict[str, Object]) -> None:
+    """Another one may answer the probe at a shared port, and without a probe whatever runs is Ready."""
+    for path, found in objects.items():
+        if found["kind"] in ("Deployment", "DaemonSet"):
+            (container,) = found["spec"]["template"]["spec"]["containers"]
+            shares = any(
+                "--permit-port-sharing=true" in each
+                for each in container["command" if "command" in container else "args"]
+            )
+            expected = 30 if shares else 0 if "readinessProbe" in container else 10
+            assert found["spec"].get("minReadySeconds", 0) == expected, path
 
 
 def test_the_address_plan_is_everywhere_the_same(case: Case, objects: dict[str, Object]) -> None:

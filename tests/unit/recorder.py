@@ -61,6 +61,7 @@ class Registered:
     protect: bool
     delete_before_replace: bool
     deleted_with: str
+    retain_on_delete: bool
     aliases: int
 
     @property
@@ -271,6 +272,7 @@ def _registered(urn: str, request: resource_pb2.RegisterResourceRequest) -> Regi
         protect=request.protect,
         delete_before_replace=request.deleteBeforeReplace,
         deleted_with=request.deletedWith,
+        retain_on_delete=request.retainOnDelete,
         aliases=len(request.aliases),
     )
 

@@ -106,6 +106,30 @@ def test_taints_and_labels() -> None:
     assert [str(taint) for taint in host.taints] == ["example.com/gpu=true:NoSchedule", "old:NoExecute"]
 
 
+@pytest.mark.parametrize(
+    ("value", "text"), [("2h", "2h"), (4, "4"), (0.5, "0.5"), (True, "true"), (False, "false"), ("", "")]
+)
+def test_a_flag_is_text_whatever_pulumi_makes_of_it(value: object, text: str) -> None:
+    config = parse(with_value(lab(), "flags kube-apiserver event-ttl", value), stack="dev")
+    assert config.flags.of("kube-apiserver") == {"event-ttl": text}
+    assert config.flags.of("kube-scheduler") == {}
+
+
+DIGEST = "sha256:" + "0123456789abcdef" * 4
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        *("coredns:1", "a/b:v1.2-x_y", "example.com/a:1", "localhost:5000/a/b-c__d.e:1", "10.0.0.1:5000/a:1"),
+        *(f"a/b@{DIGEST}", f"example.com:5000/a/b:1@{DIGEST}"),
+    ],
+)
+def test_an_image_is_used_instead_of_the_releases(image: str) -> None:
+    config = parse(with_value(lab(), "images kube-proxy", image), stack="dev")
+    assert config.workload_images == {**config.release.workload_images, "kube-proxy": image}
+
+
 @pytest.fixture
 def pulumi_config(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, str]], None]:
     """Sets the config of a stack `dev` as the language host hands it over."""

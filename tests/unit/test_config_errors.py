@@ -35,6 +35,12 @@ def label_case(key: str, value: object, mend: str, *, shown: str) -> Any:
     return host_case("labels", {key: value}, mend, key=f"hosts.worker-1.labels{quoted}", shown=shown)
 
 
+def flag_case(flag: str, value: object, mend: str) -> Any:
+    quoted = f".{flag}" if "=" not in flag else f'["{flag}"]'
+    key = f"flags.kube-apiserver{quoted}"
+    return case("flags kube-apiserver", {flag: value}, mend, key=key, shown=f'"{flag}"')
+
+
 def taint_case(text: object, mend: str) -> Any:
     return host_case("taints", [text], mend, key="hosts.worker-1.taints[0]", shown=str(text))
 
@@ -159,6 +165,48 @@ LOCKED = "~/.ssh/id_locked"
         case("mirror images", "ftp://m", URL),
         case("mirror images", "http://m:99999", URL),
         case("mirror images", "http://m?a=b", "without user, query and fragment"),
+        # Flags
+        flag_case("--v", "4", "without dashes in front"),
+        flag_case("-v", "4", "without dashes in front"),
+        flag_case("v=4", "4", "without a value"),
+        flag_case("permit_port_sharing", "false", "without dashes in front"),
+        flag_case("Audit", "x", "for example audit-log-maxage"),
+        *(
+            flag_case(flag, "x", f"leave this flag out: {reason}")
+            for flag, reason in {
+                "advertise-address": "it is the address of the pod",
+                "bind-address": "probes",
+                "client-ca-file": "the components, and Pulumi, log in",
+                "endpoint-reconciler-type": "it follows from the number of controllers",
+                "etcd-prefix": "it follows from kubepivot:hosts",
+                "etcd-servers": "it follows from kubepivot:hosts",
+                "leader-elect": "the hand-over waits for the lease",
+                "permit-port-sharing": "the old and the new one serve at the same port",
+                "secure-port": "kube-apiserver's is kubepivot:api.port",
+                "tls-cert-file": "by the name in that certificate",
+            }.items()
+        ),
+        case("flags kube-scheduler v", ["4"], "write the flag's value as text", shown="(a list)"),
+        case("flags kube-scheduler v", None, "write the flag's value as text", shown="(not set)"),
+        case("flags kube-scheduler", "v=4", "write a map of keys"),
+        case(
+            "flags etcd",
+            {},
+            "known are kube-apiserver, kube-controller-manager, kube-scheduler",
+            shown="etcd",
+        ),
+        case("flags apiserver", {}, "did you mean kube-apiserver?", shown="apiserver"),
+        # Images
+        *(
+            case("images coredns", image, "use an image reference with a tag or a digest", shown=f'"{image}"')
+            for image in (
+                *("", "coredns", "a/b", "a:b:c", "a:", "A/b:1", "https://a/b:1", "a b:1", "a/b@sha256:12"),
+                *(":1", "a//b:1", "-a/b:1", "a/b:1\u0660", "localhost:/a:1"),
+            )
+        ),
+        case("images coredns", 7, "in quotes, for example", shown="7"),
+        case("images etcd", "a:1", "known are kube-apiserver, kube-controller", shown="etcd"),
+        case("images kubeProxy", "a:1", "did you mean kube-proxy?", shown="kubeProxy"),
     ],
 )
 def test_an_error_names_key_value_and_mend(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 
 import pytest
@@ -43,7 +44,10 @@ lease() {
   else echo "$(stamp "$now").900000Z temporary"; fi
 }
 case "$*" in
-  "rollout status daemonset/kube-apiserver "*) echo 'daemon set "kube-apiserver" successfully rolled out' ;;
+  "get daemonset/"*)
+    for workload; do
+      case $workload in */*) echo "${workload#*/}|1|1|1||1|1|1" ;; esac
+    done ;;
   "wait --for=condition=Ready "*) [ ! -e /var/not-ready ] ;;
   "get lease kube-"*" --output=jsonpath={.spec.renewTime} {.spec.holderIdentity}") lease "${3#kube-}" ;;
   "get pods --output=name")
@@ -56,6 +60,8 @@ case "$*" in
     done
     echo pod/kube-apiserver-abcde ;;
   "get nodes") echo "worker-1 NotReady" ;;
+  "get configmaps,secrets --selector=kubepivot.dev/content --output=name") cat /var/mounted ;;
+  "delete --ignore-not-found "*) echo "$3" >>/var/deleted ;;
 esac
 """
 # As renewTime of a lease has it, but for the fraction.
@@ -78,16 +84,18 @@ esac
 def controller(tmp_path: Path) -> Sandbox:
     """A controller whose node step has ended."""
     host = Sandbox(tmp_path)
-    host.real("cat", "cmp", "cp", "find", "grep", "ls", "mkdir", "mv", "rm", "sed", "sort", "stat", "tail")
-    host.real("touch", "tr")
+    host.real("cat", "cmp", "cp", "find", "grep", "head", "ls", "mkdir", "mv", "rm", "sed", "sort", "stat")
+    host.real("tail", "touch", "tr")
     host.real("cut", "sh", "sha256sum")
     host.fake("curl", CURL)
     host.fake("kubectl", STAMP + KUBECTL)
     host.fake("date", STAMP + DATE)
+    host.fake("journalctl")
     host.fake("sleep")
     # Only root may give a directory away.
     host.fake("install", 'for directory; do :; done; mkdir -p "$directory"')
     host.write("/var/clock", "0")
+    host.write("/var/mounted")
     host.write(f"{MANIFESTS}/etcd.yaml", "etcd")
     host.path("/var/lib/kubepivot").mkdir(parents=True)
     host.write(ARM, host.moved(script("arm-checkpoints")))
@@ -164,6 +172,28 @@ def test_a_start_waits_for_the_api_and_says_where_to_look(controller: Sandbox, p
     assert "journalctl -u kubelet" in error
 
 
+def test_a_start_that_fails_shows_what_the_containers_said(controller: Sandbox) -> None:
+    controller.write("/var/no-api")
+    for pod, container, count in (
+        ("etcd-controller-1_123", "etcd", 1),
+        ("bootstrap-apiserver-controller-1_456", "kube-apiserver", 30),
+        ("coredns-abc_789", "coredns", 1),
+    ):
+        lines = [f"2026-11-21T14:00:{n:02}.000000000Z stderr F {container} says {n}\n" for n in range(count)]
+        controller.write(f"/var/log/pods/kube-system_{pod}/{container}/0.log", "".join(lines))
+    controller.fake(
+        "journalctl", "echo 'E1121 pod_workers.go] Failed to pull image registry/kube-apiserver:x'"
+    )
+    code, error = _start(controller)
+    assert code == 1
+    assert "\netcd says 0\n" in error
+    assert [line for line in error.splitlines() if line.startswith("kube-apiserver says")] == [
+        f"kube-apiserver says {n}" for n in range(22, 30)
+    ]
+    assert "Failed to pull image registry/kube-apiserver:x" in error
+    assert "coredns" not in error
+
+
 # -- retirement ----------------------------------------------------------------------------------------------
 
 STATES = {
@@ -216,9 +246,9 @@ def test_leaders_go_one_after_another_and_the_apiserver_last(controller: Sandbox
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
-        ("no-real-api", "timed out waiting for the self-hosted kube-apiserver to answer"),
-        ("no-api", "timed out waiting for the self-hosted kube-apiserver to answer"),
-        ("not-ready", "timed out waiting for every node to be Ready"),
+        ("no-real-api", "the self-hosted kube-apiserver does not answer yet"),
+        ("no-api", "the self-hosted kube-apiserver does not answer yet"),
+        ("not-ready", "worker-1 NotReady"),
     ],
 )
 def test_the_temporary_control_plane_stays_until_the_real_one_serves(
@@ -228,6 +258,7 @@ def test_the_temporary_control_plane_stays_until_the_real_one_serves(
     controller.write(f"/var/{flag}")
     code, error = _retire(controller)
     assert code == 1
+    assert "timed out waiting for every node to be Ready and every workload to be rolled out" in error
     assert message in error
     assert _manifests(controller) == [APISERVER, MANAGER, SCHEDULER, "etcd.yaml"]
     assert controller.path(SECRETS).exists()
@@ -320,3 +351,28 @@ def test_a_leader_that_takes_time_to_end_is_waited_for(controller: Sandbox) -> N
     assert _is_retired(controller)
     assert all(SCHEDULER in manifests for clock, manifests in _seen(controller) if clock < 80)
     assert any(MANAGER not in manifests for clock, manifests in _seen(controller) if clock < 80)
+
+
+def test_what_only_old_pods_mounted_goes_when_all_is_done(controller: Sandbox) -> None:
+    _arrange(controller, "nothing done yet")
+    case = load("lab")
+    env = retire_files(case.cfg, case.machines["controller-1"], case.texts)["env"].text
+    (used,) = re.findall(r"^MOUNTED='(.*)'$", env, re.MULTILINE)
+    assert {name.rpartition("-")[0] for name in used.split()} == {
+        *(
+            "configmap/coredns",
+            "configmap/flannel",
+            "configmap/kube-proxy",
+            "configmap/kubeconfig-in-cluster",
+        ),
+        *("configmap/pod-checkpointer", "secret/kube-apiserver", "secret/kube-controller-manager"),
+        "secret/kube-scheduler",
+    }
+    old = ["configmap/coredns-0123456789", "secret/kube-scheduler-0123456789"]
+    controller.write("/var/mounted", "\n".join([*used.split(), *old]))
+    controller.write("/var/not-ready")
+    assert _retire(controller)[0] == 1
+    assert not controller.path("/var/deleted").exists()
+    controller.path("/var/not-ready").unlink()
+    assert _retire(controller) == (0, "")
+    assert controller.path("/var/deleted").read_text().split() == old

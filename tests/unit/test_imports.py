@@ -12,7 +12,8 @@ from tests.cases import CHECKOUT
 
 # A module imports from lines above its own, or from its own package.
 STAGES = """
-    components.versions components.labels components.sshkeys components.archive
+    components.versions components.labels components.sshkeys components.archive components.section
+    components.flags components.images
     components.addresses
     components.problems
     components.consistency
@@ -34,8 +35,11 @@ PURE = (
     "components.assets",
     "components.checkpointer",
     "components.consistency",
+    "components.flags",
+    "components.images",
     "components.labels",
     "components.machine",
+    "components.section",
     "components.sshkeys",
     "components.versions",
 )

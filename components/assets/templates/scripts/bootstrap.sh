@@ -14,4 +14,15 @@ fi
 ready() {
   curl --silent --output /dev/null --fail --max-time 5 --cacert ca.crt "$API_ENDPOINT/readyz"
 }
-wait_for 240 "the API at $API_ENDPOINT/readyz; look at 'journalctl -u kubelet' and /var/log/pods on $NAME" ready
+explain() { # the last lines of what the API needs; before there is one they are on disk only
+  for pod in etcd bootstrap-apiserver kube-apiserver; do
+    # shellcheck disable=SC2012
+    log=$(ls -t "/var/log/pods/kube-system_$pod-"*/*/*.log 2>/dev/null | head -n 1)
+    [ -n "$log" ] || continue
+    echo "--- $log"
+    tail -n 8 "$log" | cut -d ' ' -f 4- | cut -c 1-300
+  done
+  journalctl --unit=kubelet --since=-2min --output=cat | grep -i 'failed to pull image' | tail -n 1 | cut -c 1-600
+}
+(wait_for 240 "the API at $API_ENDPOINT/readyz; look at 'journalctl -u kubelet' and /var/log/pods on $NAME" ready) ||
+  { explain >&2; exit 1; }

@@ -1,4 +1,5 @@
-# Hands over from the temporary control plane to the real one, or waits until a roll of the real one is done.
+# Waits until every node and every workload is what it should be. Then hands over from the temporary control plane to
+# the real one, where that has not been done.
 . ./env
 . ./lib.sh
 
@@ -12,36 +13,8 @@ real_apiserver_answers() {
   case $answer in *"CN=kube-apiserver"*) return 0 ;; *) return 1 ;; esac
 }
 
-# explain COMPONENT: what its pods said last, for the error.
-explain() {
-  for pod in $(kube get pods --selector="app.kubernetes.io/name=$1" --output=name); do
-    echo "--- $pod: $(kube get "$pod" --output=jsonpath='{.status.containerStatuses[*].state}')"
-    kube logs "$pod" --tail=8 2>&1 || true
-  done >&2
-}
-
-settled() { # every pod of the DaemonSet is of the newest generation and available
-  if kube rollout status daemonset/kube-apiserver --watch=false 2>/dev/null | grep -q 'successfully rolled out'; then
-    return 0
-  fi
-  # The DaemonSet controller looks at a new pod again after minReadySeconds, but forgets to if it was already going
-  # to look at an earlier pod before then. Any change of a pod makes it look.
-  kube annotate pods --selector=app.kubernetes.io/name=kube-apiserver --overwrite \
-    "kubepivot.dev/awaited=$(($(date +%s) / 5))" >/dev/null 2>&1 || true
-  return 1
-}
-
-if [ -e "$MANIFESTS/bootstrap-apiserver.yaml" ]; then
-  (wait_for 240 "the self-hosted kube-apiserver to answer" real_apiserver_answers) || { explain kube-apiserver; exit 1; }
-elif [ -e /var/lib/kubepivot/pivoted ]; then
-  (wait_for 300 "the roll of kube-apiserver" settled) || { explain kube-apiserver; exit 1; }
-fi
-
-nodes_ready() {
-  # shellcheck disable=SC2086
-  kube wait --for=condition=Ready --timeout=1s $NODES >/dev/null 2>&1
-}
-(wait_for 240 "every node to be Ready" nodes_ready) || { kube get nodes >&2; exit 1; }
+. ./rollout.sh
+await_rollout
 
 saved() { # there is a whole checkpoint of each of these owners
   for owner in "$@"; do /usr/local/libexec/kubepivot/arm-checkpoints --check "$owner" || return 1; done
@@ -64,7 +37,8 @@ retire_leader() { # component: ends the temporary one and waits until the real o
 if [ -e /etc/kubernetes/bootstrap-secrets ] || [ ! -e /var/lib/kubepivot/pivoted ]; then
   # Without them a reboot would end the cluster.
   (wait_for 120 "the control plane's checkpoints in /etc/kubernetes/checkpoints" \
-    saved kube-system-DaemonSet-kube-apiserver kube-system-DaemonSet-pod-checkpointer) || { explain pod-checkpointer; exit 1; }
+    saved kube-system-DaemonSet-kube-apiserver kube-system-DaemonSet-pod-checkpointer) ||
+    { kube logs daemonset/pod-checkpointer --tail=8 >&2; exit 1; }
   retire_leader kube-controller-manager
   retire_leader kube-scheduler
   touch /var/lib/kubepivot/pivoted
@@ -83,3 +57,8 @@ steady() {
   [ "$in_a_row" -ge 5 ]
 }
 wait_for 60 "the API to answer five times in a row" steady
+
+# Every pod is new: what only old ones mounted may go.
+for object in $(kube get configmaps,secrets --selector="$MOUNTED_LABEL" --output=name); do
+  case " $MOUNTED " in *" $object "*) ;; *) kube delete --ignore-not-found "$object" >/dev/null ;; esac
+done

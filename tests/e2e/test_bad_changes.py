@@ -1,0 +1,240 @@
+"""Changes that cannot work: nothing that serves is taken away, the error says why, and going back heals."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from lab.engine import docker
+from tests.e2e.probing import Prober, credentials
+from tests.e2e.stacks import Stack, eventually, lab_config
+
+pytestmark = pytest.mark.e2e
+
+CONTROLLER = "changes-controller-1"
+ADDRESS = "172.30.7.11"
+SYSTEM = "--namespace=kube-system"
+# A minute of patience, and then what Pulumi, SSH and the explanation take.
+FAILS_WITHIN_SECONDS = 110
+HEALS_WITHIN_SECONDS = 90
+NONE = "registry.k8s.io/none/none:v0.0.0"
+NO_CERTIFICATE = "/etc/kubernetes/secrets/service-account.key"
+
+USERS = """
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: users}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: users}}
+  template:
+    metadata: {labels: {app: users}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      containers:
+        - name: users
+          image: docker.io/library/busybox:1.35
+          command: [sleep, infinity]
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Disaster:
+    """A change of the stack's config, and what the error has to say of each workload."""
+
+    change: Mapping[str, Mapping[str, Any]]
+    said: Mapping[str, tuple[str, ...]]
+    overlapping: tuple[str, ...]
+    """Of those, the ones whose old pods go on."""
+    program: str = ""
+    """What the pod-checkpointer's program ends with as soon as it starts."""
+
+
+def flag(component: str, value: str = "not-a-flag") -> dict[str, dict[str, str]]:
+    """A flag that the component does not know."""
+    return {component: {value: "x"}}
+
+
+def unknown_flag(component: str) -> tuple[str, ...]:
+    return ("CrashLoopBackOff", "unknown flag: --not-a-flag", f"kubepivot:flags.{component}")
+
+
+def no_image(name: str) -> tuple[str, ...]:
+    return ("ImagePullBackOff", NONE, f"kubepivot:images.{name}")
+
+
+DISASTERS = {
+    "wrong flags of the whole control plane, a wrong image of CoreDNS": Disaster(
+        change={
+            "flags": {
+                **flag("kube-apiserver"),
+                **flag("kube-controller-manager"),
+                **flag("kube-scheduler"),
+            },
+            "images": {"coredns": NONE},
+        },
+        said={
+            "kube-apiserver": unknown_flag("kube-apiserver"),
+            "kube-controller-manager": unknown_flag("kube-controller-manager"),
+            "kube-scheduler": unknown_flag("kube-scheduler"),
+            "coredns": no_image("coredns"),
+        },
+        overlapping=("kube-apiserver", "kube-controller-manager", "kube-scheduler", "coredns"),
+    ),
+    "wrong images of kube-apiserver, pod-checkpointer, flannel and kube-proxy": Disaster(
+        change={
+            "images": {"kube-apiserver": NONE, "pod-checkpointer": NONE, "flannel": NONE, "kube-proxy": NONE}
+        },
+        said={
+            "kube-apiserver": no_image("kube-apiserver"),
+            "pod-checkpointer": no_image("pod-checkpointer"),
+            "flannel": no_image("flannel"),
+            "kube-proxy": no_image("kube-proxy"),
+        },
+        overlapping=("kube-apiserver", "pod-checkpointer"),
+    ),
+    "a file that is no certificate, a wrong image of flannel's plugin, a checkpointer that crashes": Disaster(
+        change={
+            "flags": {"kube-apiserver": {"proxy-client-cert-file": NO_CERTIFICATE}},
+            "images": {"flannel-cni": NONE},
+        },
+        said={
+            "kube-apiserver": ("CrashLoopBackOff", NO_CERTIFICATE, "kubepivot:flags.kube-apiserver"),
+            "flannel": ("container install-cni: ", "ImagePullBackOff", NONE, "kubepivot:images.flannel-cni"),
+            "pod-checkpointer": ("CrashLoopBackOff", "no luck"),
+        },
+        overlapping=("kube-apiserver", "pod-checkpointer"),
+        program="no luck",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def stack(new_stack: Callable[..., Stack]) -> Iterator[Stack]:
+    stack = new_stack("changes", lab_config(7))
+    begin = time.monotonic()
+    stack.up()
+    print(f"pulumi up took {time.monotonic() - begin:.0f} s")
+    stack.kubectl("apply", "--filename=-", stdin=USERS)
+    stack.kubectl("rollout", "status", "deployment/users", "--timeout=90s")
+    eventually("a checkpoint of every component", 60, lambda: len(checkpoints()) == 4)
+    yield stack
+
+
+def checkpoints() -> dict[str, str]:
+    """What would be started at boot: the current revision by owner."""
+    root = "/etc/kubernetes/checkpoints"
+    command = f"cd {root} && for owner in *; do echo $owner $(readlink $owner/current); done"
+    lines = docker("exec", CONTROLLER, "sh", "-ec", command).splitlines()
+    return dict(line.split() for line in lines if len(line.split()) == 2)
+
+
+def pods(stack: Stack, *arguments: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = stack.get("pods", *arguments)["items"]
+    return found
+
+
+def is_ready(pod: dict[str, Any]) -> bool:
+    conditions = {each["type"]: each["status"] for each in pod["status"].get("conditions", [])}
+    return conditions.get("Ready") == "True" and "deletionTimestamp" not in pod["metadata"]
+
+
+def ready(stack: Stack, name: str) -> set[str]:
+    """UIDs of a workload's pods that are Ready."""
+    found = pods(stack, SYSTEM, f"--selector=app.kubernetes.io/name={name}")
+    return {pod["metadata"]["uid"] for pod in found if is_ready(pod)}
+
+
+def users(stack: Stack) -> dict[str, int]:
+    """UIDs of the user's pods with their restarts."""
+    return {
+        pod["metadata"]["uid"]: pod["status"]["containerStatuses"][0]["restartCount"]
+        for pod in pods(stack, "--selector=app=users")
+    }
+
+
+def told(output: str) -> dict[str, str]:
+    """What an error says of each workload, by its name."""
+    parts = output.split("--- ")[1:]
+    return {part.split()[0]: part for part in parts if "is not rolled out" in part.splitlines()[0]}
+
+
+PODS = {
+    **dict.fromkeys(("kube-apiserver", "kube-controller-manager", "kube-scheduler", "pod-checkpointer"), 1),
+    **dict.fromkeys(("coredns", "flannel", "kube-proxy"), 2),
+}
+
+
+def settled(stack: Stack) -> bool:
+    """Whether every pod of the cluster is Ready, and none too many is there."""
+    found = pods(stack, SYSTEM)
+    names = [pod["metadata"]["labels"].get("app.kubernetes.io/name") for pod in found]
+    return all(map(is_ready, found)) and {name: names.count(name) for name in PODS} == PODS
+
+
+def configmaps_are_there(stack: Stack) -> None:
+    """A pod that ran may go on without what it mounts; the next one would not start."""
+    there = {each["metadata"]["name"] for each in stack.get("configmaps", SYSTEM)["items"]}
+    for pod in pods(stack, SYSTEM):
+        for volume in pod["spec"]["volumes"]:
+            assert volume.get("configMap", {}).get("name") in {None, *there}, pod["metadata"]["name"]
+
+
+@contextmanager
+def crashing(stack: Stack, words: str) -> Iterator[None]:
+    """With words, the pod-checkpointer's program, which is a ConfigMap, ends with them."""
+    path = stack.checkout.directory / "components/checkpointer/checkpointer.py"
+    text = path.read_text()
+    if words:
+        path.write_text(text.replace("    node, port = arguments\n", f"    raise SystemExit({words!r})\n"))
+    try:
+        yield
+    finally:
+        path.write_text(text)
+
+
+@pytest.mark.parametrize("name", DISASTERS)
+def test_a_change_that_cannot_work(stack: Stack, name: str) -> None:
+    disaster = DISASTERS[name]
+    known = credentials(stack)
+    assert known is not None
+    before = {workload: ready(stack, workload) for workload in disaster.said}
+    people, saved = users(stack), checkpoints()
+    prober = Prober.start(known, ADDRESS, 6443)
+
+    stack.configure(lab_config(7) | dict(disaster.change))
+    begin = time.monotonic()
+    with crashing(stack, disaster.program):
+        output = stack.up(fails=True)
+    seconds = time.monotonic() - begin
+    print(output)
+    assert seconds < FAILS_WITHIN_SECONDS
+    about = told(output)
+    assert about.keys() == disaster.said.keys()
+    for workload, parts in disaster.said.items():
+        for part in parts:
+            assert part in about[workload], workload
+    assert "What is Ready goes on serving." in output
+    for workload in disaster.overlapping:
+        assert before[workload] <= ready(stack, workload), workload
+    assert checkpoints() == saved, "what does not run is not saved"
+
+    stack.configure(lab_config(7))
+    begin = time.monotonic()
+    stack.up()
+    eventually("every pod to be Ready", HEALS_WITHIN_SECONDS, lambda: settled(stack))
+    healed = time.monotonic() - begin
+    for workload in disaster.overlapping:
+        assert ready(stack, workload) == before[workload], workload
+    configmaps_are_there(stack)
+    stack.second_up_changes_nothing()
+    counts = prober.stop()
+    print(f"{name}: failed after {seconds:.0f} s, healed after {healed:.0f} s, {counts}")
+    assert counts["requests"] > 20 * seconds
+    assert counts["lost"] == 0, counts
+    assert users(stack) == people
