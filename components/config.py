@@ -210,7 +210,7 @@ class RecoveryConfig(_Section):
     controller: DnsLabel | None = Field(
         default=None,
         description="The controller on which the temporary control plane runs meanwhile.",
-        examples=["controller-2"],
+        examples=["controller-1"],
         json_schema_extra={DERIVED: "the first controller by name"},
     )
     snapshot: Snapshot | None = Field(

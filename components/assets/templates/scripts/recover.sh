@@ -102,7 +102,7 @@ finish() {
   mv "$recovered.new" "$recovered"
   rm -rf /var/lib/kubepivot/recovery-*
   # The data before the last two restores are kept.
-  for old in $(ls -d "$DATA"/before-recovery-* 2>/dev/null | sort -t - -k 3 -n -r | tail -n +3); do rm -rf "$old"; done
+  for old in $(ls "$DATA" | grep '^before-recovery-' | sort -t - -k 3,3nr | tail -n +3); do rm -rf "${DATA:?}/$old"; done
 }
 system=$(etcd get /registry/namespaces/kube-system --keys-only)
 if [ -z "$system" ]; then
