@@ -23,6 +23,8 @@ from components.assets.node import (
 )
 from components.assets.render import render
 from components.assets.values import bootstrap_token
+from components.config import parse
+from components.recovery import recovery_files
 from tests.cases import Case, load
 
 Files = dict[str, File]
@@ -71,6 +73,10 @@ def test_every_file_is_as_expected(
         for path, file in found.items()
         if step.split("/")[0] in shown
     }
+    # The rest of it is other steps' files, and the manifests (see test_recovery).
+    first = case.machines[case.cfg.bootstrap_controller]
+    cfg = parse(case.raw | {"recovery": {"generation": 1}}, stack=case.name)
+    files[f"{first.name}/recover/env"] = recovery_files(cfg, first, case.texts)["env"]
     golden("hosts", files)
 
 

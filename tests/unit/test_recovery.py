@@ -514,5 +514,5 @@ def test_a_run_that_is_killed_anywhere_is_made_up_for_by_the_next(tmp_path: Path
         assert not host.path("/var/etcd-was-empty").exists(), killed
         if not lost:
             assert host.path(f"{DATA}/before-recovery-1/keys").read_text().endswith("old"), killed
-        killed += 3
-    assert killed > 30
+        killed += 5
+    assert killed > 30, "it was killed at many points"
