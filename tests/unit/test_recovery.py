@@ -376,6 +376,7 @@ def test_objects_that_are_about_to_go_are_applied_again(controller: Sandbox) -> 
 def test_nodes_that_are_no_more_go_with_their_pods(controller: Sandbox) -> None:
     controller.write("/var/nodes", "controller-1\nworker-1\nformer\n")
     controller.write("/var/alive", "controller-1\nformer\n")
+    _hurry(controller)
     code, told = run(controller)
     assert (code, is_recovered(controller)) == (0, True)
     for node in ("worker-1", "former"):
@@ -388,6 +389,7 @@ def test_nodes_that_are_no_more_go_with_their_pods(controller: Sandbox) -> None:
 
 def test_a_node_of_the_config_that_the_api_does_not_know_is_told_of(controller: Sandbox) -> None:
     controller.write("/var/nodes", "controller-1\n")
+    _hurry(controller)
     code, told = run(controller)
     assert code == 0
     assert "node worker-1 is unknown to the API: run 'systemctl restart kubelet' on it" in told
@@ -395,6 +397,7 @@ def test_a_node_of_the_config_that_the_api_does_not_know_is_told_of(controller: 
 
 def test_a_kubelet_registers_its_own_node_anew(controller: Sandbox) -> None:
     controller.write("/var/nodes", "worker-1\n")
+    _hurry(controller)
     code, error = run(controller)
     assert "restart kubelet" in calls(controller)
     assert code == 1

@@ -64,7 +64,8 @@ stand_down() { # nothing of the control plane runs on this host, and nothing sta
   [ ! -e "$MANIFESTS/etcd.yaml" ] || mv "$MANIFESTS/etcd.yaml" "$MANIFESTS/.etcd.yaml.recovery"
   rm -f "$MANIFESTS"/*-checkpoint.json
   for name in etcd $COMPONENTS; do
-    for container in $(containers "$name"); do
+    found=$(containers "$name")
+    for container in $found; do
       ctr --namespace k8s.io tasks kill --signal SIGKILL --all "$container" 2>/dev/null || true # it has ended
     done
   done
@@ -183,13 +184,15 @@ look() { # alive: nodes that have renewed their lease since then; silent: the ot
     fi
   done
 }
-looks=0 silent=$NODES
-# Counted while the API answers: without it nobody renews anything.
-while [ -n "$silent" ] && [ "$looks" -lt "$SILENT_SECONDS" ]; do
-  wait_for 60 "the API to list the nodes" look
-  looks=$((looks + 1))
-  [ -z "$silent" ] || sleep 1
-done
+heard() { # of every node, or of nothing more for long enough, in which the API has answered without a break
+  if ! look; then
+    since=$(date +%s)
+    return 1
+  fi
+  [ -z "$silent" ] || [ $(($(date +%s) - since)) -ge "$SILENT_SECONDS" ]
+}
+since=$(date +%s)
+wait_for 300 "the API to tell which nodes live" heard
 case " $silent " in *" $NAME "*) die "the kubelet of $NAME does not work: look at 'journalctl -u kubelet' there" ;; esac
 
 remove() { # a node that is no more, and its pods
