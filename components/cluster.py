@@ -10,6 +10,7 @@ from components.config import ClusterConfig
 from components.hosts import create_hosts
 from components.node import make_nodes
 from components.pki import Pki
+from components.recovery import recover
 from components.reset import reset_on_destroy
 from components.selfhosted import SelfHosted
 
@@ -32,7 +33,10 @@ class Cluster(pulumi.ComponentResource):
 
         resets = reset_on_destroy(name, hosts, child)
         nodes = make_nodes(name, cfg, hosts, pki, after=resets, opts=child)
-        bootstrap = start_bootstrap(name, cfg, controller, pki, after=list(nodes.values()), opts=child)
+        recovered = recover(name, cfg, hosts, pki, after=list(nodes.values()), opts=child)
+        bootstrap = start_bootstrap(
+            name, cfg, controller, pki, after=[*nodes.values(), *recovered], opts=child
+        )
         selfhosted = SelfHosted(name, cfg, pki, bootstrap, child)
         retired = retire_bootstrap(
             name, cfg, controller, pki, workloads=selfhosted.workloads, after=selfhosted.objects, opts=child

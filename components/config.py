@@ -50,6 +50,12 @@ def _taint(value: object) -> Taint:
     return Taint.parse(str(value))
 
 
+def _snapshot(text: str) -> str:
+    if not text.startswith("/"):
+        raise ValueError("use the absolute path of a snapshot on that controller")
+    return text
+
+
 Address = Annotated[
     str, AfterValidator(addresses.host_address), WithJsonSchema({"type": "string", "format": "ipv4"})
 ]
@@ -63,6 +69,7 @@ LabelValue = Annotated[str, AfterValidator(labels.label_value)]
 Network = Annotated[str, AfterValidator(addresses.network)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 PrivateKey = Annotated[SecretStr, BeforeValidator(_private_key)]
+Snapshot = Annotated[str, AfterValidator(_snapshot)]
 ServicesNetwork = Annotated[str, AfterValidator(addresses.services_network)]
 TaintText = Annotated[
     Taint, BeforeValidator(_taint), WithJsonSchema({"type": "string", "pattern": "^[^:]+:[A-Za-z]+$"})
@@ -182,6 +189,31 @@ class PkiConfig(Section):
     )
 
 
+class RecoveryConfig(Section):
+    """How a control plane that nothing can start any more is brought back."""
+
+    generation: int = Field(
+        default=0,
+        ge=0,
+        le=1_000_000,
+        description="Raise it, and run `pulumi up`, to bring the control plane back. What is not older than "
+        "this is done already.",
+        examples=[1],
+    )
+    controller: DnsLabel | None = Field(
+        default=None,
+        description="The controller on which the temporary control plane runs meanwhile.",
+        examples=["controller-1"],
+        json_schema_extra={DERIVED: "the first controller by name"},
+    )
+    snapshot: Snapshot | None = Field(
+        default=None,
+        description="A snapshot of etcd on that controller, which becomes the cluster's data. Left out: the "
+        "data that etcd has. Only with one controller.",
+        examples=["/var/lib/kubepivot/snapshot.db"],
+    )
+
+
 class LabConfig(Section):
     """The containers that are the hosts with platform lab. Only there."""
 
@@ -235,6 +267,7 @@ class ClusterConfig(Section):
     flags: FlagsConfig = FlagsConfig()
     images: ImagesConfig = ImagesConfig()
     pki: PkiConfig = PkiConfig()
+    recovery: RecoveryConfig = RecoveryConfig()
     lab: LabConfig = LabConfig()
 
     @classmethod
@@ -276,6 +309,11 @@ class ClusterConfig(Section):
     def bootstrap_controller(self) -> str:
         """The name of the controller on which the temporary control plane runs."""
         return self.controllers[0]
+
+    @property
+    def recovery_controller(self) -> str:
+        """The name of the controller on which it runs during a recovery."""
+        return self.recovery.controller or self.bootstrap_controller
 
     @property
     def api_endpoint(self) -> str:

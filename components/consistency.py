@@ -46,6 +46,7 @@ def problems(raw: Raw) -> Iterator[Problem]:
     yield from _platform(raw, hosts)
     yield from _api_port(_part(raw, "api").get("port"))
     yield from _addresses(raw, hosts)
+    yield from _recovery(_part(raw, "recovery"), hosts)
 
 
 def sole_controller_address(raw: Raw) -> str | None:
@@ -189,6 +190,32 @@ def _duplicates(hosts: Mapping[str, Raw], located: Mapping[str, IPv4Address]) ->
                 str(address),
                 f"host {first} has the same address and port; every host needs its own",
             )
+
+
+def _recovery(recovery: Raw, hosts: Mapping[str, Raw]) -> Iterator[Problem]:
+    controllers = sorted(name for name, host in hosts.items() if host.get("role") == "controller")
+    controller, snapshot = recovery.get("controller"), recovery.get("snapshot")
+    if controller is not None and controllers and controller not in controllers:
+        yield Problem.at(
+            ["recovery", "controller"],
+            controller,
+            f"no controller has this name; use one of {', '.join(controllers)}",
+        )
+    if snapshot is None:
+        return
+    if str(recovery.get("generation", 0)) == "0":
+        yield Problem.at(
+            ["recovery", "snapshot"],
+            snapshot,
+            "it is used by a recovery only: leave it out, or raise kubepivot:recovery.generation",
+        )
+    if len(controllers) > 1:
+        yield Problem.at(
+            ["recovery", "snapshot"],
+            snapshot,
+            "several controllers cannot be restored from a snapshot yet: leave it out, to recover with the "
+            "data that etcd has",
+        )
 
 
 def _hosts(raw: Raw) -> dict[str, Raw]:

@@ -82,8 +82,8 @@ def _problem(details: ErrorDetails, model: type[BaseModel]) -> Problem:
         case "bool_type" | "bool_parsing":
             mend = "use true or false"
         case "int_type" | "int_parsing" | "int_from_float" | "greater_than_equal" | "less_than_equal":
-            # Ports are the only numbers.
-            mend = "use a whole number from 1 to 65535"
+            low, high = _bounds(field)
+            mend = f"use a whole number from {low} to {high}"
         case "model_type" | "dict_type":
             mend = f"write a map of keys and values{example}"
         case "tuple_type":
@@ -91,6 +91,15 @@ def _problem(details: ErrorDetails, model: type[BaseModel]) -> Problem:
         case _:
             mend = details["msg"]
     return Problem.at(path, value, mend)
+
+
+def _bounds(field: FieldInfo | None) -> tuple[int, int]:
+    """The least and the greatest of a number; every number of the config has both."""
+    assert field is not None  # a number that is wrong is declared
+    found = {
+        name: getattr(each, name) for each in field.metadata for name in ("ge", "le") if hasattr(each, name)
+    }
+    return found["ge"], found["le"]
 
 
 def _declared(

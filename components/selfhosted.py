@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pulumi
@@ -16,7 +16,7 @@ from components.config import ClusterConfig
 from components.pki import Pki
 from components.ssh import RemoteStep
 
-__all__ = ["Manifest", "SelfHosted"]
+__all__ = ["Manifest", "SelfHosted", "objects", "owned"]
 
 
 MOUNTED = ("ConfigMap", "Secret", "ServiceAccount")
@@ -25,6 +25,24 @@ AWAITED = (*WORKLOADS, "Service")
 
 # A creation that was cut short has left fields of a manager with another random name: they are ours as well.
 OWNER = {"pulumi.com/patchFieldManager": "kubepivot", "pulumi.com/patchForce": "true"}
+
+
+def objects(cfg: ClusterConfig, value: Callable[[str], str]) -> dict[str, Object]:
+    """Every manifest by file name, with what the provider is told of how to wait for it."""
+    found = manifests(cfg, value)
+    for manifest in found.values():
+        if manifest["kind"] in AWAITED:
+            manifest["metadata"]["annotations"] = {"pulumi.com/skipAwait": "true"}
+    return found
+
+
+def owned(manifest: Mapping[str, Any]) -> Object:
+    """The manifest with the annotations that say who applies it."""
+    metadata = manifest["metadata"]
+    return {
+        **manifest,
+        "metadata": {**metadata, "annotations": {**OWNER, **metadata.get("annotations", {})}},
+    }
 
 
 class Manifest(pulumi.CustomResource):
@@ -36,9 +54,7 @@ class Manifest(pulumi.CustomResource):
         version = manifest["apiVersion"]
         group = "core/" if version == "v1" else ""
         token = f"kubernetes:{group}{version}:{manifest['kind']}{'Patch' if patch else ''}"
-        metadata = manifest["metadata"]
-        annotated = {**metadata, "annotations": {**OWNER, **metadata.get("annotations", {})}}
-        super().__init__(token, name, {**manifest, "metadata": annotated}, opts)
+        super().__init__(token, name, owned(manifest), opts)
 
 
 class SelfHosted(pulumi.ComponentResource):
@@ -73,10 +89,7 @@ class SelfHosted(pulumi.ComponentResource):
             deleted_with=bootstrap,
         )
         values = _Values(cfg, pki)
-        lifted = {file: values.lift(manifest) for file, manifest in manifests(cfg, _placeholder).items()}
-        for manifest in lifted.values():
-            if manifest["kind"] in AWAITED:
-                manifest["metadata"]["annotations"] = {"pulumi.com/skipAwait": "true"}
+        lifted = {file: values.lift(manifest) for file, manifest in objects(cfg, _placeholder).items()}
         # What pods mount comes first, and goes last: neither the old nor the new ones of a roll lack it.
         mounted = [self._apply(file, m) for file, m in lifted.items() if m["kind"] in MOUNTED]
         others = [self._apply(file, m, mounted) for file, m in lifted.items() if m["kind"] not in MOUNTED]

@@ -62,7 +62,8 @@ class RemoteStep(command.remote.Command):
     All content, secret or not, comes by stdin as one archive; the script finds it in its working directory
     and the directory goes when the script ends. Any change of script or files runs it again; a new machine
     replaces the step. Standard output is for a few facts in plain text: a script prints no secret. It ends
-    after `timeout` seconds, whatever the script does.
+    after `timeout` seconds, whatever the script does. With `told` the user reads what it writes to standard
+    error while it runs.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class RemoteStep(command.remote.Command):
         payload: pulumi.Input[Payload],
         *,
         timeout: int,
+        told: bool = False,
         depends_on: Sequence[pulumi.Resource] = (),
         opts: pulumi.ResourceOptions,
     ) -> None:
@@ -91,7 +93,7 @@ class RemoteStep(command.remote.Command):
                 settled.apply(lambda p: command_text(p, user=host.ssh.user, timeout=timeout))
             ),
             stdin=settled.apply(lambda p: base64.b64encode(pack(p.all_files)).decode()),
-            logging=command.remote.Logging.NONE,
+            logging=command.remote.Logging.STDERR if told else command.remote.Logging.NONE,
             add_previous_output_in_env=False,
             triggers=[host.instance_id],
             opts=pulumi.ResourceOptions.merge(

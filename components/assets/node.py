@@ -53,7 +53,7 @@ def script(name: str) -> str:
     return templates.read(f"scripts/{name}.sh")
 
 
-def _env(**values: str) -> File:
+def env_file(**values: str) -> File:
     return File("".join(f"{name}={shlex.quote(value)}\n" for name, value in sorted(values.items())))
 
 
@@ -65,7 +65,7 @@ def preflight_files(cfg: ClusterConfig, machine: Machine) -> dict[str, File]:
     controller = machine.is_controller
     ports = [10250, 10256] + ([cfg.api.port, 2379, 2380, 2381, 10257, 10259] if controller else [])
     return {
-        "preflight.env": _env(
+        "preflight.env": env_file(
             NAME=machine.name,
             CLUSTER=cfg.name,
             ROLE=machine.role,
@@ -144,8 +144,9 @@ def _node_env(cfg: ClusterConfig, machine: Machine) -> File:
         f"{github}/containernetworking/plugins/releases/download/v{release.cni}"
         f"/cni-plugins-linux-@ARCH@-v{release.cni}.tgz"
     )
+    etcd = f"{github}/etcd-io/etcd/releases/download/v{release.etcd}"
     runc = f"{github}/opencontainers/runc/releases/download/v{release.runc}"
-    return _env(
+    return env_file(
         CLUSTER=cfg.name,
         ROLE=machine.role,
         CONTROL_PLANE_UID=str(UID),
@@ -157,6 +158,8 @@ def _node_env(cfg: ClusterConfig, machine: Machine) -> File:
         KUBELET_SUMS=f"{kubernetes}/kubelet.sha256",
         KUBECTL_URL=f"{kubernetes}/kubectl",
         KUBECTL_SUMS=f"{kubernetes}/kubectl.sha256",
+        ETCD_URL=f"{etcd}/etcd-v{release.etcd}-linux-@ARCH@.tar.gz",
+        ETCD_SUMS=f"{etcd}/SHA256SUMS",
         RUNC_URL=f"{runc}/runc.@ARCH@",
         RUNC_SUMS=f"{runc}/runc.sha256sum",
     )
@@ -361,7 +364,7 @@ def etcd_pod(cfg: ClusterConfig, name: str) -> dict[str, Any]:
 def bootstrap_files(cfg: ClusterConfig, machine: Machine, texts: Mapping[str, str]) -> dict[str, File]:
     """The temporary control plane: three static pods and the secrets that they mount from the host."""
     files = {
-        "env": _env(NAME=machine.name, CONTROL_PLANE_UID=str(UID), API_ENDPOINT=cfg.api_endpoint),
+        "env": env_file(NAME=machine.name, CONTROL_PLANE_UID=str(UID), API_ENDPOINT=cfg.api_endpoint),
         "lib.sh": File(script("lib")),
         "ca.crt": File(texts["ca.crt"]),
     }
@@ -381,7 +384,7 @@ def retire_files(cfg: ClusterConfig, machine: Machine, texts: Mapping[str, str])
     workloads = [found for found in objects if found["kind"] in WORKLOADS]
     local = f"https://127.0.0.1:{cfg.api.port}"
     return {
-        "env": _env(
+        "env": env_file(
             NAME=machine.name,
             API_ENDPOINT=cfg.api_endpoint,
             API_PORT=str(cfg.api.port),

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from typing import Any
 
 import pytest
 
 from lab.engine import docker
 from tests.e2e.probing import credentials, wait_until_ready
 from tests.e2e.stacks import Stack, eventually, lab_config
+from tests.e2e.witnesses import USERS, Writer, lost, users
 
 pytestmark = pytest.mark.e2e
 
@@ -21,55 +19,6 @@ ENDPOINT = "https://172.30.6.11:6443"
 CONTROLLER, WORKER = "reboot-controller-1", "reboot-worker-1"
 READY_SECONDS = 60
 SETTLED_SECONDS = 240
-
-USERS = """
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: users}
-spec:
-  replicas: 2
-  selector: {matchLabels: {app: users}}
-  template:
-    metadata: {labels: {app: users}}
-    spec:
-      terminationGracePeriodSeconds: 0
-      containers:
-        - name: users
-          image: docker.io/library/busybox:1.35
-          command: [sleep, infinity]
-"""
-
-
-class Writer:
-    """Makes ConfigMaps without end, and knows which of them the API has acknowledged."""
-
-    def __init__(self, stack: Stack, prefix: str) -> None:
-        self._stack, self._prefix = stack, prefix
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._write)
-        self.acknowledged: set[str] = set()
-
-    def __enter__(self) -> Writer:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join(timeout=30)
-
-    def _write(self) -> None:
-        number = 0
-        while not self._stop.wait(0.3):
-            number += 1
-            name = f"{self._prefix}-{number}"
-            done = subprocess.run(
-                ["kubectl", "--request-timeout=3s", "create", "configmap", name],
-                env=self._stack.environment,
-                capture_output=True,
-                timeout=20,
-            )
-            if done.returncode == 0:
-                self.acknowledged.add(name)
 
 
 @pytest.fixture(scope="module")
@@ -133,17 +82,6 @@ def as_before(stack: Stack, since: datetime, *nodes: str) -> None:
     # They drain for a while after their manifests are gone.
     eventually("no armed pod to be left", SETTLED_SECONDS, lambda: not armed_pods(stack))
     stack.second_up_changes_nothing()
-
-
-def users(stack: Stack) -> dict[str, int]:
-    """UIDs of the user's pods with their restarts."""
-    pods: list[Any] = stack.get("pods", "--selector=app=users")["items"]
-    return {pod["metadata"]["uid"]: pod["status"]["containerStatuses"][0]["restartCount"] for pod in pods}
-
-
-def lost(stack: Stack, acknowledged: set[str]) -> set[str]:
-    there = {each["metadata"]["name"] for each in stack.get("configmaps")["items"]}
-    return acknowledged - there
 
 
 def now() -> datetime:

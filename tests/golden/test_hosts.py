@@ -24,7 +24,9 @@ from components.assets.node import (
 )
 from components.assets.render import render
 from components.assets.values import bootstrap_token
+from components.config import parse
 from components.labels import Taint
+from components.recovery import recovery_files
 from tests.cases import Case, load
 
 Files = dict[str, File]
@@ -73,6 +75,10 @@ def test_every_file_is_as_expected(
         for path, file in found.items()
         if step.split("/")[0] in shown
     }
+    # The rest of it is other steps' files, and the manifests (see test_recovery).
+    first = case.machines[case.cfg.bootstrap_controller]
+    cfg = parse(case.raw | {"recovery": {"generation": 1}}, stack=case.name)
+    files[f"{first.name}/recover/env"] = recovery_files(cfg, first, case.texts)["env"]
     golden("hosts", files)
 
 
@@ -240,7 +246,7 @@ def test_downloads_come_from_the_mirror_or_else_from_the_official_sites(
             for key, value in _env(steps[f"{name}/{step}"]).items()
             if "://" in value
         }
-        assert len(urls) == 11, urls
+        assert len(urls) == 13, urls
         assert all(url.startswith(tuple(f"{prefix}{site}" for site in sites)) for url in urls.values()), urls
         toml = [
             path for path in _placed(steps[f"{name}/node"]) if path.startswith("/etc/containerd/certs.d/")
@@ -252,7 +258,7 @@ def test_every_download_has_a_checksum(case: Case, steps: dict[str, Files]) -> N
     env = _env(steps[f"{case.cfg.bootstrap_controller}/node"])
     downloads = {key.removesuffix("_URL") for key in env if key.endswith("_URL")}
     assert downloads == {key.removesuffix("_SUMS") for key in env if key.endswith("_SUMS")}
-    assert downloads == {"CONTAINERD", "CNI", "KUBELET", "KUBECTL", "RUNC"}
+    assert downloads == {"CONTAINERD", "CNI", "ETCD", "KUBELET", "KUBECTL", "RUNC"}
 
 
 def test_every_image_comes_from_a_registry_that_the_mirror_stands_for() -> None:

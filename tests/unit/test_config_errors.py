@@ -67,6 +67,13 @@ LOCKED = "~/.ssh/id_locked"
         case("kubernetesVersion", 1.36, "in quotes"),
         case("pki protect", "perhaps", "true or false"),
         case("lab image", "x", "for platform lab only", base=baremetal, key="lab", shown="(a map)"),
+        # Recovery
+        case("recovery generation", -1, "use a whole number from 0 to 1000000"),
+        case("recovery generation", "again", "use a whole number from 0 to 1000000"),
+        case("recovery controller", "worker-1", "no controller has this name; use one of controller-1"),
+        case("recovery controller", "controller-2", "no controller has this name; use one of controller-1"),
+        case("recovery snapshot", "/snapshot.db", "raise kubepivot:recovery.generation"),
+        case("recovery snapshot", "snapshot.db", "use the absolute path"),
         # Unknown keys
         case("kubernetesversion", "1", "did you mean kubernetesVersion?", shown="kubernetesversion"),
         case("asset_directory", "x", "did you mean assetDirectory?", shown="asset_directory"),
@@ -216,6 +223,15 @@ def test_an_error_names_key_value_and_mend(
     found = [str(problem) for problem in error.problems if problem.key == key]
     assert any(shown in line and mend in line for line in found), str(error)
     assert str(error).splitlines()[1:] == [f"  {problem}" for problem in error.problems]
+
+
+def test_several_controllers_are_not_restored_from_a_snapshot() -> None:
+    raw = with_value(lab(), "hosts controller-2", {"role": "controller", "address": "172.30.0.12"})
+    raw |= {"api": {"host": "172.30.0.100"}, "recovery": {"generation": 1, "controller": "controller-2"}}
+    assert parse(raw, stack="dev").recovery_controller == "controller-2"
+    (problem,) = errors(with_value(raw, "recovery snapshot", "/snapshot.db")).problems
+    assert problem.key == "kubepivot:recovery.snapshot"
+    assert "several controllers cannot be restored from a snapshot yet" in problem.mend
 
 
 def test_all_problems_come_at_once() -> None:

@@ -25,6 +25,7 @@ STAGES = """
     components.ssh
     components.node components.bootstrap components.reset
     components.selfhosted
+    components.recovery
     components.cluster components.rendering
 """
 

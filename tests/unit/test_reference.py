@@ -50,6 +50,8 @@ def test_every_example_of_the_reference_parses(path: str, example: object) -> No
     raw = lab() if path.startswith("lab") else baremetal()
     if path.startswith("mirror"):
         raw["mirror"] = {"artifacts": "http://mirror:8080", "images": "http://mirror:5000"}
+    if path.startswith("recovery"):
+        raw["recovery"] = {"generation": 1}
     if path == "hosts worker-1 role":
         raw["api"] = {"host": "api.example.com"}
     parse(with_value(raw, path, example), stack="dev")

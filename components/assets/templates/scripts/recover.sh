@@ -1,0 +1,251 @@
+# Brings the control plane back, once for each generation: from the data that etcd has or from a snapshot, by way
+# of the temporary control plane. What happens meanwhile is told on standard error.
+. ./env
+. ./lib.sh
+
+export KUBECONFIG="$PWD/kubeconfig"
+MANIFESTS=/etc/kubernetes/manifests
+DATA=/var/lib/etcd
+recovered=/var/lib/kubepivot/recovered work=/var/lib/kubepivot/recovery-$GENERATION
+COMPONENTS="kube-apiserver kube-controller-manager kube-scheduler pod-checkpointer"
+# A kubelet renews its lease every 10 s; one that has lost its connection takes up to 30 s more.
+SILENT_SECONDS=60
+
+[ "$(cat "$recovered" 2>/dev/null || echo 0)" -lt "$GENERATION" ] || exit 0
+mkdir -p "$work"
+
+tell() { echo "$*" >&2; }
+kube() { kubectl --cache-dir="$PWD/cache" --request-timeout=15s "$@"; }
+etcd() {
+  etcdctl --endpoints=https://127.0.0.1:2379 --cacert=/etc/kubernetes/pki/etcd/ca.crt \
+    --cert=/etc/kubernetes/pki/etcd/server.crt --key=/etc/kubernetes/pki/etcd/server.key "$@"
+}
+quietly() { "$@" >/dev/null 2>&1; }
+
+# containers NAME [FILTER]: ids of that container in pods of kube-system.
+containers() {
+  ctr --namespace k8s.io containers list --quiet \
+    "labels.\"io.kubernetes.pod.namespace\"==kube-system,labels.\"io.kubernetes.container.name\"==$1${2:+,$2}"
+}
+running() { # as above: whether one of them runs
+  tasks=$(ctr --namespace k8s.io tasks list | awk '$3 == "RUNNING" { print $1 }') || die "containerd does not answer"
+  found=$(containers "$@") || die "containerd does not answer"
+  for container in $found; do
+    ! printf '%s\n' "$tasks" | grep -qxF "$container" || return 0
+  done
+  return 1
+}
+
+# -- restore from a snapshot -------------------------------------------------------------------------------------
+
+restored() { [ "$(cat "$work/restored" 2>/dev/null)" = "$SNAPSHOT" ]; }
+
+make_data() { # the data directory of the snapshot, before anything is stopped
+  asked="kubepivot:recovery.snapshot = $SNAPSHOT"
+  [ -f "$SNAPSHOT" ] || die "$asked: there is no such file on $NAME"
+  if [ -e "$SNAPSHOT.sha256" ] && [ "$(cut -c 1-64 "$SNAPSHOT.sha256")" != "$(sha256sum "$SNAPSHOT" | cut -c 1-64)" ]; then
+    die "$asked: it is damaged, its digest is not the one in $SNAPSHOT.sha256; use another snapshot"
+  fi
+  found=$(etcdutl snapshot status "$SNAPSHOT" 2>&1) || die "$asked: it is no snapshot, or damaged; use another: $found"
+  tell "restoring $SNAPSHOT (hash, revision, keys, size: $found)"
+  rm -rf "$work/etcd"
+  # Clients have seen newer revisions than the snapshot's: with far higher ones, and all others compacted, they look
+  # at everything anew.
+  found=$(etcdutl snapshot restore "$SNAPSHOT" --data-dir="$work/etcd" --name="$NAME" \
+    --initial-cluster="$NAME=$PEER_URL" --initial-cluster-token="$CLUSTER" --initial-advertise-peer-urls="$PEER_URL" \
+    --bump-revision="$((GENERATION * 1000000000))" --mark-compacted 2>&1) || die "$asked: it cannot be restored: $found"
+  chown -R "$CONTROL_PLANE_UID:$CONTROL_PLANE_UID" "$work/etcd"
+}
+all_stopped() {
+  for name in etcd $COMPONENTS; do ! running "$name" || return 1; done
+}
+stand_down() { # nothing of the control plane runs on this host, and nothing starts it
+  systemctl stop kubelet
+  [ ! -e "$MANIFESTS/etcd.yaml" ] || mv "$MANIFESTS/etcd.yaml" "$MANIFESTS/.etcd.yaml.recovery"
+  rm -f "$MANIFESTS"/*-checkpoint.json
+  for name in etcd $COMPONENTS; do
+    found=$(containers "$name")
+    for container in $found; do
+      ctr --namespace k8s.io tasks kill --signal SIGKILL --all "$container" 2>/dev/null || true # it has ended
+    done
+  done
+  wait_for 60 "etcd and the control plane on $NAME to end" all_stopped
+}
+swap_data() { # what was there is kept
+  aside=$DATA/before-recovery-$GENERATION
+  install -d -o "$CONTROL_PLANE_UID" -g "$CONTROL_PLANE_UID" -m 0700 "$DATA"
+  rm -rf "$DATA/restored"
+  mv "$work/etcd/member" "$DATA/restored"
+  # With something aside already, a run that was cut short has restored what is there.
+  if [ -e "$aside" ]; then rm -rf "$DATA/member"; elif [ -e "$DATA/member" ]; then mv "$DATA/member" "$aside"; fi
+  mv "$DATA/restored" "$DATA/member"
+  sync
+}
+
+if [ -n "$SNAPSHOT" ] && ! restored; then
+  make_data
+  stand_down
+  swap_data
+  echo "$SNAPSHOT" >"$work/restored"
+elif [ ! -e "$DATA/member" ] && [ -e "$DATA/before-recovery-$GENERATION" ]; then
+  # A run that was cut short wanted a snapshot, and this one does not.
+  mv "$DATA/before-recovery-$GENERATION" "$DATA/member"
+fi
+[ ! -e "$MANIFESTS/.etcd.yaml.recovery" ] || mv "$MANIFESTS/.etcd.yaml.recovery" "$MANIFESTS/etcd.yaml"
+systemctl start kubelet
+
+# -- etcd --------------------------------------------------------------------------------------------------------
+
+wait_for 120 "etcd on $NAME; if its data, or most of its members, are lost, set kubepivot:recovery.snapshot" \
+  quietly etcd endpoint health
+finish() {
+  echo "$GENERATION" >"$recovered.new"
+  mv "$recovered.new" "$recovered"
+  rm -rf /var/lib/kubepivot/recovery-*
+  # The data before the last two restores are kept.
+  for old in $(ls "$DATA" | grep '^before-recovery-' | sort -t - -k 3,3nr | tail -n +3); do rm -rf "${DATA:?}/$old"; done
+}
+system=$(etcd get /registry/namespaces/kube-system --keys-only)
+if [ -z "$system" ]; then
+  if [ -e /var/lib/kubepivot/pivoted ] || [ -e /etc/kubernetes/checkpoints ]; then
+    die "etcd on $NAME is empty, but there was a cluster: set kubepivot:recovery.snapshot"
+  fi
+  finish # a new cluster: there is nothing to recover
+  exit 0
+fi
+# Addresses of apiservers that are no more would stay in the service `kubernetes`.
+etcd del --prefix /registry/masterleases/ >/dev/null
+if [ "$CONTROLLERS" = "$NAME" ]; then
+  # A leader that was killed has given nothing back, and the next one would wait for 15 s.
+  for leader in kube-controller-manager kube-scheduler; do
+    running "$leader" || etcd del "/registry/leases/kube-system/$leader" >/dev/null
+  done
+fi
+
+# -- the temporary control plane ---------------------------------------------------------------------------------
+
+rm -f /var/lib/kubepivot/pivoted
+tell "starting the temporary control plane on $NAME"
+(cd bootstrap && sh -eu ./run)
+temporary_answers() {
+  answer=$(curl --silent --verbose --fail --max-time 5 --cacert ca.crt "https://127.0.0.1:$API_PORT/readyz" 2>&1) || return 1
+  case $answer in *"CN=kube-bootstrap-apiserver"*) return 0 ;; *) return 1 ;; esac
+}
+wait_for 120 "the temporary kube-apiserver to answer" temporary_answers
+# They would answer in the name of the real ones.
+rm -f "$MANIFESTS"/*-checkpoint.json
+own_node() { own=$(kube get node "$NAME" --ignore-not-found --output=name); }
+wait_for 60 "the API to tell of node $NAME" own_node
+[ -n "$own" ] || systemctl restart kubelet # it registers its node only when it starts
+
+leases() {
+  kube get leases --namespace=kube-node-lease --output=jsonpath='{range .items[*]}{.metadata.name} {.spec.renewTime}{"\n"}{end}'
+}
+look_first() { leases >leases-first; }
+wait_for 60 "the API to list the nodes' leases" look_first
+
+# -- what is stale goes, what is missing comes -------------------------------------------------------------------
+
+# list: the control plane's pods but the static ones, with UID, name, component, node, and whether they are Ready.
+list() {
+  kube get pods --namespace=kube-system --selector="app.kubernetes.io/name in ($(echo $COMPONENTS | tr ' ' ,))" \
+    --output=jsonpath='{range .items[*]}{.metadata.uid}|{.metadata.name}|{.metadata.labels.app\.kubernetes\.io/name}|{.spec.nodeName}|{.status.conditions[?(@.type=="Ready")].status}{"\n"}{end}'
+}
+remember() { # none of these counts as running, whatever the API says of it
+  list >"$work/old-pods.new" && mv "$work/old-pods.new" "$work/old-pods"
+}
+[ -e "$work/old-pods" ] || wait_for 60 "the API to list the control plane's pods" remember
+
+force_delete() { # pods, which are gone from the API at once, whatever became of their containers
+  kube delete pods "$@" --force --grace-period=0 --wait=false >/dev/null 2>errors || { cat errors >&2; return 1; }
+}
+delete_old() { # those on other controllers run on, unless any will do
+  old=$(awk -F '|' -v node="$NAME" '$4 == node || $4 == "" || $3 ~ /^kube-(controller-manager|scheduler)$/ { print $2 }' "$work/old-pods")
+  # shellcheck disable=SC2086
+  [ -z "$old" ] || force_delete --namespace=kube-system --ignore-not-found $old
+}
+wait_for 60 "the control plane's old pods to be deleted" delete_old
+
+applied() { # every object, and none that is about to go
+  kube apply --server-side --force-conflicts --field-manager=kubepivot --validate=false --filename=manifests >/dev/null &&
+    ends=$(kube get --filename=manifests --output=jsonpath='{.items[*].metadata.deletionTimestamp}') && [ -z "$ends" ]
+}
+tell "applying the cluster's objects"
+wait_for 120 "the cluster's objects to be applied" applied
+
+look() { # alive: nodes that have renewed their lease since then; silent: the others of the config
+  leases >leases-now && kube get nodes --output=jsonpath='{range .items[*]}{.metadata.name}{"\n"}{end}' >nodes-now || return 1
+  alive="" silent=""
+  for node in $NODES; do
+    if grep -qxF "$node" nodes-now && renewed=$(grep "^$node " leases-now) && ! grep -qxF "$renewed" leases-first; then
+      alive="$alive $node"
+    else
+      silent="$silent $node"
+    fi
+  done
+}
+heard() { # of every node, or of nothing more for long enough, in which the API has answered without a break
+  if ! look; then
+    since=$(date +%s)
+    return 1
+  fi
+  [ -z "$silent" ] || [ $(($(date +%s) - since)) -ge "$SILENT_SECONDS" ]
+}
+since=$(date +%s)
+wait_for 300 "the API to tell which nodes live" heard
+case " $silent " in *" $NAME "*) die "the kubelet of $NAME does not work: look at 'journalctl -u kubelet' there" ;; esac
+
+remove() { # a node that is no more, and its pods
+  force_delete --all-namespaces --field-selector="spec.nodeName=$1" &&
+    kube delete node "$1" --ignore-not-found --wait=false >/dev/null
+}
+for node in $(cat nodes-now); do
+  case " $NODES " in
+    *" $node "*)
+      case " $silent " in *" $node "*) ;; *) continue ;; esac
+      tell "node $node has not been heard of for $SILENT_SECONDS s: it is removed, with its pods; when it is back, run 'systemctl restart kubelet' on it"
+      ;;
+    *) tell "node $node is not in kubepivot:hosts: it is removed, with its pods" ;;
+  esac
+  wait_for 60 "node $node to be removed" remove "$node"
+done
+for node in $silent; do
+  grep -qxF "$node" nodes-now || tell "node $node is unknown to the API: run 'systemctl restart kubelet' on it"
+done
+
+# -- the real control plane --------------------------------------------------------------------------------------
+
+missing=$COMPONENTS
+renewed() { # a Ready pod of each component that was not there before; DaemonSets have theirs on this host
+  list >pods-now || return 1
+  missing=""
+  for component in $COMPONENTS; do
+    new=$(awk -F '|' -v component="$component" -v node="$NAME" '
+      FILENAME == ARGV[1] { old[$1]; next }
+      !($1 in old) && $3 == component && $5 == "True" && ($4 == node || component ~ /^kube-(controller-manager|scheduler)$/) { print $1 }
+    ' "$work/old-pods" pods-now)
+    [ -n "$new" ] || missing="$missing $component"
+    [ "$component" != kube-apiserver ] || apiserver=$(echo "$new" | head -n 1)
+  done
+  [ -z "$missing" ]
+}
+tell "waiting for the real control plane"
+(wait_for 240 "new pods of the control plane to be Ready" renewed) || { kube get pods --namespace=kube-system --output=wide >&2; exit 1; }
+renewed || die "the control plane's pods do not stay Ready"
+alone() { # what answers as the real kube-apiserver is the new one
+  ! running kube-apiserver "labels.\"io.kubernetes.pod.name\"!=bootstrap-apiserver-$NAME,labels.\"io.kubernetes.pod.uid\"!=$apiserver"
+}
+wait_for 120 "old instances of kube-apiserver to end" alone
+
+nodes=""
+for node in $alive; do nodes="$nodes node/$node"; done
+echo "NODES='${nodes# }'" >>retire/env
+tell "retiring the temporary control plane"
+(cd retire && sh -eu ./run)
+# A node that has registered anew lacks the role that Pulumi gave it.
+label_roles() {
+  kube label nodes --selector=node.kubernetes.io/controller=true node-role.kubernetes.io/control-plane= \
+    --overwrite --field-manager=kubepivot >/dev/null
+}
+wait_for 60 "the controllers to get their role" label_roles
+finish

@@ -1,0 +1,83 @@
+"""A control plane that nothing can start any more comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pulumi
+import yaml
+
+from components.archive import File
+from components.assets.controlplane import UID
+from components.assets.node import bootstrap_files, env_file, retire_files, script
+from components.assets.values import client_kubeconfig, manifest_value
+from components.config import ClusterConfig
+from components.hosts import Hosts
+from components.machine import Machine
+from components.pki import Pki
+from components.selfhosted import objects, owned
+from components.ssh import Payload, RemoteStep
+
+__all__ = ["recover", "recovery_files"]
+
+
+def recover(
+    name: str,
+    cfg: ClusterConfig,
+    hosts: Hosts,
+    pki: Pki,
+    *,
+    after: Sequence[pulumi.Resource],
+    opts: pulumi.ResourceOptions,
+) -> list[RemoteStep]:
+    """Brings the control plane back, once for each generation of the config, and nothing for generation 0.
+
+    A temporary control plane starts on one controller and goes when a new real one serves. The cluster's data
+    are those that etcd has, or the snapshot's. The step ends when the API is the real one's again.
+    """
+    if cfg.recovery.generation == 0:
+        return []
+    host = hosts[cfg.recovery_controller]
+    payload = pki.read(
+        lambda texts: Payload(script=script("recover"), files=recovery_files(cfg, host, texts))
+    )
+    return [
+        RemoteStep(
+            f"{name}-recover", host, payload, timeout=900, told=True, depends_on=list(after), opts=opts
+        )
+    ]
+
+
+def recovery_files(cfg: ClusterConfig, machine: Machine, texts: Mapping[str, str]) -> dict[str, File]:
+    """What a recovery needs: the steps that start and retire the temporary control plane, each in a directory
+    of its own, and every object of the cluster, since Pulumi does not see which of them are gone.
+    """
+    files = {
+        "env": env_file(
+            NAME=machine.name,
+            CLUSTER=cfg.name,
+            GENERATION=str(cfg.recovery.generation),
+            SNAPSHOT=cfg.recovery.snapshot or "",
+            PEER_URL=f"https://{machine.address}:2380",
+            API_PORT=str(cfg.api.port),
+            CONTROL_PLANE_UID=str(UID),
+            CONTROLLERS=" ".join(cfg.controllers),
+            NODES=" ".join(sorted(cfg.hosts)),
+        ),
+        "lib.sh": File(script("lib")),
+        "ca.crt": File(texts["ca.crt"]),
+        "kubeconfig": File(
+            client_kubeconfig(cfg, texts, "super-admin", server=f"https://127.0.0.1:{cfg.api.port}"),
+            mode=0o600,
+        ),
+    }
+    steps = {
+        "bootstrap": bootstrap_files(cfg, machine, texts),
+        "retire": retire_files(cfg, machine, texts),
+    }
+    for step, brought in steps.items():
+        files |= {f"{step}/{path}": file for path, file in brought.items()}
+        files[f"{step}/run"] = File(script(step))
+    for name, manifest in objects(cfg, lambda value: manifest_value(cfg, value, texts)).items():
+        files[f"manifests/{name}"] = File(yaml.safe_dump(owned(manifest), sort_keys=False), mode=0o600)
+    return files

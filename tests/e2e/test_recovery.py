@@ -1,0 +1,233 @@
+"""A control plane that nothing can start any more, brought back by one value of the config."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import ssl
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from lab.engine import docker
+from tests.e2e.probing import credentials, wait_until_ready
+from tests.e2e.stacks import Stack, eventually, lab_config
+from tests.e2e.test_killed import descendants
+from tests.e2e.witnesses import USERS, Writer, lost, users
+
+pytestmark = pytest.mark.e2e
+
+ENDPOINT = "https://172.30.9.11:6443"
+CONTROLLER, WORKER = "recovery-controller-1", "recovery-worker-1"
+SYSTEM = "--namespace=kube-system"
+SNAPSHOT = "/var/lib/kubepivot/snapshot.db"
+RECOVERED_SECONDS, RESTORED_SECONDS = 60, 90
+OWNERS = [f"kube-system-DaemonSet-{name}" for name in ("kube-apiserver", "pod-checkpointer")]
+OWNERS += [f"kube-system-Deployment-kube-{name}" for name in ("controller-manager", "scheduler")]
+# What comes and goes by itself, and the pods that a recovery makes anew.
+FLEETING = tuple(
+    f"/registry/{kind}/" for kind in ("events", "leases", "masterleases", "pods/kube-system", "apiservices")
+)
+
+
+@pytest.fixture(scope="module")
+def stack(new_stack: Callable[..., Stack]) -> Iterator[Stack]:
+    stack = new_stack("recovery", lab_config(9))
+    begin = time.monotonic()
+    stack.up()
+    print(f"pulumi up took {time.monotonic() - begin:.0f} s")
+    stack.kubectl("apply", "--filename=-", stdin=USERS)
+    stack.kubectl("rollout", "status", "deployment/users", "--timeout=90s")
+    yield stack
+
+
+def on_controller(*command: str) -> str:
+    return docker("exec", CONTROLLER, *command)
+
+
+def configure(stack: Stack, generation: int, **rest: str) -> None:
+    stack.configure(lab_config(9) | {"recovery": {"generation": generation, **rest}})
+
+
+def recover(stack: Stack, generation: int, limit: float, **rest: str) -> str:
+    """Raises the generation; what `pulumi up` said."""
+    configure(stack, generation, **rest)
+    begin = time.monotonic()
+    output = stack.up()
+    seconds = time.monotonic() - begin
+    print(f"generation {generation}: pulumi up took {seconds:.1f} s")
+    assert seconds < limit
+    return output
+
+
+def answers(stack: Stack) -> bool:
+    known = credentials(stack)
+    assert known is not None
+    context = ssl.create_default_context(cadata=known["ca"])
+    try:
+        urllib.request.urlopen(f"{ENDPOINT}/readyz", context=context, timeout=2).close()
+    except (urllib.error.URLError, OSError):
+        return False
+    return True
+
+
+def containers(stack: Stack) -> dict[str, tuple[str, str]]:
+    """Containers of the user's pods, and since when they run."""
+    pods: list[Any] = stack.get("pods", "--selector=app=users")["items"]
+    return {
+        pod["metadata"]["uid"]: (status["containerID"], status["state"]["running"]["startedAt"])
+        for pod in pods
+        for status in pod["status"]["containerStatuses"]
+    }
+
+
+def control_plane(stack: Stack) -> set[str]:
+    """UIDs of its pods."""
+    names = "app.kubernetes.io/name in (kube-apiserver,kube-controller-manager,kube-scheduler)"
+    return {pod["metadata"]["uid"] for pod in stack.get("pods", SYSTEM, f"--selector={names}")["items"]}
+
+
+def manifests() -> set[str]:
+    return set(on_controller("ls", "-A", "/etc/kubernetes/manifests").split())
+
+
+def is_well(stack: Stack) -> bool:
+    """Whether every pod of kube-system is Ready, and nothing temporary is among them."""
+    pods = stack.get("pods", SYSTEM)["items"]
+    conditions = [{each["type"]: each["status"] for each in pod["status"]["conditions"]} for pod in pods]
+    names = [pod["metadata"]["name"] for pod in pods]
+    return all(each.get("Ready") == "True" for each in conditions) and not [
+        name for name in names if name.startswith("bootstrap-") or "checkpoint-" in name
+    ]
+
+
+def as_before(stack: Stack) -> None:
+    """Everything is as on a cluster that was never ill, and the next disaster may come."""
+    eventually("only etcd to be static", 240, lambda: manifests() == {"etcd.yaml"})
+    eventually("every pod to be Ready", 120, lambda: is_well(stack))
+    stack.kubectl("wait", "--for=condition=Ready", "node", "--all", "--timeout=60s")
+    stack.kubectl("rollout", "status", "deployment/users", "--timeout=60s")
+    arm = "/usr/local/libexec/kubepivot/arm-checkpoints"
+    saved = " && ".join(f"{arm} --check {owner}" for owner in OWNERS)
+    eventually(
+        "whole checkpoints", 60, lambda: on_controller("sh", "-c", f"{saved} && echo yes || echo no") == "yes"
+    )
+    assert "bootstrap-secrets" not in on_controller("ls", "/etc/kubernetes")
+    stack.second_up_changes_nothing()
+
+
+def delete_everything(stack: Stack, *kinds: str) -> None:
+    """What nobody should do in kube-system; the API goes with it, maybe before the last answer."""
+    for kind in kinds:
+        with contextlib.suppress(AssertionError):
+            stack.kubectl("delete", kind, SYSTEM, "--all", "--force", "--grace-period=0", "--wait=false")
+    eventually("the API to go", 120, lambda: not answers(stack))
+
+
+def test_all_objects_of_the_control_plane_are_deleted(stack: Stack) -> None:
+    before, old = containers(stack), control_plane(stack)
+    with Writer(stack, "objects") as writer:
+        eventually("something to lose", 20, lambda: len(writer.acknowledged) >= 5)
+        stack.kubectl("delete", "daemonsets,deployments", SYSTEM, "--all")
+        eventually("the API to go", 120, lambda: not answers(stack))
+        written = len(writer.acknowledged)
+        output = recover(stack, 1, RECOVERED_SECONDS)
+        assert "retiring the temporary control plane" in output
+        assert not old & control_plane(stack)
+        eventually("the user to go on", 20, lambda: len(writer.acknowledged) > written + 5)
+    as_before(stack)
+    assert lost(stack, writer.acknowledged) == set()
+    assert containers(stack) == before, "the user's pods did not notice"
+
+
+def test_secrets_and_checkpoints_are_gone_too(stack: Stack) -> None:
+    before = containers(stack)
+    delete_everything(stack, "secrets", "daemonsets,deployments", "pods")
+    on_controller(
+        "sh", "-c", "rm -rf /etc/kubernetes/checkpoints /etc/kubernetes/manifests/*-checkpoint.json"
+    )
+    recover(stack, 2, RECOVERED_SECONDS)
+    as_before(stack)
+    assert containers(stack) == before
+
+
+def test_etcd_is_lost_and_a_snapshot_is_there(stack: Stack) -> None:
+    with Writer(stack, "saved") as writer:
+        eventually("something to lose", 20, lambda: len(writer.acknowledged) >= 5)
+    before, uids, keys = containers(stack), identities(stack), registry()
+    etcdctl("snapshot", "save", SNAPSHOT)
+    on_controller("sh", "-c", f"sha256sum {SNAPSHOT} >{SNAPSHOT}.sha256")
+    stack.kubectl("create", "configmap", "after-the-snapshot")
+    on_controller("rm", "-rf", "/var/lib/etcd")
+    docker("kill", CONTROLLER)
+    docker("start", CONTROLLER)
+    recover(stack, 3, RESTORED_SECONDS, snapshot=SNAPSHOT)
+    assert identities(stack) == uids
+    assert lost(stack, writer.acknowledged) == set()
+    assert keys - registry() == set()
+    stack.kubectl("get", "configmap", "after-the-snapshot", fails=True)
+    as_before(stack)
+    assert containers(stack) == before
+
+
+def identities(stack: Stack) -> dict[str, str]:
+    found = [stack.get("namespace", "kube-system"), stack.get("deployment", "users")]
+    return {each["metadata"]["name"]: each["metadata"]["uid"] for each in found}
+
+
+def etcdctl(*arguments: str) -> str:
+    pki = "/etc/kubernetes/pki/etcd"
+    login = (f"--cacert={pki}/ca.crt", f"--cert={pki}/server.crt", f"--key={pki}/server.key")
+    return on_controller("etcdctl", "--endpoints=https://127.0.0.1:2379", *login, *arguments)
+
+
+def registry() -> set[str]:
+    """Keys of all objects that last."""
+    found = etcdctl("get", "/registry/", "--prefix", "--keys-only").split()
+    return {key for key in found if not key.startswith(FLEETING)}
+
+
+def test_a_restore_of_what_works_goes_back_in_time_and_survives_a_kill(stack: Stack) -> None:
+    """Pulumi is killed and the controller's power cut in the middle of it."""
+    before = users(stack)
+    stack.kubectl("create", "configmap", "too-much")
+    stack.kubectl("delete", "configmap", "saved-1")
+    configure(stack, 4, snapshot=SNAPSHOT)
+    process = stack.start("up", "--yes", "--skip-preview")
+    eventually("the temporary control plane", 90, lambda: "bootstrap-apiserver.yaml" in manifests())
+    for pid in descendants(process.pid):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    process.wait(timeout=30)
+    docker("kill", CONTROLLER)
+    docker("start", CONTROLLER)
+    stack.pulumi("cancel", "--yes")
+    recover(stack, 4, RESTORED_SECONDS, snapshot=SNAPSHOT)
+    stack.kubectl("get", "configmap", "too-much", fails=True)
+    stack.kubectl("get", "configmap", "saved-1")
+    as_before(stack)
+    assert users(stack).keys() == before.keys()
+    aside = on_controller("ls", "/var/lib/etcd").split()
+    assert sorted(aside) == ["before-recovery-4", "member"]
+
+
+def test_a_reboot_after_a_recovery(stack: Stack) -> None:
+    docker("kill", CONTROLLER, WORKER)
+    docker("start", CONTROLLER, WORKER)
+    known = credentials(stack)
+    assert known is not None
+    wait_until_ready(ENDPOINT, known["ca"], 60)
+    as_before(stack)
+
+
+def test_a_generation_is_done_once(stack: Stack) -> None:
+    """Another value of the config runs the step again, and it does nothing."""
+    old = control_plane(stack)
+    recover(stack, 4, 30)
+    assert control_plane(stack) == old
+    stack.second_up_changes_nothing()
