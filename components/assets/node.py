@@ -123,6 +123,7 @@ def _node_env(cfg: ClusterConfig, machine: Machine) -> File:
         f"{github}/containernetworking/plugins/releases/download/v{release.cni}"
         f"/cni-plugins-linux-@ARCH@-v{release.cni}.tgz"
     )
+    etcd = f"{github}/etcd-io/etcd/releases/download/v{release.etcd}"
     runc = f"{github}/opencontainers/runc/releases/download/v{release.runc}"
     return _env(
         CLUSTER=cfg.name,
@@ -136,6 +137,8 @@ def _node_env(cfg: ClusterConfig, machine: Machine) -> File:
         KUBELET_SUMS=f"{kubernetes}/kubelet.sha256",
         KUBECTL_URL=f"{kubernetes}/kubectl",
         KUBECTL_SUMS=f"{kubernetes}/kubectl.sha256",
+        ETCD_URL=f"{etcd}/etcd-v{release.etcd}-linux-@ARCH@.tar.gz",
+        ETCD_SUMS=f"{etcd}/SHA256SUMS",
         RUNC_URL=f"{runc}/runc.@ARCH@",
         RUNC_SUMS=f"{runc}/runc.sha256sum",
     )

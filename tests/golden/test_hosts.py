@@ -224,7 +224,7 @@ def test_downloads_come_from_the_mirror_or_else_from_the_official_sites(
             for key, value in _env(steps[f"{name}/{step}"]).items()
             if "://" in value
         }
-        assert len(urls) == 11, urls
+        assert len(urls) == 13, urls
         assert all(url.startswith(tuple(f"{prefix}{site}" for site in sites)) for url in urls.values()), urls
         toml = [
             path for path in _placed(steps[f"{name}/node"]) if path.startswith("/etc/containerd/certs.d/")
@@ -236,7 +236,7 @@ def test_every_download_has_a_checksum(case: Case, steps: dict[str, Files]) -> N
     env = _env(steps[f"{case.cfg.bootstrap_controller}/node"])
     downloads = {key.removesuffix("_URL") for key in env if key.endswith("_URL")}
     assert downloads == {key.removesuffix("_SUMS") for key in env if key.endswith("_SUMS")}
-    assert downloads == {"CONTAINERD", "CNI", "KUBELET", "KUBECTL", "RUNC"}
+    assert downloads == {"CONTAINERD", "CNI", "ETCD", "KUBELET", "KUBECTL", "RUNC"}
 
 
 def test_every_image_comes_from_a_registry_that_the_mirror_stands_for() -> None:

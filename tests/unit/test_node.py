@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import shlex
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -85,8 +88,11 @@ def _env(name: str) -> dict[str, str]:
     return dict(line.split("=", 1) for line in shlex.split(env))
 
 
-def _set_up(host: Sandbox, name: str, **other: str) -> tuple[int, str]:
-    for part in ("containerd", "cni", "kubelet", "kubectl"):
+DOWNLOADS = {"containerd", "cni", "kubelet", "kubectl", "etcd"}
+
+
+def _set_up(host: Sandbox, name: str, *, lacks: str = "", **other: str) -> tuple[int, str]:
+    for part in DOWNLOADS - {lacks}:
         host.write(f"/var/lib/kubepivot/{part}", _env(name)[f"{part.upper()}_URL"])
     done = host.run(script("node"), _files(name) | other)
     return done.returncode, done.stderr
@@ -148,6 +154,30 @@ def test_runc_is_brought_only_where_there_is_none(host: Sandbox) -> None:
     assert host.path("/var/downloads").read_text().split() == [env["RUNC_URL"], env["RUNC_SUMS"]]
     assert host.path("/usr/local/bin/runc").read_text() == "downloaded\n"
     assert host.path("/var/lib/kubepivot/runc").read_text() == f"{env['RUNC_URL']}\n"
+
+
+@pytest.mark.parametrize("name", ["alpha", "gpu"])
+def test_a_controller_gets_what_makes_and_restores_snapshots(host: Sandbox, name: str) -> None:
+    """From the release's archive, held against one line of its SHA256SUMS; workers have no use for it."""
+    url = _env(name)["ETCD_URL"]
+    directory = url.rpartition("/")[2].removesuffix(".tar.gz")
+    with tarfile.open(host.path("/etcd.tar.gz"), "w:gz") as archive:
+        for member in ("README.md", "etcd", "etcdctl", "etcdutl", "Documentation/etcdctl.md"):
+            entry = tarfile.TarInfo(f"{directory}/{member}")
+            entry.size, entry.mode = len(member), 0o755
+            archive.addfile(entry, io.BytesIO(member.encode()))
+    host.real("tar", "gzip", "sha256sum")
+    digest = hashlib.sha256(host.path("/etcd.tar.gz").read_bytes()).hexdigest()
+    sums = f"{'0' * 64}  {directory}.zip\\n{digest}  {directory}.tar.gz"
+    site = f'{CURL}\nif [ "$1" = --output ]; then cp {host.path("/etcd.tar.gz")} "$2"; fi'
+    host.fake("curl", site.replace("echo good", f"printf '%b\\n' '{sums}'"))
+    assert _set_up(host, name, lacks="etcd") == (0, "")
+    tools = {path.name: path.read_text() for path in host.path("/usr/local/bin").iterdir()}
+    if name == "alpha":
+        assert tools == {"etcdctl": "etcdctl", "etcdutl": "etcdutl"}
+        assert host.path("/var/downloads").read_text().split() == [url, _env(name)["ETCD_SUMS"]]
+    else:
+        assert tools == {}
 
 
 def test_a_host_that_does_not_pass_any_more_is_left_as_it_is(host: Sandbox) -> None:

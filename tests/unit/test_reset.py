@@ -15,6 +15,7 @@ OWNER = "/etc/kubernetes/kubepivot.cluster"
 RESET = f"CLUSTER=metal\n{script('reset')}"
 BEFORE = "/var/lib/kubepivot/sysctl-before.conf"
 INSTALLED = [f"/usr/local/bin/{name}" for name in ("containerd", "containerd-shim-runc-v2", "ctr", "kubectl")]
+INSTALLED += ["/usr/local/bin/etcdctl", "/usr/local/bin/etcdutl"]
 INSTALLED += ["/usr/local/bin/kubelet", "/opt/cni/bin/bridge", "/var/lib/kubepivot/kubelet"]
 MADE_BY_WHAT_RUNS = ["/etc/cni/net.d/10-flannel.conflist", "/run/flannel/subnet.env", "/var/lib/etcd/member"]
 MADE_BY_WHAT_RUNS += ["/var/lib/containerd/x", "/var/lib/kubelet/pods/x", "/var/log/pods/x"]

@@ -45,14 +45,21 @@ unpack() { # directory, file
   tar --extract --gzip --no-same-owner --unlink-first --directory "$1" --file "$2"
 }
 
+snapshot_tools() { # file
+  # Of the archive's many files these alone: etcd itself runs from its image.
+  tar --extract --gzip --no-same-owner --strip-components 1 --wildcards --file "$1" '*/etcdctl' '*/etcdutl'
+  for tool in etcdctl etcdutl; do binary "/usr/local/bin/$tool" "./$tool"; done
+}
+
 # At the same time, since each is a download and a checksum.
 cri() { install_from containerd "$CONTAINERD_URL" "$CONTAINERD_SUMS" unpack /usr/local; }
 cni() { install_from cni "$CNI_URL" "$CNI_SUMS" unpack /opt/cni/bin; }
 kubelet() { install_from kubelet "$KUBELET_URL" "$KUBELET_SUMS" binary /usr/local/bin/kubelet; }
 kubectl() { [ "$ROLE" != controller ] || install_from kubectl "$KUBECTL_URL" "$KUBECTL_SUMS" binary /usr/local/bin/kubectl; }
+etcd() { [ "$ROLE" != controller ] || install_from etcd "$ETCD_URL" "$ETCD_SUMS" snapshot_tools; }
 oci() { [ ! -e /var/lib/kubepivot/runc ] && command -v runc >/dev/null || install_from runc "$RUNC_URL" "$RUNC_SUMS" binary /usr/local/bin/runc; }
 downloads=""
-for part in cri cni oci kubelet kubectl; do
+for part in cri cni oci kubelet kubectl etcd; do
   $part &
   downloads="$downloads $!"
 done

@@ -58,7 +58,8 @@ rm -f /etc/systemd/system/kubelet.service /etc/systemd/system/containerd.service
   /etc/sysctl.d/90-kubepivot.conf /etc/modules-load.d/kubepivot.conf
 systemctl daemon-reload
 rm -f /usr/local/bin/kubelet /usr/local/bin/kubectl /usr/local/bin/containerd \
-  /usr/local/bin/containerd-shim-runc-v2 /usr/local/bin/containerd-stress /usr/local/bin/ctr
+  /usr/local/bin/containerd-shim-runc-v2 /usr/local/bin/containerd-stress /usr/local/bin/ctr \
+  /usr/local/bin/etcdctl /usr/local/bin/etcdutl
 rm -rf /usr/local/libexec/kubepivot
 rmdir /usr/local/libexec 2>/dev/null || true
 [ ! -e /var/lib/kubepivot/runc ] || rm -f /usr/local/bin/runc
