@@ -20,6 +20,7 @@ __all__ = ["ConfigError", "Problem", "problems_of"]
 
 PROJECT = "kubepivot"
 _SECRET = "(secret)"
+_CREDENTIALS = ("accessKey", "secretKey", "encryptionKey")
 _LONGEST = 80
 
 
@@ -82,8 +83,8 @@ def _problem(details: ErrorDetails, model: type[BaseModel]) -> Problem:
         case "bool_type" | "bool_parsing":
             mend = "use true or false"
         case "int_type" | "int_parsing" | "int_from_float" | "greater_than_equal" | "less_than_equal":
-            # Ports are the only numbers.
-            mend = "use a whole number from 1 to 65535"
+            low, high = _bounds(field)
+            mend = f"use a whole number from {low} to {high}"
         case "model_type" | "dict_type":
             mend = f"write a map of keys and values{example}"
         case "tuple_type":
@@ -91,6 +92,15 @@ def _problem(details: ErrorDetails, model: type[BaseModel]) -> Problem:
         case _:
             mend = details["msg"]
     return Problem.at(path, value, mend)
+
+
+def _bounds(field: FieldInfo | None) -> tuple[int, int]:
+    """The least and the greatest of a number; every number of the config has both."""
+    assert field is not None  # a number that is wrong is declared
+    found = {
+        name: getattr(each, name) for each in field.metadata for name in ("ge", "le") if hasattr(each, name)
+    }
+    return found["ge"], found["le"]
 
 
 def _declared(
@@ -131,6 +141,8 @@ def _shown(path: Sequence[str | int], value: object) -> str:
     """A value on one line, bounded, and without what is or looks like a secret."""
     # A key pasted in part looks like anything, so of a private key only what begins as a path is shown.
     if path[0] == "hosts" and path[-1] == "key" and value is not None and not is_path(value):
+        return _SECRET
+    if path[0] == "backup" and path[-1] in _CREDENTIALS and value is not None:
         return _SECRET
     match value:
         case None:

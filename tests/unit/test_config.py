@@ -218,6 +218,24 @@ def taint_case(text: object, mend: str) -> Any:
     return host_case("taints", [text], mend, key="hosts.worker-1.taints[0]", shown=str(text))
 
 
+S3 = {
+    "endpoint": "https://s3.example.com",
+    "bucket": "backups",
+    "accessKey": "AKIAIOSFODNN7EXAMPLE",
+    "secretKey": "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
+    "encryptionKey": "correct horse battery staple".replace(" ", "-"),
+}
+
+
+def s3_case(field: str, value: object, mend: str, *, shown: str | None = None) -> Any:
+    s3: dict[str, object] = {**S3, field: value}
+    if value is LEFT_OUT:
+        del s3[field]
+        shown = "(not set)"
+    shown = str(value) if shown is None else shown
+    return case("backup s3", s3, mend, key=f"backup.s3.{field}", shown=shown)
+
+
 PORT = "use a whole number from 1 to 65535"
 CIDR = "use an IPv4 range in CIDR form"
 URL = "use an http:// or https:// URL"
@@ -328,6 +346,26 @@ LOCKED = "~/.ssh/id_locked"
         case("api host", "10.3.0.1", "lies in kubepivot:network.services"),
         case("network hosts", "172.30.0.0/28", "outside", key="hosts.worker-1.address", shown="172.30.0.21"),
         case("network domain", "Cluster_Local", "DNS name"),
+        # Backups
+        case("backup interval", "4m59s", "use at least 5m"),
+        case("backup interval", "6 hours", "for example 6h, 90m or 1d12h"),
+        case("backup interval", "", "for example 6h, 90m or 1d12h", shown='""'),
+        case("backup interval", 6, "in quotes"),
+        case("backup keep", 0, "use a whole number from 1 to 1000"),
+        case("backup keep", "all", "use a whole number from 1 to 1000"),
+        case("backup generation", -1, "use a whole number from 0 to 1000000"),
+        case("backup s3", "s3://backups", "write a map of keys"),
+        s3_case("endpoint", LEFT_OUT, "required, for example"),
+        s3_case("endpoint", "s3.example.com", URL),
+        s3_case("bucket", "My_Bucket", "use 3 to 63 lower-case letters"),
+        s3_case("bucket", "s3://backups", "use 3 to 63 lower-case letters"),
+        s3_case("prefix", "/kubernetes", "with / between but not around them"),
+        s3_case("prefix", "a/../b", "with / between but not around them"),
+        s3_case("accessKey", LEFT_OUT, "required, for example"),
+        s3_case("secretKey", "hunter2\n", "without spaces and line breaks", shown="(secret)"),
+        s3_case("secretKey", "", "without spaces and line breaks", shown="(secret)"),
+        s3_case("encryptionKey", "hunter2", "use at least 20 letters", shown="(secret)"),
+        s3_case("secret_key", "hunter2", "did you mean secretKey?", shown="secret_key"),
         case("api port", "0", PORT),
         case("api host", "https://api:6443", "without scheme and without port"),
         case("api host", "10.0.0.300", "IPv4 address or a DNS name"),
@@ -531,16 +569,22 @@ def test_the_reference_has_its_example_and_the_example_parses() -> None:
 
 def field_examples() -> Iterator[tuple[str, object]]:
     schema = next(json.loads(text) for path, text in reference.files().items() if path.suffix == ".json")
-    for key, field in schema["properties"]["config"]["properties"].items():
-        name = key.removeprefix("kubepivot:")
+    top = schema["properties"]["config"]["properties"]
+    yield from _examples(schema, {key.removeprefix("kubepivot:"): field for key, field in top.items()}, "")
+
+
+def _examples(
+    schema: dict[str, Any], fields: dict[str, dict[str, Any]], path: str
+) -> Iterator[tuple[str, object]]:
+    for key, field in fields.items():
         section_name = field.get("$ref") or field.get("additionalProperties", {}).get("$ref")
         if section_name:
-            prefix = f"{name} worker-1" if name == "hosts" else name
             section = schema["$defs"][section_name.rpartition("/")[2]]
-            for inner, inner_field in section["properties"].items():
-                yield f"{prefix} {inner}", inner_field["examples"][0]
+            yield from _examples(
+                schema, section["properties"], f"{path}{key} worker-1 " if key == "hosts" else f"{path}{key} "
+            )
         else:
-            yield name, field["examples"][0]
+            yield f"{path}{key}", field["examples"][0]
 
 
 @pytest.mark.parametrize(("path", "example"), field_examples())
@@ -548,6 +592,8 @@ def test_every_example_of_the_reference_parses(path: str, example: object) -> No
     raw = lab() if path.startswith("lab") else baremetal()
     if path.startswith("mirror"):
         raw["mirror"] = {"artifacts": "http://mirror:8080", "images": "http://mirror:5000"}
+    if path.startswith("backup s3"):
+        raw["backup"] = {"s3": S3}
     if path == "hosts worker-1 role":
         raw["api"] = {"host": "api.example.com"}
     parse(with_value(raw, path, example), stack="dev")

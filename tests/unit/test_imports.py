@@ -12,7 +12,8 @@ from tests.cases import CHECKOUT
 
 # A module imports from lines above its own, or from its own package.
 STAGES = """
-    components.versions components.labels components.sshkeys components.archive
+    components.versions components.labels components.sshkeys components.archive components.durations
+    components.s3
     components.addresses
     components.problems
     components.consistency
@@ -22,7 +23,7 @@ STAGES = """
     components.pki
     components.assets
     components.ssh
-    components.node components.bootstrap components.reset
+    components.backup components.node components.bootstrap components.reset
     components.selfhosted
     components.cluster components.rendering
 """
@@ -34,8 +35,10 @@ PURE = (
     "components.assets",
     "components.checkpointer",
     "components.consistency",
+    "components.durations",
     "components.labels",
     "components.machine",
+    "components.s3",
     "components.sshkeys",
     "components.versions",
 )
