@@ -33,6 +33,7 @@ install_from() {
   shift 3
   echo "$name" >>"$pending"
   "$@" "./$name.download"
+  rm "./$name.download" # the directory is in memory
   echo "$url" >"$stamp"
 }
 
@@ -127,26 +128,6 @@ if has_changed containerd /etc/containerd/config.toml /etc/systemd/system/contai
   systemctl enable --quiet containerd
   systemctl restart containerd
 fi
-
-# rclone is published in .zip archives, which few hosts can unpack; its image has the same binary.
-rclone=/usr/local/libexec/kubepivot/rclone
-if [ -z "$RCLONE_IMAGE" ]; then
-  rm -f "$rclone" /var/lib/kubepivot/rclone
-elif [ "$(cat /var/lib/kubepivot/rclone 2>/dev/null)" != "$RCLONE_IMAGE" ]; then
-  images="ctr --namespace kubepivot images"
-  said=$(timeout 300 $images pull --hosts-dir /etc/containerd/certs.d "$RCLONE_IMAGE" 2>&1) ||
-    die "cannot pull $RCLONE_IMAGE for kubepivot:backup.s3: let the host reach its registry, or set a mirror in the stack's config: $(printf '%s\n' "$said" | tail -n 2)"
-  $images export rclone.tar "$RCLONE_IMAGE"
-  $images remove "$RCLONE_IMAGE" >/dev/null
-  mkdir -p rclone
-  tar --extract --directory rclone --file rclone.tar
-  for layer in rclone/blobs/sha256/*; do
-    tar --extract --file "$layer" --directory rclone usr/local/bin/rclone 2>/dev/null || true
-  done
-  binary "$rclone" rclone/usr/local/bin/rclone
-  echo "$RCLONE_IMAGE" >/var/lib/kubepivot/rclone
-fi
-
 if has_changed kubelet /etc/kubernetes/kubelet.yaml /etc/systemd/system/kubelet.service \
   /etc/kubernetes/pki/kubelet-serving.crt || ! systemctl is-active --quiet kubelet; then
   systemctl enable --quiet kubelet
@@ -154,3 +135,21 @@ if has_changed kubelet /etc/kubernetes/kubelet.yaml /etc/systemd/system/kubelet.
   systemctl restart --no-block kubelet
 fi
 rm -f "$pending"
+
+# Copies snapshots. It is published in .zip archives, which few hosts can unpack; its image has the same binary.
+rclone=/usr/local/libexec/kubepivot/rclone
+if [ -z "$RCLONE_IMAGE" ]; then
+  rm -f "$rclone" /var/lib/kubepivot/rclone
+elif [ "$(cat /var/lib/kubepivot/rclone 2>/dev/null)" != "$RCLONE_IMAGE" ]; then
+  images="ctr --namespace kubepivot images"
+  said=$(timeout 300 $images pull --hosts-dir /etc/containerd/certs.d "$RCLONE_IMAGE" 2>&1) ||
+    die "cannot pull $RCLONE_IMAGE for kubepivot:backup.s3: let the host reach its registry, or set a mirror in the stack's config: $(printf '%s\n' "$said" | tail -n 2)"
+  mkdir rclone
+  $images export - "$RCLONE_IMAGE" | tar --extract --directory rclone
+  $images remove "$RCLONE_IMAGE" >/dev/null
+  for layer in rclone/blobs/sha256/*; do
+    tar --extract --file "$layer" --directory rclone usr/local/bin/rclone 2>/dev/null || true
+  done
+  binary "$rclone" rclone/usr/local/bin/rclone
+  echo "$RCLONE_IMAGE" >/var/lib/kubepivot/rclone
+fi
