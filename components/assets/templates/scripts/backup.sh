@@ -49,10 +49,17 @@ tell() { printf 'path=%s\nsha256=%s\n' "$directory/$1" "$(cut -c 1-64 "$1.sha256
 # Of the snapshots on standard input, those beyond `keep`; never the one that has just been made.
 surplus() { is_snapshot | grep -vxF "$1" | sort -r | tail -n "+$KEEP"; }
 
+etcd() { # seconds, arguments of etcdctl
+  seconds=$1
+  shift
+  said=$(timeout "$((seconds + 10))" etcdctl --endpoints=https://127.0.0.1:2379 --cacert="$pki/ca.crt" \
+    --cert="$pki/server.crt" --key="$pki/server.key" --command-timeout="${seconds}s" "$@" 2>&1) ||
+    die "etcd on this host gave no snapshot, older ones are as they were: $(printf '%s\n' "$said" | grep -v '^{')"
+}
+
 save() {
-  said=$(timeout 600 etcdctl --endpoints=https://127.0.0.1:2379 --cacert="$pki/ca.crt" --cert="$pki/server.crt" \
-    --key="$pki/server.key" --dial-timeout=5s --command-timeout=590s snapshot save .new.db 2>&1) ||
-    die "etcd on this host gave no snapshot, older ones are as they were: $(printf '%s\n' "$said" | tail -n 2)"
+  etcd 10 endpoint status # a snapshot takes longer, but an etcd that is down should not
+  etcd 600 snapshot save .new.db
   check "the snapshot"
   revision=$(printf '%s\n' "$status" | sed -n 's/.*"revision":\([0-9]*\).*/\1/p')
   [ -n "$revision" ] || die "etcdutl tells no revision: $status"
