@@ -21,3 +21,4 @@ else:
     pulumi.export("ca_certificate", cluster.ca_certificate)
     pulumi.export("kubernetes_version", cluster.kubernetes_version)
     pulumi.export("nodes", cluster.nodes)
+    pulumi.export("backups", cluster.backups)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pulumi
 
 from components.assets.values import client_kubeconfig
+from components.backup import make_backups
 from components.bootstrap import retire_bootstrap, start_bootstrap
 from components.config import ClusterConfig
 from components.hosts import create_hosts
@@ -42,6 +43,7 @@ class Cluster(pulumi.ComponentResource):
             name, cfg, controller, pki, workloads=selfhosted.workloads, after=selfhosted.objects, opts=child
         )
         selfhosted.label_roles(cfg, after=retired)
+        self.backups = make_backups(name, cfg, hosts, after=retired, opts=child)
 
         self.api_endpoint = cfg.api_endpoint
         self.ca_certificate = pki.ca_certificate

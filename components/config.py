@@ -21,7 +21,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from components import addresses, consistency, labels, sshkeys
+from components import addresses, consistency, durations, labels, s3, sshkeys
 from components.flags import FlagsConfig
 from components.images import ImagesConfig
 from components.labels import Taint
@@ -56,12 +56,20 @@ def _snapshot(text: str) -> str:
     return text
 
 
+def _backup_interval(text: str) -> str:
+    return durations.at_least(text, "5m")
+
+
 Address = Annotated[
     str, AfterValidator(addresses.host_address), WithJsonSchema({"type": "string", "format": "ipv4"})
 ]
+BackupInterval = Annotated[str, AfterValidator(_backup_interval)]
+Bucket = Annotated[str, AfterValidator(s3.bucket)]
 ClusterName = Annotated[str, AfterValidator(_cluster_name)]
+Credential = Annotated[SecretStr, BeforeValidator(s3.credential)]
 DnsLabel = Annotated[str, AfterValidator(labels.dns_label)]
 DnsName = Annotated[str, AfterValidator(labels.dns_name)]
+EncryptionKey = Annotated[SecretStr, BeforeValidator(s3.encryption_key)]
 EndpointHost = Annotated[str, AfterValidator(addresses.endpoint_host)]
 HostKey = Annotated[str, AfterValidator(sshkeys.host_key)]
 LabelKey = Annotated[str, AfterValidator(labels.label_key)]
@@ -70,6 +78,7 @@ Network = Annotated[str, AfterValidator(addresses.network)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 PrivateKey = Annotated[SecretStr, BeforeValidator(_private_key)]
 Snapshot = Annotated[str, AfterValidator(_snapshot)]
+Prefix = Annotated[str, AfterValidator(s3.prefix)]
 ServicesNetwork = Annotated[str, AfterValidator(addresses.services_network)]
 TaintText = Annotated[
     Taint, BeforeValidator(_taint), WithJsonSchema({"type": "string", "pattern": "^[^:]+:[A-Za-z]+$"})
@@ -214,6 +223,62 @@ class RecoveryConfig(Section):
     )
 
 
+class S3Config(Section):
+    """S3-compatible storage that snapshots are copied to, encrypted on the host before they leave it."""
+
+    endpoint: Url = Field(description="The URL of the storage.", examples=["https://s3.example.com"])
+    bucket: Bucket = Field(description="A bucket that exists already.", examples=["backups"])
+    prefix: Prefix = Field(
+        default="",
+        description="A path in the bucket. The copies are below it, in a directory of the cluster's name "
+        "with one of each host's name.",
+        examples=["kubernetes"],
+    )
+    region: Text = Field(
+        default="us-east-1",
+        description="The region; storage that has none takes the default.",
+        examples=["eu-central-1"],
+    )
+    access_key: Credential = Field(
+        description="The id of the access key, which may list, read, write and delete objects in the bucket.",
+        examples=["AKIAIOSFODNN7EXAMPLE"],
+    )
+    secret_key: Credential = Field(
+        description="The secret of the access key (`pulumi config set --secret --path`).",
+        examples=["wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"],
+    )
+    encryption_key: EncryptionKey = Field(
+        description=f"What the copies are encrypted with, at least {s3.SHORTEST_KEY} letters "
+        "(`pulumi config set --secret --path`). Keep it elsewhere too: without it no copy can be read.",
+        examples=["Sl6w0zQy1gE9v8mJkq4cXwJr7n2bT5hU"],
+    )
+
+
+class BackupConfig(Section):
+    """Snapshots of etcd, made and kept on every controller, in /var/lib/kubepivot/backups."""
+
+    interval: BackupInterval = Field(
+        default="6h",
+        description="The time from one snapshot to the next, at least 5m: days, hours, minutes and seconds.",
+        examples=["1h30m"],
+    )
+    keep: int = Field(
+        default=28,
+        ge=1,
+        le=1000,
+        description="How many snapshots each controller keeps, and as many copies.",
+        examples=[56],
+    )
+    generation: int = Field(
+        default=0,
+        ge=0,
+        le=1_000_000,
+        description="Raise it, and run `pulumi up`, to make a snapshot now.",
+        examples=[1],
+    )
+    s3: S3Config | None = None
+
+
 class LabConfig(Section):
     """The containers that are the hosts with platform lab. Only there."""
 
@@ -268,6 +333,7 @@ class ClusterConfig(Section):
     images: ImagesConfig = ImagesConfig()
     pki: PkiConfig = PkiConfig()
     recovery: RecoveryConfig = RecoveryConfig()
+    backup: BackupConfig = BackupConfig()
     lab: LabConfig = LabConfig()
 
     @classmethod

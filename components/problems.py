@@ -20,6 +20,7 @@ __all__ = ["ConfigError", "Problem", "problems_of"]
 
 PROJECT = "kubepivot"
 _SECRET = "(secret)"
+_CREDENTIALS = ("accessKey", "secretKey", "encryptionKey")
 _LONGEST = 80
 
 
@@ -140,6 +141,8 @@ def _shown(path: Sequence[str | int], value: object) -> str:
     """A value on one line, bounded, and without what is or looks like a secret."""
     # A key pasted in part looks like anything, so of a private key only what begins as a path is shown.
     if path[0] == "hosts" and path[-1] == "key" and value is not None and not is_path(value):
+        return _SECRET
+    if path[0] == "backup" and path[-1] in _CREDENTIALS and value is not None:
         return _SECRET
     match value:
         case None:

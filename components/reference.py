@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -87,9 +88,9 @@ def _schema() -> dict[str, Any]:
     for section in (schema, *schema["$defs"].values()):
         del section["title"]
         section["properties"] = {key: _property(field) for key, field in section["properties"].items()}
-    for field in schema["properties"].values():
-        if "$ref" in field:
-            field["description"] = schema["$defs"][_reference(field)]["description"]
+        for field in section["properties"].values():
+            if "$ref" in field:
+                field["description"] = schema["$defs"][_reference(field)]["description"]
     return schema
 
 
@@ -136,13 +137,19 @@ def _without_derived(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def _markdown(schema: dict[str, Any]) -> str:
-    parts = [_HEAD, _section("Top-level keys", f"{PROJECT}:", schema)]
-    for key, field in schema["properties"].items():
+    sections = _sections(schema, schema, "")
+    return "\n".join([_HEAD, _section("Top-level keys", f"{PROJECT}:", schema), *sections])
+
+
+def _sections(schema: dict[str, Any], holder: dict[str, Any], path: str) -> Iterator[str]:
+    """The sections that the keys of one hold, each followed by its own."""
+    for key, field in holder["properties"].items():
         reference = _reference(field)
         if reference:
             entry = ".<name>." if "additionalProperties" in field else "."
-            parts.append(_section(f"`{key}`", f"{PROJECT}:{key}{entry}", schema["$defs"][reference]))
-    return "\n".join(parts)
+            section = schema["$defs"][reference]
+            yield _section(f"`{path}{key}`", f"{PROJECT}:{path}{key}{entry}", section)
+            yield from _sections(schema, section, f"{path}{key}{entry}")
 
 
 def _section(title: str, prefix: str, section: dict[str, Any]) -> str:
@@ -157,7 +164,8 @@ def _section(title: str, prefix: str, section: dict[str, Any]) -> str:
     for key, field in section["properties"].items():
         default = "required" if key in section.get("required", ()) else _default(field)
         example = f"`{_yaml(field['examples'][0])}`" if "examples" in field else ""
-        rows.append(f"| `{key}` | {_type(key, field)} | {default} | {field['description']} | {example} |")
+        title = f"{prefix.removeprefix(f'{PROJECT}:')}{key}"
+        rows.append(f"| `{key}` | {_type(title, field)} | {default} | {field['description']} | {example} |")
     return "\n".join([*rows, ""])
 
 
@@ -166,15 +174,16 @@ def _default(field: dict[str, Any]) -> str:
         return str(field[DERIVED])
     if "$ref" in field:
         return ""
-    return f"`{_yaml(field['default'])}`" if field.get("default") not in (None, {}, []) else "none"
+    return f"`{_yaml(field['default'])}`" if field.get("default") not in (None, "", {}, []) else "none"
 
 
-def _type(key: str, field: dict[str, Any]) -> str:
+def _type(title: str, field: dict[str, Any]) -> str:
     if "enum" in field:
         return " or ".join(f"`{choice}`" for choice in field["enum"])
     if _reference(field):
         several = "additionalProperties" in field
-        return f"map of names to [host keys](#{key})" if several else f"map, see [{key}](#{key})"
+        anchor = title.replace(".", "").lower()
+        return f"map of names to [host keys](#{anchor})" if several else f"map, see [{title}](#{anchor})"
     match field:
         case {"format": "ipv4"}:
             return "IPv4 address"

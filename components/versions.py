@@ -24,6 +24,8 @@ class Release:
     pause: str
     python: str
     """Tag of the image that the pod-checkpointer runs on."""
+    rclone: str
+    """Copies snapshots of etcd to S3-compatible storage."""
 
     def kubernetes_image(self, component: str) -> str:
         """Image of a component of Kubernetes itself, such as kube-apiserver."""
@@ -48,6 +50,11 @@ class Release:
     def python_image(self) -> str:
         """Image of Python, which runs the pod-checkpointer."""
         return f"docker.io/library/python:{self.python}"
+
+    @property
+    def rclone_image(self) -> str:
+        """Image that carries rclone's binary."""
+        return f"docker.io/rclone/rclone:{self.rclone}"
 
     @property
     def flannel_image(self) -> str:
@@ -87,6 +94,7 @@ RELEASES: dict[str, Release] = {
             coredns="1.14.2",
             pause="3.10.2",
             python="3.11-slim-bookworm",
+            rclone="1.76.0",
         ),
     )
 }

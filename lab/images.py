@@ -11,6 +11,7 @@ import json
 import subprocess
 import tarfile
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -130,14 +131,21 @@ IMAGES = (
     ),
 )
 
+S3_CLIENT = Image(
+    name=f"docker.io/rclone/rclone:{pins.RCLONE}",
+    files=(("usr/local/bin/rclone", "rclone"),),
+    entrypoint=("rclone",),
+)
+"""Only hosts of a stack that copies its snapshots take it."""
 
-def ensure_images(progress: Progress) -> None:
-    """Have every image in the registry of the mirror, which must be running."""
-    if all(_is_done(image) for image in IMAGES):
+
+def ensure_images(progress: Progress, images: Sequence[Image] = IMAGES) -> None:
+    """Have these images in the registry of the mirror, which must be running."""
+    if all(_is_done(image) for image in images):
         return
     with locked(_stamp()), progress.step("images"), tempfile.TemporaryDirectory() as scratch:
         workshop = Workshop(Path(scratch), progress)
-        for image in IMAGES:
+        for image in images:
             if _is_done(image):
                 continue
             with progress.step(image.name):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
-from lab import pulumi, toolchain
+from lab import images, pulumi, toolchain
 from lab.artifacts import ensure_tree
 from lab.cache import cache_dir, in_use, unless_in_use
 from lab.engine import docker, engine_state, ensure_engine, stop_engine
@@ -35,6 +35,7 @@ MACHINE: tuple[Step, ...] = (
     ("images for hosts", ensure_images),
     ("host image", ensure_host_image),
 )
+S3_CLIENT: Step = ("S3 client for hosts", lambda progress: ensure_images(progress, (images.S3_CLIENT,)))
 
 
 def prepare(steps: tuple[Step, ...], progress: Progress) -> None:
@@ -48,6 +49,8 @@ def up(stack: str) -> None:
     """Make this machine ready and bring the stack up; print its nodes and how to use them."""
     pulumi.check_stack(stack)
     machine = MACHINE if pulumi.has_lab_hosts(stack) else ()
+    if machine and pulumi.copies_snapshots(stack):
+        machine = (*machine, S3_CLIENT)
     progress = Progress(steps=len(TOOLS) + len(machine) + 1)
     prepare(TOOLS, progress)
     with in_use(_machine()) if machine else nullcontext():

@@ -44,8 +44,9 @@ def module_version(name: str, module: str) -> str:
 @cache
 def module_digest(name: str) -> str:
     """Return a digest of all that decides which sources lab/toolchain/<name> builds from."""
-    content = b"".join((MODULES / name / file).read_bytes() for file in ("go.mod", "go.sum"))
-    return hashlib.sha256(content).hexdigest()
+    directory = MODULES / name
+    files = [directory / "go.mod", directory / "go.sum", *sorted(directory.glob("*.go"))]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def sdk_version(package: str) -> str:
@@ -72,5 +73,7 @@ CNI_PLUGINS = module_version("cni-plugins", "github.com/containernetworking/plug
 FLANNEL = module_version("flannel", "github.com/flannel-io/flannel")
 FLANNEL_CNI_PLUGIN = module_version("flannel-cni-plugin", "github.com/containernetworking/plugins")
 COREDNS = module_version("coredns", "github.com/coredns/coredns")
+RCLONE = module_version("rclone", "github.com/rclone/rclone")
+VERSITYGW = module_version("versitygw", "github.com/versity/versitygw")
 
 PLUGINS = {name: sdk_version(f"pulumi-{name}") for name in ("command", "kubernetes", "tls")}

@@ -110,6 +110,12 @@ def has_lab_hosts(stack: str) -> bool:
     return settings.get("platform") == "lab" and settings.get("mode") != "render"
 
 
+def copies_snapshots(stack: str) -> bool:
+    """Say whether the stack's config wants snapshots of etcd in S3-compatible storage."""
+    backup = _settings(stack).get("backup")
+    return isinstance(backup, dict) and "s3" in backup
+
+
 def make_command(target: str, stack: str) -> str:
     """Return what a user types to run a target of the Makefile for this stack."""
     return f"make {target}" if stack == "dev" else f"make {target} STACK={stack}"

@@ -10,6 +10,7 @@ import yaml
 
 from components.archive import File
 from components.assets import templates
+from components.assets.backup import backup_files
 from components.assets.controlplane import (
     BOOTSTRAP_SECRETS,
     COMPONENTS,
@@ -109,7 +110,7 @@ def node_files(cfg: ClusterConfig, machine: Machine, texts: Mapping[str, str]) -
     }
     if machine.is_controller:
         placed |= _kubelet_identity(cfg, machine, texts) | _etcd_files(cfg, machine, texts)
-        placed |= _checkpoint_files()
+        placed |= _checkpoint_files() | backup_files(cfg, machine)
     return {
         "env": _node_env(cfg, machine),
         "preflight": File(script("preflight")),
@@ -160,6 +161,7 @@ def _node_env(cfg: ClusterConfig, machine: Machine) -> File:
         KUBECTL_SUMS=f"{kubernetes}/kubectl.sha256",
         ETCD_URL=f"{etcd}/etcd-v{release.etcd}-linux-@ARCH@.tar.gz",
         ETCD_SUMS=f"{etcd}/SHA256SUMS",
+        RCLONE_IMAGE=release.rclone_image if machine.is_controller and cfg.backup.s3 else "",
         RUNC_URL=f"{runc}/runc.@ARCH@",
         RUNC_SUMS=f"{runc}/runc.sha256sum",
     )

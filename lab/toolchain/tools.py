@@ -222,6 +222,35 @@ def _coredns() -> Bundle:
     )
 
 
+def _rclone() -> Bundle:
+    # For its image: what is published as a file is a .zip archive.
+    return Bundle(
+        name="rclone",
+        version=pins.RCLONE,
+        builds={
+            "rclone": Build(
+                module="rclone",
+                package=".",
+                variables=(("github.com/rclone/rclone/fs.Version", f"v{pins.RCLONE}"),),
+            )
+        },
+    )
+
+
+def _versitygw() -> Bundle:
+    return Bundle(
+        name="versitygw",
+        version=pins.VERSITYGW,
+        builds={
+            "versitygw": Build(
+                module="versitygw",
+                package="github.com/versity/versitygw/cmd/versitygw",
+                variables=(("main.Version", f"v{pins.VERSITYGW}"),),
+            )
+        },
+    )
+
+
 KUBERNETES = (
     "kube-apiserver",
     "kube-controller-manager",
@@ -242,3 +271,6 @@ BUNDLES = (
     _flannel(),
     _coredns(),
 )
+
+ON_DEMAND = (_rclone(), _versitygw())
+"""What only some stacks and tests need: a client for S3-compatible storage, and a server of such."""

@@ -15,6 +15,15 @@ HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIArwvbnKlP9VYIeKDcJ3CdSTHv2dbmbL
 LEFT_OUT = object()
 
 
+S3 = {
+    "endpoint": "https://s3.example.com",
+    "bucket": "backups",
+    "accessKey": "AKIAIOSFODNN7EXAMPLE",
+    "secretKey": "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
+    "encryptionKey": "correct horse battery staple".replace(" ", "-"),
+}
+
+
 def lab() -> Raw:
     return {
         "platform": "lab",

@@ -192,6 +192,8 @@ def _request(name: str, _: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _remote(name: str, _: Mapping[str, Any]) -> dict[str, Any]:
+    if name.endswith("-backup"):
+        return {"stdout": f"path=of {name}\nsha256=of {name}", "stderr": ""}
     return {"stdout": f"machine-id=of {name}\nhostname=of {name}", "stderr": ""}
 
 

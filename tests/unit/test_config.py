@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from components import durations
 from components.config import ClusterConfig, ConfigError, HostConfig, Taint, parse
 from components.versions import LATEST, RELEASES
-from tests.unit.raw_configs import Raw, baremetal, lab, with_value
+from tests.unit.raw_configs import S3, Raw, baremetal, lab, with_value
 
 pytestmark = pytest.mark.usefixtures("home")
 
@@ -128,6 +129,29 @@ DIGEST = "sha256:" + "0123456789abcdef" * 4
 def test_an_image_is_used_instead_of_the_releases(image: str) -> None:
     config = parse(with_value(lab(), "images kube-proxy", image), stack="dev")
     assert config.workload_images == {**config.release.workload_images, "kube-proxy": image}
+
+
+def test_snapshots_are_made_unless_told_otherwise_and_stay_on_their_hosts() -> None:
+    backup = parse(lab(), stack="dev").backup
+    assert (backup.interval, backup.keep, backup.generation, backup.s3) == ("6h", 28, 0, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("6h", 21600), ("90m", 5400), ("1d12h", 129600), ("1h1m1s", 3661), ("300s", 300)]
+)
+def test_intervals_are_spans_of_time(text: str, seconds: int) -> None:
+    assert (
+        durations.seconds(parse(with_value(lab(), "backup interval", text), stack="dev").backup.interval)
+        == seconds
+    )
+
+
+def test_credentials_of_the_storage_are_in_no_text_of_the_config() -> None:
+    config = parse(with_value(lab(), "backup", {"s3": S3}), stack="dev")
+    assert config.backup.s3 is not None
+    assert config.backup.s3.secret_key.get_secret_value() == S3["secretKey"]
+    for key in ("accessKey", "secretKey", "encryptionKey"):
+        assert S3[key] not in repr(config)
 
 
 @pytest.fixture

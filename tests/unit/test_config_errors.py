@@ -11,7 +11,7 @@ import pytest
 
 from components.config import ConfigError, parse
 from components.versions import LATEST
-from tests.unit.raw_configs import HOST_KEY, LEFT_OUT, Raw, baremetal, errors, lab, with_value
+from tests.unit.raw_configs import HOST_KEY, LEFT_OUT, S3, Raw, baremetal, errors, lab, with_value
 
 pytestmark = pytest.mark.usefixtures("home")
 
@@ -43,6 +43,15 @@ def flag_case(flag: str, value: object, mend: str) -> Any:
 
 def taint_case(text: object, mend: str) -> Any:
     return host_case("taints", [text], mend, key="hosts.worker-1.taints[0]", shown=str(text))
+
+
+def s3_case(field: str, value: object, mend: str, *, shown: str | None = None) -> Any:
+    s3: dict[str, object] = {**S3, field: value}
+    if value is LEFT_OUT:
+        del s3[field]
+        shown = "(not set)"
+    shown = str(value) if shown is None else shown
+    return case("backup s3", s3, mend, key=f"backup.s3.{field}", shown=shown)
 
 
 PORT = "use a whole number from 1 to 65535"
@@ -214,6 +223,26 @@ LOCKED = "~/.ssh/id_locked"
         case("images coredns", 7, "in quotes, for example", shown="7"),
         case("images etcd", "a:1", "known are kube-apiserver, kube-controller", shown="etcd"),
         case("images kubeProxy", "a:1", "did you mean kube-proxy?", shown="kubeProxy"),
+        # Backups
+        case("backup interval", "4m59s", "use at least 5m"),
+        case("backup interval", "6 hours", "for example 6h, 90m or 1d12h"),
+        case("backup interval", "", "for example 6h, 90m or 1d12h", shown='""'),
+        case("backup interval", 6, "in quotes"),
+        case("backup keep", 0, "use a whole number from 1 to 1000"),
+        case("backup keep", "all", "use a whole number from 1 to 1000"),
+        case("backup generation", -1, "use a whole number from 0 to 1000000"),
+        case("backup s3", "s3://backups", "write a map of keys"),
+        s3_case("endpoint", LEFT_OUT, "required, for example"),
+        s3_case("endpoint", "s3.example.com", URL),
+        s3_case("bucket", "My_Bucket", "use 3 to 63 lower-case letters"),
+        s3_case("bucket", "s3://backups", "use 3 to 63 lower-case letters"),
+        s3_case("prefix", "/kubernetes", "with / between but not around them"),
+        s3_case("prefix", "a/../b", "with / between but not around them"),
+        s3_case("accessKey", LEFT_OUT, "required, for example"),
+        s3_case("secretKey", "hunter2\n", "without spaces and line breaks", shown="(secret)"),
+        s3_case("secretKey", "", "without spaces and line breaks", shown="(secret)"),
+        s3_case("encryptionKey", "hunter2", "use at least 20 letters", shown="(secret)"),
+        s3_case("secret_key", "hunter2", "did you mean secretKey?", shown="secret_key"),
     ],
 )
 def test_an_error_names_key_value_and_mend(

@@ -17,7 +17,7 @@ from components.assets.node import retire_files, roll_seconds, script
 from components.assets.values import bootstrap_token
 from components.selfhosted import OWNER
 from components.versions import LATEST, RELEASES
-from tests.cases import Case, load, manifest_values, read
+from tests.cases import Case, Raw, load, manifest_values, read
 from tests.unit.recorder import (
     LOCAL,
     REMOTE,
@@ -178,7 +178,10 @@ def test_a_preview_shows_names_of_files_and_no_secret(up: Run, case: Case) -> No
 def test_nothing_secret_is_in_the_state_in_plain_text(run: Run, case: Case) -> None:
     token_id, token = bootstrap_token(f"-----BEGIN PRIVATE KEY-----\n{case.cfg.name}-bootstrap-token-key\n")
     shown = "\n".join(f"{each.urn} {exposed(each.inputs)}" for each in run.resources) + exposed(run.outputs)
-    for secret in ("PRIVATE KEY", base64.b64encode(b"-----BEGIN PRIVATE KEY").decode()[:-2], token, token_id):
+    secrets = ["PRIVATE KEY", base64.b64encode(b"-----BEGIN PRIVATE KEY").decode()[:-2], token, token_id]
+    if s3 := case.cfg.backup.s3:
+        secrets += [key.get_secret_value() for key in (s3.access_key, s3.secret_key, s3.encryption_key)]
+    for secret in secrets:
         assert secret not in shown
 
 
@@ -361,6 +364,41 @@ def test_controllers_get_their_role_last(run: Run, case: Case) -> None:
         assert retired in each.dependencies
 
 
+# -- snapshots that are asked for ----------------------------------------------------------------------------
+
+
+def _with_generation(name: str, generation: int) -> Raw:
+    raw = read(name)
+    return raw | {"backup": {**raw.get("backup", {}), "generation": generation}}
+
+
+@pytest.mark.parametrize("preview", [False, True])
+def test_a_generation_makes_a_snapshot_on_every_controller_once_the_cluster_is_up(
+    case: Case, preview: bool
+) -> None:
+    run = program(_with_generation(case.name, 1), preview=preview)
+    steps = [run.only(f"{case.cfg.name}-{name}-backup") for name in case.cfg.controllers]
+    retired = run.only(f"{case.cfg.name}-retire").urn
+    assert all(retired in step.dependencies for step in steps)
+    known = {
+        name: {"path": f"of {step.name}", "sha256": f"of {step.name}"}
+        for name, step in zip(case.cfg.controllers, steps, strict=True)
+    }
+    if preview:
+        assert _has(Unknown, run.outputs["backups"])
+    else:
+        assert run.outputs["backups"] == known
+
+
+def test_nothing_but_another_generation_makes_another_snapshot(case: Case) -> None:
+    def files(raw: Raw) -> dict[str, bytes]:
+        return program(raw, preview=False).only(f"{case.cfg.name}-{case.cfg.controllers[0]}-backup").files
+
+    one, two = (files(_with_generation(case.name, number)) for number in (1, 2))
+    assert one == files(_with_generation(case.name, 1) | {"pki": {"protect": False}})
+    assert {name for name in one if one[name] != two[name]} == {"generation"}
+
+
 # -- what users get ------------------------------------------------------------------------------------------
 
 
@@ -374,6 +412,7 @@ def test_outputs(up: Run, case: Case) -> None:
         "nodes": {
             name: {"role": host.role, "address": host.address} for name, host in case.cfg.hosts.items()
         },
+        "backups": {},
     }
     assert up.outputs["ca_certificate"] == pki_texts(case.name)["ca.crt"]
 

@@ -15,7 +15,7 @@ import pytest
 
 from lab import cache, debian, images, mirror, pins
 from lab.errors import LabError
-from lab.images import IMAGES, Image
+from lab.images import IMAGES, S3_CLIENT, Image
 from lab.progress import Progress
 
 BY_REPOSITORY = {image.name.rsplit(":", 1)[0]: image for image in IMAGES}
@@ -178,6 +178,16 @@ def test_everything_is_made_where_no_registry_answers_and_nothing_the_second_tim
     engine.calls.clear()
     images.ensure_images(Progress())
     assert engine.calls == []
+
+
+def test_the_client_for_copies_is_made_only_where_it_is_asked_for(engine: Engine, made: list[str]) -> None:
+    images.ensure_images(Progress(), (S3_CLIENT,))
+    assert made == [f"docker.io/rclone/rclone:{pins.RCLONE}"]
+    made.clear()
+    images.ensure_images(Progress(), (S3_CLIENT,))
+    images.ensure_images(Progress())
+    assert made == [image.name for image in IMAGES]
+    assert S3_CLIENT not in IMAGES
 
 
 def test_official_image_is_taken_where_its_registry_answers(engine: Engine, made: list[str]) -> None:

@@ -12,7 +12,8 @@ from tests.cases import CHECKOUT
 
 # A module imports from lines above its own, or from its own package.
 STAGES = """
-    components.versions components.labels components.sshkeys components.archive components.section
+    components.versions components.labels components.sshkeys components.archive components.section components.durations
+    components.s3
     components.flags components.images
     components.addresses
     components.problems
@@ -23,7 +24,7 @@ STAGES = """
     components.pki
     components.assets
     components.ssh
-    components.node components.bootstrap components.reset
+    components.backup components.node components.bootstrap components.reset
     components.selfhosted
     components.recovery
     components.cluster components.rendering
@@ -36,10 +37,12 @@ PURE = (
     "components.assets",
     "components.checkpointer",
     "components.consistency",
+    "components.durations",
     "components.flags",
     "components.images",
     "components.labels",
     "components.machine",
+    "components.s3",
     "components.section",
     "components.sshkeys",
     "components.versions",

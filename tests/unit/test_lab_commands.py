@@ -102,6 +102,15 @@ def test_up_and_down_of_a_lab_see_to_the_machine(run: Run, prepared: list[str]) 
     assert prepared == ["tools", "engine", "pulumi destroy"]
 
 
+def test_the_s3_client_is_made_ready_for_a_stack_that_copies_its_snapshots(
+    run: Run, prepared: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lifecycle, "S3_CLIENT", ("client", lambda progress: prepared.append("client")))
+    monkeypatch.setattr(pulumi, "copies_snapshots", lambda stack: True)
+    assert run("up") == 0
+    assert prepared == ["tools", "machine", "client", "pulumi up"]
+
+
 def test_up_and_down_of_bare_metal_leave_the_machine_alone(
     run: Run, prepared: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -186,6 +186,21 @@ class TestStack:
         (tmp_path / "checkout/Pulumi.dev.yaml").write_text(f"config: {settings}\n")
         assert pulumi.has_lab_hosts("dev") is has
 
+    @pytest.mark.parametrize(
+        ("settings", "copies"),
+        [
+            ("{kubepivot:backup: {keep: 3, s3: {bucket: backups}}}", True),
+            ("{kubepivot:backup: {keep: 3}}", False),
+            ("{kubepivot:backup: wrong}", False),
+            ("{}", False),
+        ],
+    )
+    def test_copies_of_snapshots_are_what_the_config_wants(
+        self, settings: str, copies: bool, tmp_path: Path
+    ) -> None:
+        (tmp_path / "checkout/Pulumi.dev.yaml").write_text(f"config: {settings}\n")
+        assert pulumi.copies_snapshots("dev") is copies
+
 
 @pytest.fixture
 def sigint() -> Iterator[None]:

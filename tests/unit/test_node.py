@@ -94,6 +94,8 @@ DOWNLOADS = {"containerd", "cni", "kubelet", "kubectl", "etcd"}
 def _set_up(host: Sandbox, name: str, *, lacks: str = "", **other: str) -> tuple[int, str]:
     for part in DOWNLOADS - {lacks}:
         host.write(f"/var/lib/kubepivot/{part}", _env(name)[f"{part.upper()}_URL"])
+    if lacks != "rclone":
+        host.write("/var/lib/kubepivot/rclone", _env(name)["RCLONE_IMAGE"])
     done = host.run(script("node"), _files(name) | other)
     return done.returncode, done.stderr
 
@@ -114,7 +116,8 @@ def test_a_host_becomes_a_node(host: Sandbox, name: str) -> None:
         if path.startswith("root/"):
             assert host.path(path.removeprefix("root")).read_text() == host.moved(text), path
     assert host.path("/etc/kubernetes/kubepivot.cluster").read_text() == f"{load(NODES[name]).cfg.name}\n"
-    assert _restarts(host) == ["restart containerd", "restart --no-block kubelet"]
+    timer = [] if name in ("worker-1", "gpu") else ["restart kubepivot-backup.timer"]
+    assert _restarts(host) == [*timer, "restart containerd", "restart --no-block kubelet"]
     assert host.path("/var/downloads").read_text() == ""
 
 
@@ -178,6 +181,71 @@ def test_a_controller_gets_what_makes_and_restores_snapshots(host: Sandbox, name
         assert host.path("/var/downloads").read_text().split() == [url, _env(name)["ETCD_SUMS"]]
     else:
         assert tools == {}
+
+
+# Answers for the registry with the image that is in /var/rclone.tar.
+CTR = """
+shift 3
+echo "$*" >>/var/images
+case $1 in export) cat /var/rclone.tar ;; esac
+"""
+
+
+def _layer(**files: str) -> bytes:
+    layer = io.BytesIO()
+    with tarfile.open(fileobj=layer, mode="w:gz") as archive:
+        for name, text in files.items():
+            entry = tarfile.TarInfo(name.replace("_", "/"))
+            entry.size = len(text)
+            archive.addfile(entry, io.BytesIO(text.encode()))
+    return layer.getvalue()
+
+
+def _image(host: Sandbox, *layers: bytes) -> None:
+    with tarfile.open(host.path("/var/rclone.tar"), "w") as archive:
+        for blob in (b'{"config": {}}', *layers):
+            entry = tarfile.TarInfo(f"blobs/sha256/{hashlib.sha256(blob).hexdigest()}")
+            entry.size = len(blob)
+            archive.addfile(entry, io.BytesIO(blob))
+
+
+def test_the_client_for_copies_comes_from_its_image_and_goes_with_them(host: Sandbox) -> None:
+    host.real("tar", "gzip", "timeout")
+    host.fake("ctr", CTR)
+    _image(host, _layer(etc_os="alpine"), _layer(usr_local_bin_rclone="the client"))
+    assert _set_up(host, "alpha", lacks="rclone") == (0, "")
+    client = host.path("/usr/local/libexec/kubepivot/rclone")
+    assert client.read_text() == "the client"
+    image = load("baremetal").cfg.release.rclone_image
+    calls = host.path("/var/images").read_text().replace(str(host.root), "").splitlines()
+    assert calls == [
+        f"pull --hosts-dir /etc/containerd/certs.d {image}",
+        f"export - {image}",
+        f"remove {image}",
+    ]
+    assert _set_up(host, "alpha", lacks="nothing") == (0, "")
+    assert len(host.path("/var/images").read_text().splitlines()) == 3
+    assert _set_up(host, "gpu") == (0, "")  # as if its config had no `backup.s3` any more
+    assert not client.exists()
+    assert not host.path("/var/lib/kubepivot/rclone").exists()
+
+
+def test_an_image_that_cannot_be_had_is_told_with_its_key(host: Sandbox) -> None:
+    host.real("tail", "timeout")
+    host.fake("ctr", "echo 'resolving...'; echo 'ctr: connection refused' >&2; exit 1")
+    code, error = _set_up(host, "alpha", lacks="rclone")
+    assert code == 1
+    assert "cannot pull docker.io/rclone/rclone:" in error
+    assert "kubepivot:backup.s3" in error
+    assert "connection refused" in error
+
+
+def test_an_image_without_the_client_is_an_error(host: Sandbox) -> None:
+    host.real("tar", "gzip", "timeout")
+    host.fake("ctr", CTR)
+    _image(host, _layer(etc_os="alpine"))
+    assert _set_up(host, "alpha", lacks="rclone")[0] == 1
+    assert not host.path("/var/lib/kubepivot/rclone").exists()
 
 
 def test_a_host_that_does_not_pass_any_more_is_left_as_it_is(host: Sandbox) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from components import reference
 from components.config import ClusterConfig, HostConfig, parse
-from tests.unit.raw_configs import baremetal, lab, with_value
+from tests.unit.raw_configs import S3, baremetal, lab, with_value
 
 pytestmark = pytest.mark.usefixtures("home")
 
@@ -33,16 +34,22 @@ def test_the_reference_has_its_example_and_the_example_parses() -> None:
 
 def field_examples() -> Iterator[tuple[str, object]]:
     schema = next(json.loads(text) for path, text in reference.files().items() if path.suffix == ".json")
-    for key, field in schema["properties"]["config"]["properties"].items():
-        name = key.removeprefix("kubepivot:")
+    top = schema["properties"]["config"]["properties"]
+    yield from _examples(schema, {key.removeprefix("kubepivot:"): field for key, field in top.items()}, "")
+
+
+def _examples(
+    schema: dict[str, Any], fields: dict[str, dict[str, Any]], path: str
+) -> Iterator[tuple[str, object]]:
+    for key, field in fields.items():
         section_name = field.get("$ref") or field.get("additionalProperties", {}).get("$ref")
         if section_name:
-            prefix = f"{name} worker-1" if name == "hosts" else name
             section = schema["$defs"][section_name.rpartition("/")[2]]
-            for inner, inner_field in section["properties"].items():
-                yield f"{prefix} {inner}", inner_field["examples"][0]
+            yield from _examples(
+                schema, section["properties"], f"{path}{key} worker-1 " if key == "hosts" else f"{path}{key} "
+            )
         else:
-            yield name, field["examples"][0]
+            yield f"{path}{key}", field["examples"][0]
 
 
 @pytest.mark.parametrize(("path", "example"), field_examples())
@@ -50,6 +57,8 @@ def test_every_example_of_the_reference_parses(path: str, example: object) -> No
     raw = lab() if path.startswith("lab") else baremetal()
     if path.startswith("mirror"):
         raw["mirror"] = {"artifacts": "http://mirror:8080", "images": "http://mirror:5000"}
+    if path.startswith("backup s3"):
+        raw["backup"] = {"s3": S3}
     if path.startswith("recovery"):
         raw["recovery"] = {"generation": 1}
     if path == "hosts worker-1 role":

@@ -20,6 +20,7 @@ INSTALLED += ["/usr/local/bin/etcdctl", "/usr/local/bin/etcdutl"]
 INSTALLED += ["/usr/local/bin/kubelet", "/opt/cni/bin/bridge", "/var/lib/kubepivot/kubelet"]
 MADE_BY_WHAT_RUNS = ["/etc/cni/net.d/10-flannel.conflist", "/run/flannel/subnet.env", "/var/lib/etcd/member"]
 MADE_BY_WHAT_RUNS += ["/var/lib/containerd/x", "/var/lib/kubelet/pods/x", "/var/log/pods/x"]
+MADE_BY_WHAT_RUNS += ["/var/lib/kubepivot/backups/metal-20260102T030405Z-1.db"]
 MADE_BY_WHAT_RUNS += ["/run/kubepivot.lock"]  # by every step
 
 
@@ -86,6 +87,7 @@ def test_the_kubelet_is_stopped_before_anything_is_removed(host: Sandbox) -> Non
     assert [call for call in _calls(host, "systemctl") if "disable" in call] == [
         ["disable", "--now", "--quiet", "kubelet"],
         ["disable", "--now", "--quiet", "kubepivot-checkpoints"],
+        ["disable", "--now", "--quiet", "kubepivot-backup.timer"],
         ["disable", "--now", "--quiet", "containerd"],
     ]
 

@@ -34,6 +34,7 @@ def test_the_lab_builds_what_the_newest_release_runs() -> None:
         "coredns": pins.COREDNS,
         "pause": pins.PAUSE,
         "python": pins.PYTHON_IMAGE,
+        "rclone": pins.RCLONE,
     }
     # runc is the distribution's: the lab takes Debian's.
     wanted = {field.name: getattr(RELEASE, field.name) for field in fields(RELEASE) if field.name != "runc"}
@@ -67,6 +68,7 @@ def test_versions_are_versions_and_images_have_them(version: str) -> None:
         assert re.fullmatch(r"\d+\.\d+(\.\d+)?(-[\w-]+)?", getattr(release, field.name)), field.name
     images = [release.etcd_image, release.coredns_image, release.pause_image, release.flannel_image]
     images += [release.flannel_cni_image, release.kubernetes_image("kube-apiserver"), release.python_image]
+    images += [release.rclone_image]
     for image in images:
         assert re.fullmatch(r"(docker\.io|registry\.k8s\.io|ghcr\.io)/[a-z0-9/-]+:v?\d[\w.-]+", image), image
 

@@ -38,6 +38,7 @@ install_from() {
   # Until it is whole it is of no URL; a runc that was cut short here is ours all the same.
   : >"$stamp"
   "$@" "./$name.download"
+  rm "./$name.download" # the directory is in memory
   echo "$url" >"$stamp"
 }
 
@@ -121,6 +122,12 @@ sysctl --quiet --load /etc/sysctl.d/90-kubepivot.conf || die "cannot set what /e
 systemctl daemon-reload
 # It runs at boots only: now the kubelet has its pods from the API.
 [ "$ROLE" != controller ] || systemctl enable --quiet kubepivot-checkpoints
+timer=kubepivot-backup.timer
+if [ "$ROLE" = controller ] &&
+  { has_changed "/etc/systemd/system/$timer" || ! systemctl is-active --quiet "$timer"; }; then
+  systemctl enable --quiet "$timer"
+  systemctl restart "$timer"
+fi
 if has_changed containerd /etc/containerd/config.toml /etc/systemd/system/containerd.service ||
   ! systemctl is-active --quiet containerd; then
   systemctl enable --quiet containerd
@@ -133,3 +140,21 @@ if has_changed kubelet /etc/kubernetes/kubelet.yaml /etc/systemd/system/kubelet.
   systemctl restart --no-block kubelet
 fi
 rm -f "$pending"
+
+# Copies snapshots. It is published in .zip archives, which few hosts can unpack; its image has the same binary.
+rclone=/usr/local/libexec/kubepivot/rclone
+if [ -z "$RCLONE_IMAGE" ]; then
+  rm -f "$rclone" /var/lib/kubepivot/rclone
+elif [ "$(cat /var/lib/kubepivot/rclone 2>/dev/null)" != "$RCLONE_IMAGE" ]; then
+  images="ctr --namespace kubepivot images"
+  said=$(timeout 300 $images pull --hosts-dir /etc/containerd/certs.d "$RCLONE_IMAGE" 2>&1) ||
+    die "cannot pull $RCLONE_IMAGE for kubepivot:backup.s3: let the host reach its registry, or set a mirror in the stack's config: $(printf '%s\n' "$said" | tail -n 2)"
+  mkdir rclone
+  $images export - "$RCLONE_IMAGE" | tar --extract --directory rclone
+  $images remove "$RCLONE_IMAGE" >/dev/null
+  for layer in rclone/blobs/sha256/*; do
+    tar --extract --file "$layer" --directory rclone usr/local/bin/rclone 2>/dev/null || true
+  done
+  binary "$rclone" rclone/usr/local/bin/rclone
+  echo "$RCLONE_IMAGE" >/var/lib/kubepivot/rclone
+fi

@@ -13,6 +13,8 @@ if [ "$owner" != "$CLUSTER" ]; then
 fi
 systemctl disable --now --quiet kubelet 2>/dev/null || true
 systemctl disable --now --quiet kubepivot-checkpoints 2>/dev/null || true
+systemctl disable --now --quiet kubepivot-backup.timer 2>/dev/null || true
+systemctl stop --quiet kubepivot-backup.service 2>/dev/null || true
 # The shims outlive containerd by design; each ends with its container.
 for task in $(ctr --namespace k8s.io tasks list --quiet 2>/dev/null); do
   ctr --namespace k8s.io tasks kill --signal SIGKILL --all "$task" 2>/dev/null || true
@@ -61,6 +63,7 @@ done
 sysctl --quiet --load /var/lib/kubepivot/sysctl-before.conf 2>/dev/null || true
 rm -f /etc/systemd/system/kubelet.service /etc/systemd/system/containerd.service \
   /etc/systemd/system/kubepivot-checkpoints.service \
+  /etc/systemd/system/kubepivot-backup.service /etc/systemd/system/kubepivot-backup.timer \
   /etc/sysctl.d/90-kubepivot.conf /etc/modules-load.d/kubepivot.conf
 systemctl daemon-reload
 rm -f /usr/local/bin/kubelet /usr/local/bin/kubectl /usr/local/bin/containerd \

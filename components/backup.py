@@ -1,0 +1,36 @@
+"""A snapshot of etcd that is asked for: `backup.generation` was raised."""
+
+from __future__ import annotations
+
+import pulumi
+
+from components.assets.backup import SCRIPT, facts, generation_file
+from components.config import ClusterConfig
+from components.hosts import Hosts
+from components.ssh import Payload, RemoteStep
+
+__all__ = ["make_backups"]
+
+
+def make_backups(
+    name: str, cfg: ClusterConfig, hosts: Hosts, *, after: pulumi.Resource, opts: pulumi.ResourceOptions
+) -> dict[str, pulumi.Output[dict[str, str]]]:
+    """Makes a snapshot on every controller, once for each generation; none with generation 0.
+
+    Gives `path` and `sha256` of each, by controller. The snapshots of the timer are not its concern. With
+    `backup.s3` the step fails if a snapshot cannot be copied; it is on the host then.
+    """
+    if cfg.backup.generation == 0:
+        return {}
+    steps = {
+        host: RemoteStep(
+            f"{name}-{host}-backup",
+            hosts[host],
+            Payload(script=f"exec {SCRIPT}\n", files={"generation": generation_file(cfg)}),
+            timeout=3600,
+            depends_on=[after],
+            opts=opts,
+        )
+        for host in cfg.controllers
+    }
+    return {host: step.stdout.apply(facts) for host, step in steps.items()}
