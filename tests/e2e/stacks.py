@@ -157,13 +157,13 @@ class Stack:
         return json.loads(self.kubectl("get", *arguments, "--output=json"))
 
 
-def eventually(what: str, seconds: float, condition: Callable[[], Any]) -> Any:
+def eventually(what: str, seconds: float, condition: Callable[[], Any], *, every: float = 0.2) -> Any:
     """Polls until the condition is true, and returns what it was."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         if time.monotonic() > deadline:
             pytest.fail(f"not within {seconds} s: {what}")
-        time.sleep(0.2)
+        time.sleep(every)
     return found
 
 

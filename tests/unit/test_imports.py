@@ -12,9 +12,8 @@ from tests.cases import CHECKOUT
 
 # A module imports from lines above its own, or from its own package.
 STAGES = """
-    components.versions components.labels components.sshkeys components.archive components.section components.durations
-    components.s3
-    components.flags components.images
+    components.versions components.labels components.sshkeys components.archive components.section
+    components.durations components.s3 components.flags components.images
     components.addresses
     components.problems
     components.consistency

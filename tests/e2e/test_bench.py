@@ -1,0 +1,16 @@
+"""The measurements run, and hold."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench import reboot
+
+pytestmark = pytest.mark.e2e
+
+
+def test_a_reboot_takes_no_longer_than_kubeadms(capsys: pytest.CaptureFixture[str]) -> None:
+    code = reboot.main(["--rounds", "2"])
+    with capsys.disabled():
+        print(capsys.readouterr().out)
+    assert code == 0

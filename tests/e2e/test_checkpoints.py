@@ -1,0 +1,240 @@
+"""What can become of the checkpoints and of those who keep them; the API comes back from what is left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from lab.debian import bootstrap
+from lab.engine import docker
+from tests.e2e.disasters import (
+    APISERVER,
+    CHECKPOINTER,
+    CHECKPOINTS,
+    LEADERS,
+    READY_SECONDS,
+    SYSTEM,
+    Cluster,
+    Writer,
+    now,
+)
+from tests.e2e.probing import wait_until_ready
+from tests.e2e.stacks import Stack, eventually
+
+pytestmark = pytest.mark.e2e
+
+EVERYTHING = (APISERVER, CHECKPOINTER, *LEADERS)
+ARMED = "kube-apiserver-checkpoint.json"
+EVER = datetime.min.replace(tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def cluster(new_stack: Callable[..., Stack]) -> Iterator[Cluster]:
+    cluster = Cluster(new_stack, "saved", 11)
+    cluster.up()
+    eventually("every checkpoint", 30, lambda: cluster.is_saved(*EVERYTHING))
+    yield cluster
+
+
+@contextmanager
+def harmless(cluster: Cluster, prefix: str) -> Iterator[None]:
+    """Somebody's pods and objects live through it, and it leaves nothing to do for a second `pulumi up`."""
+    before = cluster.users()
+    with Writer(cluster, prefix) as writer:
+        yield
+        writer.writes_on()
+    assert cluster.lost(writer.acknowledged) == set()
+    assert cluster.users() == before
+    cluster.stack.second_up_changes_nothing()
+
+
+def said(cluster: Cluster) -> str:
+    """What the pod-checkpointer has said."""
+    return cluster.stack.kubectl("logs", SYSTEM, "daemonset/pod-checkpointer")
+
+
+# -- what is on disk -----------------------------------------------------------------------------------------
+
+# A filesystem of its own from now on, and a hook for what happens to it while the host is off. A container
+# has no loop devices, and loses those that it makes at every boot.
+SMALL_DISK = f"""
+cat >/usr/local/sbin/small-disk <<'SCRIPT'
+#!/bin/sh
+set -eu
+[ -e /dev/loop-control ] || mknod /dev/loop-control c 10 237
+for number in $(seq 0 63); do [ -e "/dev/loop$number" ] || mknod "/dev/loop$number" b 7 "$number"; done
+mount -o loop /var/lib/small.img {CHECKPOINTS}
+[ ! -e /var/lib/damage ] || sh -eu /var/lib/damage
+SCRIPT
+chmod 0755 /usr/local/sbin/small-disk
+cat >/etc/systemd/system/small-disk.service <<'UNIT'
+[Unit]
+DefaultDependencies=no
+Before=local-fs.target
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/usr/local/sbin/small-disk
+[Install]
+WantedBy=local-fs.target
+UNIT
+systemctl enable --quiet small-disk
+mke2fs -q -t ext4 -O ^has_journal -m 0 -N 512 -d {CHECKPOINTS} /var/lib/small.img 2M
+systemctl start small-disk
+"""
+FILLER = f"{CHECKPOINTS}/filler"
+
+
+def test_the_checkpoint_directory_is_removed(cluster: Cluster) -> None:
+    with harmless(cluster, "removed"):
+        cluster.on_controller(f"rm -rf {CHECKPOINTS}")
+        eventually("every checkpoint", 10, lambda: cluster.is_saved(*EVERYTHING))
+        since = cluster.power_cut()
+        assert ARMED in cluster.manifests()
+        cluster.stands_alone(since, "controller-1")
+
+
+def test_the_disk_is_full_while_the_apiserver_rolls(cluster: Cluster) -> None:
+    """The new one cannot be saved, the old one starts the API; with space the new one is saved."""
+    cluster.on_controller(SMALL_DISK)
+    # A pod sees a mount of its host if it began after it.
+    cluster.stack.kubectl("delete", SYSTEM, "pod", "--selector=app.kubernetes.io/name=pod-checkpointer")
+    cluster.stack.kubectl("rollout", "status", SYSTEM, "daemonset/pod-checkpointer", "--timeout=60s")
+    old = cluster.revision("current")
+    with harmless(cluster, "full"):
+        cluster.on_controller(f"! cat /dev/zero >{FILLER} 2>/dev/null")
+        cluster.stack.up("--replace", cluster.stack.state()["saved-apiserver-cert"]["urn"])
+        eventually("the refusal", 60, lambda: "No space left on device" in said(cluster), every=1)
+        since = cluster.power_cut()
+        assert ARMED in cluster.manifests()
+        assert cluster.is_saved(*EVERYTHING)
+        assert cluster.revision("current") == old
+        cluster.on_controller(f"rm {FILLER}")
+        cluster.stands_alone(since, "controller-1")
+        eventually("the new one to be saved", 60, lambda: cluster.revision("current") != old)
+    assert cluster.revision("previous") == old
+
+
+def test_a_checkpoint_is_cut_short_while_the_host_is_off(cluster: Cluster) -> None:
+    current, previous = cluster.revision("current"), cluster.revision("previous")
+    home = f"{CHECKPOINTS}/{APISERVER}"
+    with harmless(cluster, "truncated"):
+        damage = f"truncate --size=100 {home}/current/{ARMED}; rm /var/lib/damage"
+        cluster.on_controller(f"echo '{damage}' >/var/lib/damage")
+        since = cluster.power_cut()
+        boot = cluster.on_controller("journalctl --boot --unit=kubepivot-checkpoints --output=cat")
+        assert f"{home}/current is damaged" in boot
+        assert f"/{previous}/" in cluster.on_controller(f"cat /etc/kubernetes/manifests/{ARMED}")
+        cluster.stands_alone(since, "controller-1")
+        whole = f"cd {home}/{current} && sha256sum --check --strict --status SHA256SUMS"
+        eventually("the damaged one to be written anew", 60, lambda: cluster.holds(whole))
+
+
+# -- who keeps them ------------------------------------------------------------------------------------------
+
+
+def test_the_apiservers_daemonset_is_deleted(cluster: Cluster) -> None:
+    """Nothing makes its pod again; its checkpoint serves, and a refresh finds that it is missing."""
+    old = cluster.apiserver()
+    with harmless(cluster, "apiserver"):
+        cluster.stack.kubectl("delete", SYSTEM, "daemonset", "kube-apiserver")
+        eventually("the armed pods", 120, lambda: ARMED in cluster.manifests())
+        wait_until_ready(cluster.endpoint, cluster.known["ca"], READY_SECONDS)
+        cluster.stack.second_up_changes_nothing()  # it does not look at the cluster
+        cluster.stack.up("--refresh")
+        cluster.stands_alone(EVER)
+    assert cluster.apiserver()["metadata"]["uid"] != old["metadata"]["uid"]
+
+
+def test_the_checkpointers_daemonset_is_deleted(cluster: Cluster) -> None:
+    """Nobody keeps the checkpoints any more: what there is starts the API, its own copy included."""
+    with harmless(cluster, "checkpointer"):
+        cluster.stack.kubectl("delete", SYSTEM, "daemonset", "pod-checkpointer")
+        since = cluster.power_cut()
+        assert ARMED in cluster.manifests()
+        cluster.stack.up("--refresh")
+        cluster.stands_alone(since, "controller-1")
+
+
+REGISTRY = "/etc/containerd/certs.d/docker.io/hosts.toml"
+IMAGE_GONE = f"""
+cp {REGISTRY} {REGISTRY}.kept
+echo 'server = "https://127.0.0.1:9"' >{REGISTRY}
+images() {{ ctr --namespace k8s.io images list; }}
+digest=$(images | awk '/library.python/ {{ print $3; exit }}')
+ctr --namespace k8s.io images remove --sync $(images | awk -v digest="$digest" '$3 == digest {{ print $1 }}')
+"""
+
+
+def test_the_checkpointers_image_is_gone(cluster: Cluster) -> None:
+    """The boot needs no image of its own. Without the checkpointer copies stay beside the real pods."""
+    selector = "--selector=app.kubernetes.io/name=pod-checkpointer"
+
+    def cannot_be_pulled() -> bool:
+        (pod,) = cluster.stack.get("pods", SYSTEM, selector)["items"]
+        reasons = [
+            each["state"].get("waiting", {}).get("reason") for each in pod["status"]["containerStatuses"]
+        ]
+        return reasons in (["ErrImagePull"], ["ImagePullBackOff"])
+
+    with harmless(cluster, "image"):
+        cluster.on_controller(IMAGE_GONE)
+        since = cluster.power_cut()
+        eventually("the image to be missed", 90, cannot_be_pulled, every=1)
+        assert ARMED in cluster.manifests()
+        cluster.on_controller(f"mv {REGISTRY}.kept {REGISTRY}")
+        cluster.stands_alone(since, "controller-1")
+
+
+# -- the clock -----------------------------------------------------------------------------------------------
+
+CLOCK = "/etc/kubernetes/clock"
+FAKED = {
+    "LD_PRELOAD": f"{CLOCK}/libfaketime.so.1",
+    "FAKETIME_TIMESTAMP_FILE": f"{CLOCK}/offset",
+    "FAKETIME_NO_CACHE": "1",
+    "FAKETIME_DONT_FAKE_MONOTONIC": "1",  # no step of a clock changes that one
+}
+
+
+@pytest.fixture(scope="module")
+def libfaketime(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("faketime") / "root"
+    bootstrap(root, ["libfaketime"], variant="extract")
+    return next(root.glob("usr/lib/*/faketime/libfaketime.so.1"))
+
+
+def test_the_checkpointers_clock_jumps_by_a_day(cluster: Cluster, libfaketime: Path) -> None:
+    """The checkpointer's alone: programs in Go ask the kernel, whose clock is this machine's as well."""
+    daemonset = "daemonset/pod-checkpointer"
+    cluster.on_controller(f"mkdir {CLOCK} && echo +0 >{CLOCK}/offset")
+    docker("cp", str(libfaketime), f"{cluster.controller}:{CLOCK}/libfaketime.so.1")
+
+    def clock() -> float:
+        code = "import time; print(time.time())"
+        return float(cluster.stack.kubectl("exec", SYSTEM, daemonset, "--", "python3", "-c", code))
+
+    with harmless(cluster, "clock"):
+        cluster.stack.kubectl("set", "env", SYSTEM, daemonset, *(f"{k}={v}" for k, v in FAKED.items()))
+        cluster.stack.kubectl("rollout", "status", SYSTEM, daemonset, "--timeout=60s")
+        cluster.on_controller(f"echo +1d >{CLOCK}/offset")
+        assert clock() - now().timestamp() == pytest.approx(86400, abs=60)
+        cluster.on_controller(f"rm -rf {CHECKPOINTS}/*")
+        eventually("every checkpoint", 20, lambda: cluster.is_saved(*EVERYTHING))
+        assert " armed" not in said(cluster)
+        # Before the cluster's certificates are valid: nothing that answers is believed.
+        cluster.on_controller(f"echo -1d >{CLOCK}/offset")
+        eventually("the armed pods", 40, lambda: ARMED in cluster.manifests())
+        cluster.on_controller(f"echo +0 >{CLOCK}/offset")
+        cluster.stands_alone(EVER)
+        cluster.stack.kubectl("set", "env", SYSTEM, daemonset, *(f"{name}-" for name in FAKED))
+        cluster.stack.kubectl("rollout", "status", SYSTEM, daemonset, "--timeout=60s")
+
+
+def test_destroy_leaves_nothing(cluster: Cluster) -> None:
+    cluster.stack.destroy()
+    assert docker("container", "ls", "--all", "--quiet", "--filter", "label=kubepivot.cluster=saved") == ""
