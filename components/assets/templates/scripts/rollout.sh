@@ -79,13 +79,17 @@ explain_pod() {
       fi
     done
   kube get events --field-selector="type=Warning,involvedObject.name=$1" --sort-by=.lastTimestamp \
-    --output=jsonpath='{range .items[*]}{.message}{"\n"}{end}' | tail -n 1 | quote
+    --output=jsonpath='{range .items[*]}{.message}{"\n"}{end}' | tail -n 1 | grep -iv 'back-\?off' | quote
 }
 
 PODS='{range .items[*]}{.metadata.name}|{.status.conditions[?(@.type=="Ready")].status}{"\n"}{end}'
-explain_pods() { # of this name
-  kube get pods --selector="app.kubernetes.io/name=$1" --output=jsonpath="$PODS" | grep -v '|True$' | head -n 2 |
-    while IFS='|' read -r pod _; do explain_pod "$pod" </dev/null; done
+stuck() { # puts down which pods of this name are not Ready
+  kube get pods --selector="app.kubernetes.io/name=$1" --output=jsonpath="$PODS" | grep -v '|True$' | head -n 2 >stuck
+  [ -s stuck ]
+}
+explain_pods() { # of this name; one that crashes may be Ready for a moment
+  (wait_for 5 "a pod that is not Ready" stuck "$1") 2>/dev/null
+  while IFS='|' read -r pod _; do explain_pod "$pod" </dev/null; done <stuck
 }
 
 way_back() {
