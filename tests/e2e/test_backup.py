@@ -15,7 +15,7 @@ from lab import toolchain
 from lab.engine import docker
 from lab.images import S3_CLIENT, ensure_images
 from lab.progress import Progress
-from tests.e2e.stacks import Stack, eventually, lab_config
+from tests.e2e.stacks import Checkout, Stack, eventually, lab_config, remove_hosts
 
 pytestmark = pytest.mark.e2e
 
@@ -36,7 +36,7 @@ class Storage:
         self.directory.mkdir(parents=True)
         program = toolchain.ensure("versitygw", Progress(), installed=False)
         docker(
-            *("run", "--detach", "--name", "backup-storage", "--label", "kubepivot.cluster=backup"),
+            *("run", "--detach", "--name", "backup-storage", "--label", "kubepivot.cluster=storage"),
             *("--network", "kubepivot", "--ip", SERVER),
             *("--volume", f"{program}:/versitygw:ro", "--volume", f"{directory}:/storage"),
             *("--env", f"ROOT_ACCESS_KEY={ACCESS}", "--env", f"ROOT_SECRET_KEY={SECRET}"),
@@ -52,9 +52,10 @@ class Storage:
 
 
 @pytest.fixture(scope="module")
-def storage(new_stack: Callable[..., Stack], tmp_path_factory: pytest.TempPathFactory) -> Storage:
-    docker("rm", "--force", "backup-storage")  # of a test run that was killed
-    return Storage(tmp_path_factory.mktemp("storage"))
+def storage(checkout: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Storage]:
+    remove_hosts("storage")  # of a test run that was killed
+    yield Storage(tmp_path_factory.mktemp("storage"))
+    remove_hosts("storage")
 
 
 def config(*, generation: int = 0, **changed: str) -> dict[str, Any]:
@@ -267,7 +268,4 @@ def _serves(stack: Stack) -> bool:
 
 def test_destroy_leaves_nothing(stack: Stack) -> None:
     stack.destroy()
-    hosts = docker(
-        "container", "ls", "--all", "--filter", "label=kubepivot.cluster=backup", "--format", "{{.Names}}"
-    )
-    assert hosts == "backup-storage"
+    assert docker("container", "ls", "--all", "--quiet", "--filter", "label=kubepivot.cluster=backup") == ""

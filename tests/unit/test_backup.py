@@ -297,7 +297,7 @@ def test_no_secret_is_an_argument(host: Sandbox) -> None:
     made(host)
     calls = host.path("/var/client").read_text()
     assert [line.split()[0 if line.startswith("obscure") else 4] for line in calls.splitlines()] == [
-        *("obscure", "copy", "lsf", "delete")
+        *("obscure", "lsf", "copy", "delete")
     ]
     s3 = load("baremetal").cfg.backup.s3
     assert s3 is not None

@@ -70,12 +70,12 @@ save() {
 
 # -- copies ------------------------------------------------------------------------------------------------
 
-# s3 WHAT ARGUMENT...: runs the client; WHAT and its last words are the error.
+# s3 WHAT ARGUMENT...: runs the client; WHAT and its last line are the error.
 s3() {
   what=$1
   shift
   timeout 1800 "$client" --contimeout=10s --timeout=60s --retries=2 --low-level-retries=3 "$@" 2>.new.said ||
-    die "$what: $(tail -n 2 .new.said)"
+    die "$what: $(tail -n 1 .new.said)"
 }
 
 open_storage() {
@@ -87,9 +87,10 @@ open_storage() {
 
 copy() {
   failed="$directory/$name is safe on this host, but not in $STORAGE (kubepivot:backup.s3); the next run copies what is missing"
+  # First, because a copy that is refused tells less of the reason than a list.
+  there=$(s3 "$failed" lsf --files-only "copies:$HOST")
   s3 "$failed" copy . "copies:$HOST" --ignore-existing --include "/$CLUSTER-*.db"
-  there=$(s3 "the copies in $STORAGE can't be listed" lsf --files-only "copies:$HOST")
-  old=$(printf '%s\n' "$there" | surplus "$name")
+  old=$({ printf '%s\n' "$there"; ls; } | sort -u | surplus "$name")
   [ -z "$old" ] || printf '%s\n' "$old" | s3 "old copies in $STORAGE can't be deleted" delete "copies:$HOST" --files-from -
 }
 
