@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import ssl
 import subprocess
@@ -62,6 +63,10 @@ def recover(stack: Stack, generation: int, limit: float, **rest: str) -> str:
     output = stack.up()
     seconds = time.monotonic() - begin
     print(f"generation {generation}: pulumi up took {seconds:.1f} s")
+    for second, what in dict.fromkeys(
+        re.findall(r"-recover \w+ \((\d+)s\)[^;a-z]*(?:\[.*\]; )?(.*)", output)
+    ):
+        print(f"  {second:>3} s: {what}")
     assert seconds < limit
     return output
 
