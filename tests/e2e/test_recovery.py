@@ -63,9 +63,8 @@ def recover(stack: Stack, generation: int, limit: float, **rest: str) -> str:
     output = stack.up()
     seconds = time.monotonic() - begin
     print(f"generation {generation}: pulumi up took {seconds:.1f} s")
-    for second, what in dict.fromkeys(
-        re.findall(r"-recover \w+ \((\d+)s\)[^;a-z]*(?:\[.*\]; )?(.*)", output)
-    ):
+    told = re.findall(r"-recover \w+ing \((\d+)s\) (?:\[diff: .*?\];? ?)?(.+)", output)
+    for second, what in dict.fromkeys(told):
         print(f"  {second:>3} s: {what}")
     assert seconds < limit
     return output
