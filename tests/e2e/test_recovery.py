@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import ssl
+import subprocess
 import time
 import urllib.error
 import urllib.request
@@ -61,6 +63,9 @@ def recover(stack: Stack, generation: int, limit: float, **rest: str) -> str:
     output = stack.up()
     seconds = time.monotonic() - begin
     print(f"generation {generation}: pulumi up took {seconds:.1f} s")
+    told = re.findall(r"-recover \w+ing \((\d+)s\) (?:\[diff: .*?\];? ?)?(.+)", output)
+    for second, what in dict.fromkeys(told):
+        print(f"  {second:>3} s: {what}")
     assert seconds < limit
     return output
 
@@ -121,11 +126,24 @@ def as_before(stack: Stack) -> None:
     stack.second_up_changes_nothing()
 
 
-def delete_everything(stack: Stack, *kinds: str) -> None:
-    """What nobody should do in kube-system; the API goes with it, maybe before the last answer."""
+def delete_all(stack: Stack, *kinds: str) -> None:
+    """What nobody should do in kube-system. The API goes too, maybe before the last of them."""
     for kind in kinds:
-        with contextlib.suppress(AssertionError):
-            stack.kubectl("delete", kind, SYSTEM, "--all", "--force", "--grace-period=0", "--wait=false")
+        subprocess.run(
+            [
+                "kubectl",
+                "--request-timeout=5s",
+                "delete",
+                kind,
+                SYSTEM,
+                "--all",
+                "--force",
+                "--grace-period=0",
+            ],
+            env=stack.environment,
+            capture_output=True,
+            timeout=60,
+        )
     eventually("the API to go", 120, lambda: not answers(stack))
 
 
@@ -133,8 +151,7 @@ def test_all_objects_of_the_control_plane_are_deleted(stack: Stack) -> None:
     before, old = containers(stack), control_plane(stack)
     with Writer(stack, "objects") as writer:
         eventually("something to lose", 20, lambda: len(writer.acknowledged) >= 5)
-        stack.kubectl("delete", "daemonsets,deployments", SYSTEM, "--all")
-        eventually("the API to go", 120, lambda: not answers(stack))
+        delete_all(stack, "daemonsets,deployments")
         written = len(writer.acknowledged)
         output = recover(stack, 1, RECOVERED_SECONDS)
         assert "retiring the temporary control plane" in output
@@ -147,7 +164,7 @@ def test_all_objects_of_the_control_plane_are_deleted(stack: Stack) -> None:
 
 def test_secrets_and_checkpoints_are_gone_too(stack: Stack) -> None:
     before = containers(stack)
-    delete_everything(stack, "secrets", "daemonsets,deployments", "pods")
+    delete_all(stack, "secrets", "daemonsets,deployments", "pods")
     on_controller(
         "sh", "-c", "rm -rf /etc/kubernetes/checkpoints /etc/kubernetes/manifests/*-checkpoint.json"
     )

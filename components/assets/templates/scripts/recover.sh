@@ -3,7 +3,7 @@
 . ./env
 . ./lib.sh
 
-export KUBECONFIG="$PWD/kubeconfig"
+export KUBECONFIG="$PWD/kubeconfig" CONTAINERD_SUPPRESS_DEPRECATION_WARNINGS=1
 MANIFESTS=/etc/kubernetes/manifests
 DATA=/var/lib/etcd
 recovered=/var/lib/kubepivot/recovered work=/var/lib/kubepivot/recovery-$GENERATION
@@ -134,9 +134,9 @@ temporary_answers() {
 wait_for 120 "the temporary kube-apiserver to answer" temporary_answers
 # They would answer in the name of the real ones.
 rm -f "$MANIFESTS"/*-checkpoint.json
-own_node() { own=$(kube get node "$NAME" --ignore-not-found --output=name); }
-wait_for 60 "the API to tell of node $NAME" own_node
-[ -n "$own" ] || systemctl restart kubelet # it registers its node only when it starts
+# The longer the API was gone the more rarely a kubelet asks it for pods, up to a minute; and it registers its node
+# only when it starts.
+systemctl restart kubelet
 
 leases() {
   kube get leases --namespace=kube-node-lease --output=jsonpath='{range .items[*]}{.metadata.name} {.spec.renewTime}{"\n"}{end}'
