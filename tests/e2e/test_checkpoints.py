@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from components.checkpointer.state import DEAD_SECONDS
-from lab.debian import bootstrap
+from lab import apt
 from lab.engine import docker
 from tests.e2e.disasters import (
     APISERVER,
@@ -195,26 +195,23 @@ def test_the_checkpointers_image_is_gone(cluster: Cluster) -> None:
 # -- the clock -----------------------------------------------------------------------------------------------
 
 CLOCK = "/etc/kubernetes/clock"
-FAKED = {
-    "LD_PRELOAD": f"{CLOCK}/libfaketime.so.1",
-    "FAKETIME_TIMESTAMP_FILE": f"{CLOCK}/offset",
-    "FAKETIME_NO_CACHE": "1",
-    "FAKETIME_DONT_FAKE_MONOTONIC": "1",  # no step of a clock changes that one
-}
+FAKED = {"LD_PRELOAD": f"{CLOCK}/clock.so", "CLOCK_OFFSET": f"{CLOCK}/offset"}
 
 
-@pytest.fixture(scope="module")
-def libfaketime(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("faketime") / "root"
-    bootstrap(root, ["libfaketime"], variant="extract")
-    return next(root.glob("usr/lib/*/faketime/libfaketime.so.1"))
+@pytest.fixture
+def clock(tmp_path: Path) -> Path:
+    """libfaketime would do, but makes Python's `time.sleep` fail."""
+    apt.ensure_command("gcc", "gcc", "libc6-dev")
+    source, library = Path(__file__).with_name("clock.c"), tmp_path / "clock.so"
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, source], check=True, timeout=60)
+    return library
 
 
-def test_the_checkpointers_clock_jumps_by_a_day(cluster: Cluster, libfaketime: Path) -> None:
+def test_the_checkpointers_clock_jumps_by_a_day(cluster: Cluster, clock: Path) -> None:
     """The checkpointer's alone: programs in Go ask the kernel, whose clock is this machine's as well."""
     daemonset = "daemonset/pod-checkpointer"
-    cluster.on_controller(f"mkdir {CLOCK} && echo +0 >{CLOCK}/offset")
-    docker("cp", str(libfaketime), f"{cluster.controller}:{CLOCK}/libfaketime.so.1")
+    cluster.on_controller(f"mkdir {CLOCK} && echo 0 >{CLOCK}/offset")
+    docker("cp", str(clock), f"{cluster.controller}:{CLOCK}/clock.so")
 
     def a_day_ahead() -> bool:
         code = "import time; print(time.time() - 86000)"
@@ -225,7 +222,7 @@ def test_the_checkpointers_clock_jumps_by_a_day(cluster: Cluster, libfaketime: P
     with harmless(cluster, "clock"):
         cluster.stack.kubectl("set", "env", SYSTEM, daemonset, *(f"{k}={v}" for k, v in FAKED.items()))
         cluster.stack.kubectl("rollout", "status", SYSTEM, daemonset, "--timeout=60s")
-        cluster.on_controller(f"echo +1d >{CLOCK}/offset")
+        cluster.on_controller(f"echo 86400 >{CLOCK}/offset")
         eventually("the clock to jump", 60, a_day_ahead, every=1)
         jumped = time.monotonic()
         cluster.on_controller(f"rm -rf {CHECKPOINTS}/*")
@@ -234,9 +231,9 @@ def test_the_checkpointers_clock_jumps_by_a_day(cluster: Cluster, libfaketime: P
             assert cluster.manifests() == {"etcd.yaml"}
             time.sleep(1)
         # Before the cluster's certificates are valid: nothing that answers is believed.
-        cluster.on_controller(f"echo -1d >{CLOCK}/offset")
+        cluster.on_controller(f"echo -86400 >{CLOCK}/offset")
         eventually("the armed pods", 40, lambda: ARMED in cluster.manifests())
-        cluster.on_controller(f"echo +0 >{CLOCK}/offset")
+        cluster.on_controller(f"echo 0 >{CLOCK}/offset")
         cluster.stands_alone(EVER)
         cluster.stack.kubectl("set", "env", SYSTEM, daemonset, *(f"{name}-" for name in FAKED))
         cluster.stack.kubectl("rollout", "status", SYSTEM, daemonset, "--timeout=60s")
