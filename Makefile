@@ -40,7 +40,8 @@ test: check e2e ## all tests, those on real clusters too
 e2e: .venv/ready
 	$(LAB) toolchain
 	$(LAB) mirror
-	.venv/bin/pytest -m e2e
+	.venv/bin/pytest -m 'e2e and alone'
+	.venv/bin/pytest -m 'e2e and not alone' --numprocesses=2 --dist=loadfile
 
 # On stderr, because `make -s env` is read by a shell.
 .venv/ready: $(REQUIREMENTS)

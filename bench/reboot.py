@@ -17,15 +17,13 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.kubeadm import KubeadmHost
 from lab import lifecycle
-from lab.engine import docker, engine_state, stop_engine
-from lab.mirror import CONTAINER, remove_mirror
+from lab.engine import docker
 from lab.progress import Progress
 from tests.e2e.stacks import Checkout, Stack, eventually, lab_config, remove_hosts
 
@@ -82,22 +80,6 @@ class Contender:
 
 WORKING = "curl -skf https://127.0.0.1:10257/healthz && curl -skf https://127.0.0.1:10259/healthz"
 ALONE = '[ "$(ls -A /etc/kubernetes/manifests)" = etcd.yaml ]'
-
-
-@contextmanager
-def machine(progress: Progress) -> Iterator[None]:
-    """Engine, mirror and images; afterwards what was not running before is ended."""
-    had_engine = engine_state().status == "running"
-    had_mirror = had_engine and docker("container", "ls", "--quiet", "--filter", f"name=^{CONTAINER}$") != ""
-    lifecycle.prepare((*lifecycle.TOOLS, *lifecycle.MACHINE), progress)
-    try:
-        yield
-    finally:
-        remove_hosts(CLUSTER)
-        if not had_mirror:
-            remove_mirror()
-        if not had_engine:
-            stop_engine()
 
 
 def make(checkout: Checkout, progress: Progress) -> tuple[Contender, Contender]:
@@ -164,9 +146,12 @@ def main(arguments: Sequence[str]) -> int:
     if rounds < 1:
         parser.error("--rounds: at least 1")
     progress = Progress()
-    with tempfile.TemporaryDirectory() as directory, machine(progress):
-        contenders = make(Checkout(Path(directory)), progress)
-        seconds = race(contenders, rounds, progress)
+    with tempfile.TemporaryDirectory() as directory, lifecycle.machine(progress):
+        try:
+            contenders = make(Checkout(Path(directory)), progress)
+            seconds = race(contenders, rounds, progress)
+        finally:
+            remove_hosts(CLUSTER)
     ours, theirs = (seconds[contender.name] for contender in contenders)
     result = ratio(ours, theirs)
     print(table(seconds))

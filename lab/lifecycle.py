@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from lab import images, pulumi, toolchain
@@ -45,6 +45,18 @@ def prepare(steps: tuple[Step, ...], progress: Progress) -> None:
             ensure(progress)
 
 
+@contextmanager
+def machine(progress: Progress) -> Iterator[None]:
+    """Everything that a stack's hosts need is there meanwhile. What no other run needs goes afterwards."""
+    try:
+        with in_use(_machine()):
+            prepare((*TOOLS, *MACHINE), progress)
+            yield
+    finally:
+        if engine_state().status == "running":
+            _release_machine(progress)
+
+
 def up(stack: str) -> None:
     """Make this machine ready and bring the stack up; print its nodes and how to use them."""
     pulumi.check_stack(stack)
@@ -76,10 +88,10 @@ def down(stack: str) -> None:
     if on_this_machine and engine_state().status == "running":
         with progress.step("hosts and volumes"):
             _remove_hosts(pulumi.cluster_name(stack))
-        release_machine(progress)
+        _release_machine(progress)
 
 
-def release_machine(progress: Progress) -> None:
+def _release_machine(progress: Progress) -> None:
     """Take away what `prepare` had started, and no other run or stack needs."""
     with unless_in_use(_machine()) as unused:
         if not unused:

@@ -12,12 +12,11 @@ from lab.progress import Progress
 from tests.e2e.stacks import Checkout, Stack, remove_hosts
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
     """A copy of the checkout on a machine that is ready for hosts."""
-    lifecycle.prepare((*lifecycle.TOOLS, *lifecycle.MACHINE), Progress())
-    yield Checkout(tmp_path_factory.mktemp("checkout"))
-    lifecycle.release_machine(Progress())
+    with lifecycle.machine(Progress()):
+        yield Checkout(tmp_path_factory.mktemp("checkout"))
 
 
 @pytest.fixture(scope="module")

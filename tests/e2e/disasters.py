@@ -170,16 +170,12 @@ class Cluster:
         eventually("every pod to run again", SETTLED_SECONDS, lambda: self._fresh(since, *nodes), every=1)
         self.stack.kubectl("wait", "--for=condition=Ready", "node", "--all", "--timeout=60s")
         self.stack.kubectl("rollout", "status", "deployment/users", "--timeout=60s")
-        # Static pods drain for a while after their manifests are gone.
-        eventually("no temporary pod to be left", SETTLED_SECONDS, lambda: not self._temporary(), every=1)
-
-    def _temporary(self) -> list[str]:
-        names = [pod["metadata"]["name"] for pod in self.stack.get("pods", SYSTEM)["items"]]
-        return [name for name in names if "checkpoint-" in name or name.startswith("bootstrap-")]
 
     def _fresh(self, since: datetime, *nodes: str) -> bool:
-        """Whether every pod of kube-system is Ready, with containers on those nodes that began since."""
+        """Whether every pod of kube-system is a real one and Ready, and began since on those nodes."""
         for pod in self.stack.get("pods", SYSTEM)["items"]:
+            if "checkpoint-" in pod["metadata"]["name"] or pod["metadata"]["name"].startswith("bootstrap-"):
+                return False
             conditions = {each["type"]: each["status"] for each in pod["status"].get("conditions", [])}
             if conditions.get("Ready") != "True":
                 return False

@@ -19,7 +19,7 @@ from lab.engine import docker
 from tests.e2e.probing import Prober, credentials, wait_until_ready
 from tests.e2e.stacks import Stack, eventually, lab_config
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.alone]
 
 CONTROLLER = "172.30.1.11"
 ENDPOINT = f"https://{CONTROLLER}:6443"

@@ -20,7 +20,7 @@ from lab.hostimage import IMAGE, ensure_host_image
 from lab.images import IMAGES, ensure_images
 from lab.progress import Progress
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.alone]
 
 MIRROR = f"{mirror.ADDRESS}:{mirror.REGISTRY_PORT}"
 ADDRESSES = {"kubepivot-test-host-1": "172.30.255.11", "kubepivot-test-host-2": "172.30.255.12"}
