@@ -6,6 +6,7 @@ import pytest
 
 from bench import reboot
 from bench.reboot import LIMIT, Contender, race, ratio, table
+from lab import lifecycle
 from lab.progress import Progress
 
 
@@ -54,7 +55,8 @@ def test_beyond_the_limit_it_fails(
     ours: float, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     both = tuple(Contender(name=name, container="", address="", settled="") for name in ("ours", "theirs"))
-    monkeypatch.setattr(reboot, "machine", lambda progress: Progress().step("machine"))
+    monkeypatch.setattr(lifecycle, "machine", lambda progress: progress.step("machine"))
+    monkeypatch.setattr(reboot, "remove_hosts", lambda cluster: None)
     monkeypatch.setattr(reboot, "Checkout", lambda directory: None)
     monkeypatch.setattr(reboot, "make", lambda checkout, progress: both)
     monkeypatch.setattr(
