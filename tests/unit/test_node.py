@@ -220,7 +220,7 @@ def test_the_client_for_copies_comes_from_its_image_and_goes_with_them(host: San
     calls = host.path("/var/images").read_text().replace(str(host.root), "").splitlines()
     assert calls == [
         f"pull --hosts-dir /etc/containerd/certs.d {image}",
-        f"export - {image}",
+        f"export --local - {image}",
         f"remove {image}",
     ]
     assert _set_up(host, "alpha", lacks="nothing") == (0, "")

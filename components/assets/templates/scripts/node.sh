@@ -150,7 +150,8 @@ elif [ "$(cat /var/lib/kubepivot/rclone 2>/dev/null)" != "$RCLONE_IMAGE" ]; then
   said=$(timeout 300 $images pull --hosts-dir /etc/containerd/certs.d "$RCLONE_IMAGE" 2>&1) ||
     die "cannot pull $RCLONE_IMAGE for kubepivot:backup.s3: let the host reach its registry, or set a mirror in the stack's config: $(printf '%s\n' "$said" | tail -n 2)"
   mkdir rclone
-  $images export - "$RCLONE_IMAGE" | tar --extract --directory rclone
+  # By its other way, containerd 2.2's ctr may end before it has written all.
+  $images export --local - "$RCLONE_IMAGE" | tar --extract --directory rclone
   $images remove "$RCLONE_IMAGE" >/dev/null
   for layer in rclone/blobs/sha256/*; do
     tar --extract --file "$layer" --directory rclone usr/local/bin/rclone 2>/dev/null || true
