@@ -91,6 +91,7 @@ def controller(tmp_path: Path) -> Sandbox:
     host.fake("kubectl", STAMP + KUBECTL)
     host.fake("date", STAMP + DATE)
     host.fake("journalctl")
+    host.fake("systemctl", 'echo "$*" >>/var/units')
     host.fake("sleep")
     # Only root may give a directory away.
     host.fake("install", 'for directory; do :; done; mkdir -p "$directory"')
@@ -152,6 +153,19 @@ def test_a_second_start_changes_nothing(controller: Sandbox) -> None:
     before = {path: path.stat().st_ino for path in controller.root.rglob("*.yaml")}
     assert _start(controller) == (0, "")
     assert {path: path.stat().st_ino for path in controller.root.rglob("*.yaml")} == before
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_second_start_makes_the_kubelet_take_what_was_mended(controller: Sandbox, answers: bool) -> None:
+    """Without an API it goes on with the static pods that it has, whatever their manifests say now."""
+    assert _start(controller) == (0, "")
+    assert not controller.path("/var/units").exists()
+    if not answers:
+        controller.write("/var/no-api")
+    assert _start(controller)[0] == (0 if answers else 1)
+    assert controller.path("/var/units").exists() != answers
+    if not answers:
+        assert controller.path("/var/units").read_text() == "restart kubelet\n"
 
 
 def test_a_start_after_the_hand_over_starts_nothing(controller: Sandbox) -> None:

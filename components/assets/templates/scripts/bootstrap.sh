@@ -3,17 +3,22 @@
 . ./env
 . ./lib.sh
 
+ready() {
+  curl --silent --output /dev/null --fail --max-time 5 --cacert ca.crt "$API_ENDPOINT/readyz"
+}
+
 if [ ! -e /var/lib/kubepivot/pivoted ]; then
   install -d -o "$CONTROL_PLANE_UID" -g "$CONTROL_PLANE_UID" -m 0700 /etc/kubernetes/bootstrap-secrets
   for component in kube-apiserver kube-controller-manager kube-scheduler; do
     install -d -o "$CONTROL_PLANE_UID" -g "$CONTROL_PLANE_UID" -m 0700 "/etc/kubernetes/bootstrap-secrets/$component"
   done
+  [ -e /etc/kubernetes/manifests/bootstrap-apiserver.yaml ] && again=yes || again=no
   place
+  # Without an API a kubelet never ends a static pod, so that one whose manifest was mended is started by a new kubelet
+  # only.
+  [ "$again" = no ] || ready || systemctl restart kubelet
 fi
 
-ready() {
-  curl --silent --output /dev/null --fail --max-time 5 --cacert ca.crt "$API_ENDPOINT/readyz"
-}
 explain() { # the last lines of what the API needs; before there is one they are on disk only
   for pod in etcd bootstrap-apiserver kube-apiserver; do
     # shellcheck disable=SC2012
