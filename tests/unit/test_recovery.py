@@ -126,7 +126,8 @@ case "$*" in
   *"containers list"*)
     name=$(echo "$*" | sed 's/.*container.name"==\\([a-z-]*\\).*/\\1/')
     not=$(echo "$*" | sed -n 's/.*pod.name"!=\\([a-z0-9-]*\\),.*pod.uid"!=\\(.*\\)/-e [.]\\1$ -e [.]\\2$/p')
-    ls /var/tasks | grep "^$name[.]" | grep -v ${not:--e none} || true ;;
+    is=$(echo "$*" | sed -n 's/.*pod.uid"==\\(.*\\)/\\1$/p')
+    ls /var/tasks | grep "^$name[.]$is" | grep -v ${not:--e none} || true ;;
   *"tasks kill"*) for task; do :; done; rm "/var/tasks/$task" ;;
 esac
 """
@@ -170,14 +171,20 @@ case "$*" in
   "get pods --namespace=kube-system --selector"*) cat /var/pods ;;
   "apply "*)
     ls manifests >/var/applied
-    [ -e /var/new-pods ] || { cp /var/would-be /var/new-pods; cat /var/would-be >>/var/pods; } ;;
+    [ -e /var/new-pods ] || {
+      cp /var/would-be /var/new-pods
+      cat /var/would-be >>/var/pods
+      awk -F '|' '$4 == "controller-1" { print $3 "." $1 }' /var/would-be |
+        while read -r task; do [ -e /var/stale ] || touch "/var/tasks/$task"; done
+    } ;;
   "get --filename=manifests "*) [ ! -e /var/ending ] || { echo 2026-11-21T00:00:00Z; rm /var/ending; } ;;
   "delete pods "*"--field-selector"*) echo "$*" >>/var/calls ;;
   "delete pods "*)
     for name; do
       echo "$name" >>/var/deleted
+      uid=$(grep "|$name|" /var/pods | cut -d '|' -f 1)
       sed -i "/|$name|/d" /var/pods
-      rm -f /var/tasks/*."of-$name"
+      [ -z "$uid" ] || rm -f /var/tasks/*."$uid"
     done ;;
   "delete node "*) echo "$*" >>/var/calls; sed -i "/^$3$/d" /var/nodes ;;
   "label "*) echo "$*" >>/var/calls ;;
@@ -332,6 +339,19 @@ def test_the_temporary_control_plane_stays_until_new_pods_are_ready(controller: 
     assert is_recovered(controller)
 
 
+def test_a_new_pod_that_ran_before_a_reboot_is_not_ready(controller: Sandbox) -> None:
+    """The run before this one was cut short by it."""
+    controller.write("/var/stale")
+    _hurry(controller)
+    code, error = run(controller)
+    assert code == 1
+    assert "timed out waiting for new pods of the control plane to be Ready" in error
+    for name in COMPONENTS:
+        controller.write(f"/var/tasks/{name}.new-{name}")
+    assert run(controller)[0] == 0
+    assert is_recovered(controller)
+
+
 def test_a_new_apiserver_elsewhere_does_not_count(controller: Sandbox) -> None:
     controller.write("/var/would-be", pods("new", node="other"))
     _hurry(controller)
@@ -342,13 +362,12 @@ def test_a_new_apiserver_elsewhere_does_not_count(controller: Sandbox) -> None:
 
 def test_an_old_apiserver_that_still_runs_is_waited_for(controller: Sandbox) -> None:
     """Its certificate is the new one's: who answers could not be told."""
-    controller.write("/var/tasks/kube-apiserver.old-kube-apiserver")
+    controller.write("/var/tasks/kube-apiserver.forgotten")
     _hurry(controller)
     code, error = run(controller)
     assert code == 1
     assert "timed out waiting for old instances of kube-apiserver to end" in error
-    controller.path("/var/tasks/kube-apiserver.old-kube-apiserver").unlink()
-    controller.write("/var/tasks/kube-apiserver.new-kube-apiserver")
+    controller.path("/var/tasks/kube-apiserver.forgotten").unlink()
     assert run(controller)[0] == 0
     assert is_recovered(controller)
 

@@ -215,25 +215,24 @@ done
 
 # -- the real control plane --------------------------------------------------------------------------------------
 
-missing=$COMPONENTS
-renewed() { # a Ready pod of each component that was not there before; DaemonSets have theirs on this host
+# A Ready pod of each component that was not there before; DaemonSets have theirs on this host. After a reboot the API
+# says Ready of a pod whose container does not run.
+renewed() {
   list >pods-now || return 1
-  missing=""
   for component in $COMPONENTS; do
     new=$(awk -F '|' -v component="$component" -v node="$NAME" '
       FILENAME == ARGV[1] { old[$1]; next }
-      !($1 in old) && $3 == component && $5 == "True" && ($4 == node || component ~ /^kube-(controller-manager|scheduler)$/) { print $1 }
+      !($1 in old) && $3 == component && $5 == "True" && ($4 == node || component ~ /^kube-(controller-manager|scheduler)$/) { print $1; exit }
     ' "$work/old-pods" pods-now)
-    [ -n "$new" ] || missing="$missing $component"
-    [ "$component" != kube-apiserver ] || apiserver=$(echo "$new" | head -n 1)
+    [ -n "$new" ] || return 1
+    ! grep -q "^$new|.*|$NAME|" pods-now || running "$component" "labels.\"io.kubernetes.pod.uid\"==$new" || return 1
+    [ "$component" != kube-apiserver ] || echo "$new" >apiserver
   done
-  [ -z "$missing" ]
 }
 tell "waiting for the real control plane"
 (wait_for 240 "new pods of the control plane to be Ready" renewed) || { kube get pods --namespace=kube-system --output=wide >&2; exit 1; }
-renewed || die "the control plane's pods do not stay Ready"
 alone() { # what answers as the real kube-apiserver is the new one
-  ! running kube-apiserver "labels.\"io.kubernetes.pod.name\"!=bootstrap-apiserver-$NAME,labels.\"io.kubernetes.pod.uid\"!=$apiserver"
+  ! running kube-apiserver "labels.\"io.kubernetes.pod.name\"!=bootstrap-apiserver-$NAME,labels.\"io.kubernetes.pod.uid\"!=$(cat apiserver)"
 }
 wait_for 120 "old instances of kube-apiserver to end" alone
 
