@@ -219,7 +219,7 @@ class RecoveryConfig(Section):
         default=None,
         description="A snapshot of etcd on that controller, which becomes the cluster's data. Left out: the "
         "data that etcd has. Only with one controller.",
-        examples=["/var/lib/kubepivot/snapshot.db"],
+        examples=["/var/lib/kubepivot/backups/prod-20260102T030405Z-123456.db"],
     )
 
 
