@@ -172,7 +172,7 @@ class Cluster:
         self.stack.kubectl("rollout", "status", "deployment/users", "--timeout=60s")
 
     def _fresh(self, since: datetime, *nodes: str) -> bool:
-        """Whether every pod of kube-system is a real one and Ready, with containers there that began since."""
+        """Whether every pod of kube-system is a real one and Ready, and began since on those nodes."""
         for pod in self.stack.get("pods", SYSTEM)["items"]:
             if "checkpoint-" in pod["metadata"]["name"] or pod["metadata"]["name"].startswith("bootstrap-"):
                 return False
