@@ -33,7 +33,8 @@ OWNERS = [f"kube-system-DaemonSet-{name}" for name in ("kube-apiserver", "pod-ch
 OWNERS += [f"kube-system-Deployment-kube-{name}" for name in ("controller-manager", "scheduler")]
 # What comes and goes by itself, and the pods that a recovery makes anew.
 FLEETING = tuple(
-    f"/registry/{kind}/" for kind in ("events", "leases", "masterleases", "pods/kube-system", "apiservices")
+    f"/registry/{kind}/"
+    for kind in ("events", "leases", "masterleases", "peerserverleases", "pods/kube-system")
 )
 
 
@@ -215,7 +216,7 @@ def test_a_restore_of_what_works_goes_back_in_time_and_survives_a_kill(stack: St
     stack.kubectl("create", "configmap", "too-much")
     stack.kubectl("delete", "configmap", "saved-1")
     configure(stack, 4, snapshot=SNAPSHOT)
-    process = stack.start("up", "--yes", "--skip-preview")
+    process = stack.start("up", "--yes", "--skip-preview", output=subprocess.DEVNULL)
     eventually("the temporary control plane", 90, lambda: "bootstrap-apiserver.yaml" in manifests())
     for pid in descendants(process.pid):
         with contextlib.suppress(ProcessLookupError):
