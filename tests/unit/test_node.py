@@ -230,6 +230,15 @@ def test_the_client_for_copies_comes_from_its_image_and_goes_with_them(host: San
     assert not host.path("/var/lib/kubepivot/rclone").exists()
 
 
+def test_lost_data_of_etcd_are_not_made_up_for(host: Sandbox) -> None:
+    assert _set_up(host, "controller-1", lacks="nothing") == (0, "")
+    data = host.path("/var/lib/etcd")
+    assert data.is_dir()
+    data.rmdir()
+    assert _set_up(host, "controller-1", lacks="nothing") == (0, "")
+    assert not data.exists()
+
+
 def test_an_image_that_cannot_be_had_is_told_with_its_key(host: Sandbox) -> None:
     host.real("tail", "timeout")
     host.fake("ctr", "echo 'resolving...'; echo 'ctr: connection refused' >&2; exit 1")

@@ -100,7 +100,13 @@ else
 fi
 
 if [ "$ROLE" = controller ]; then
-  install -d -o "$CONTROL_PLANE_UID" -g "$CONTROL_PLANE_UID" -m 0700 /etc/kubernetes/pki/etcd /var/lib/etcd
+  install -d -o "$CONTROL_PLANE_UID" -g "$CONTROL_PLANE_UID" -m 0700 /etc/kubernetes/pki/etcd
+  # Made once: with data that were lost etcd would begin an empty cluster, for which kubelets end every pod.
+  # Without the directory it does not start.
+  if [ ! -e /var/lib/kubepivot/etcd-data ]; then
+    install -d -o "$CONTROL_PLANE_UID" -g "$CONTROL_PLANE_UID" -m 0700 /var/lib/etcd
+    touch /var/lib/kubepivot/etcd-data
+  fi
 fi
 install -d -m 0755 /etc/cni/net.d /opt/cni/bin /etc/kubernetes/manifests
 place
