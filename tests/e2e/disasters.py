@@ -6,13 +6,8 @@ import base64
 import json
 import os
 import signal
-import ssl
 import subprocess
-import tempfile
-import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cached_property
@@ -22,33 +17,16 @@ from typing import Any
 from lab.engine import docker
 from tests.e2e.probing import credentials, wait_until_ready
 from tests.e2e.stacks import Stack, eventually, lab_config
+from tests.e2e.witnesses import Writer, add_users
 
 READY_SECONDS = 60
 SETTLED_SECONDS = 240
-WRITE_SECONDS = 3
 
 SYSTEM = "--namespace=kube-system"
 CHECKPOINTS = "/etc/kubernetes/checkpoints"
 APISERVER = "kube-system-DaemonSet-kube-apiserver"
 CHECKPOINTER = "kube-system-DaemonSet-pod-checkpointer"
 LEADERS = tuple(f"kube-system-Deployment-kube-{name}" for name in ("controller-manager", "scheduler"))
-
-USERS = """
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: users}
-spec:
-  replicas: 2
-  selector: {matchLabels: {app: users}}
-  template:
-    metadata: {labels: {app: users}}
-    spec:
-      terminationGracePeriodSeconds: 0
-      containers:
-        - name: users
-          image: docker.io/library/busybox:1.35
-          command: [sleep, infinity]
-"""
 
 
 class Cluster:
@@ -65,7 +43,7 @@ class Cluster:
         begin = time.monotonic()
         self.stack.up()
         print(f"pulumi up took {time.monotonic() - begin:.0f} s")
-        self.add_users()
+        add_users(self.stack)
 
     @cached_property
     def known(self) -> dict[str, str]:
@@ -145,20 +123,9 @@ class Cluster:
         """Whether a second kube-apiserver was made, and the first is there still."""
         return len(self._apiservers()) == 2
 
-    def add_users(self) -> None:
-        """Runs somebody's pods, on the worker."""
-        self.stack.kubectl("apply", "--filename=-", stdin=USERS)
-        self.stack.kubectl("rollout", "status", "deployment/users", "--timeout=90s")
-
-    def users(self) -> dict[str, int]:
-        """UIDs of somebody's pods with their restarts."""
-        pods: list[Any] = self.stack.get("pods", "--selector=app=users")["items"]
-        return {pod["metadata"]["uid"]: pod["status"]["containerStatuses"][0]["restartCount"] for pod in pods}
-
-    def lost(self, acknowledged: set[str]) -> set[str]:
-        """Which of the ConfigMaps are not there."""
-        there = {each["metadata"]["name"] for each in self.stack.get("configmaps")["items"]}
-        return acknowledged - there
+    def writer(self, prefix: str) -> Writer:
+        """Somebody who writes to the API meanwhile."""
+        return Writer(self.endpoint, self.known, prefix)
 
     # -- what has to be --------------------------------------------------------------------------------------
 
@@ -185,54 +152,6 @@ class Cluster:
                     if not began or datetime.fromisoformat(began) < since:
                         return False
         return True
-
-
-class Writer:
-    """Makes ConfigMaps without end, and knows which of them the API has acknowledged."""
-
-    def __init__(self, cluster: Cluster, prefix: str) -> None:
-        self._url = f"{cluster.endpoint}/api/v1/namespaces/default/configmaps"
-        self._prefix = prefix
-        self._context = ssl.create_default_context(cadata=cluster.known["ca"])
-        with tempfile.NamedTemporaryFile(
-            "w"
-        ) as pem:  # 0600, and gone at once: load_cert_chain takes files only
-            pem.write(cluster.known["cert"] + cluster.known["key"])
-            pem.flush()
-            self._context.load_cert_chain(pem.name)
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._write)
-        self.acknowledged: set[str] = set()
-
-    def __enter__(self) -> Writer:
-        self._thread.start()
-        eventually("something to lose", 20, lambda: len(self.acknowledged) >= 5)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join(timeout=30)
-
-    def writes_on(self) -> None:
-        """Waits until what is written now is acknowledged."""
-        before = len(self.acknowledged)
-        eventually("the writer to write on", 30, lambda: len(self.acknowledged) > before + 3)
-
-    def _write(self) -> None:
-        number = 0
-        while not self._stop.wait(0.2):
-            number += 1
-            name = f"{self._prefix}-{number}"
-            body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}}
-            request = urllib.request.Request(
-                self._url, json.dumps(body).encode(), {"Content-Type": "application/json"}
-            )
-            try:
-                with urllib.request.urlopen(request, context=self._context, timeout=WRITE_SECONDS) as answer:
-                    answer.read()
-            except (urllib.error.URLError, OSError):
-                continue
-            self.acknowledged.add(name)
 
 
 def stop(*hosts: str) -> None:

@@ -13,6 +13,7 @@ import pytest
 from lab.engine import docker
 from tests.e2e.probing import Prober, credentials
 from tests.e2e.stacks import Stack, eventually, lab_config
+from tests.e2e.witnesses import users
 
 pytestmark = pytest.mark.e2e
 
@@ -148,14 +149,6 @@ def ready(stack: Stack, name: str) -> set[str]:
     """UIDs of a workload's pods that are Ready."""
     found = pods(stack, SYSTEM, f"--selector=app.kubernetes.io/name={name}")
     return {pod["metadata"]["uid"] for pod in found if is_ready(pod)}
-
-
-def users(stack: Stack) -> dict[str, int]:
-    """UIDs of the user's pods with their restarts."""
-    return {
-        pod["metadata"]["uid"]: pod["status"]["containerStatuses"][0]["restartCount"]
-        for pod in pods(stack, "--selector=app=users")
-    }
 
 
 def told(output: str) -> dict[str, str]:

@@ -22,10 +22,10 @@ from tests.e2e.disasters import (
     READY_SECONDS,
     SYSTEM,
     Cluster,
-    Writer,
 )
 from tests.e2e.probing import wait_until_ready
 from tests.e2e.stacks import Stack, eventually
+from tests.e2e.witnesses import lost, users
 
 pytestmark = pytest.mark.e2e
 
@@ -45,12 +45,12 @@ def cluster(new_stack: Callable[..., Stack]) -> Iterator[Cluster]:
 @contextmanager
 def harmless(cluster: Cluster, prefix: str) -> Iterator[None]:
     """Somebody's pods and objects live through it, and it leaves nothing to do for a second `pulumi up`."""
-    before = cluster.users()
-    with Writer(cluster, prefix) as writer:
+    before = users(cluster.stack)
+    with cluster.writer(prefix) as writer:
         yield
         writer.writes_on()
-    assert cluster.lost(writer.acknowledged) == set()
-    assert cluster.users() == before
+    assert lost(cluster.stack, writer.acknowledged) == set()
+    assert users(cluster.stack) == before
     cluster.stack.second_up_changes_nothing()
 
 

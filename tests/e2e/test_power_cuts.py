@@ -9,8 +9,9 @@ from datetime import datetime
 import pytest
 
 from lab.engine import docker
-from tests.e2e.disasters import Cluster, Writer, interrupt, now, power_cut
+from tests.e2e.disasters import Cluster, interrupt, now, power_cut
 from tests.e2e.stacks import Stack, eventually
+from tests.e2e.witnesses import add_users, lost, users
 
 pytestmark = pytest.mark.e2e
 
@@ -55,23 +56,23 @@ def test_a_power_cut_between_the_two_control_planes(cluster: Cluster) -> None:
     """Neither the temporary one nor the real one stands alone, and somebody uses the cluster already."""
     cluster.start()
     cluster.write_kubeconfig()
-    cluster.add_users()
-    before = cluster.users()
-    with Writer(cluster, "pivot") as writer:
+    add_users(cluster.stack)
+    before = users(cluster.stack)
+    with cluster.writer("pivot") as writer:
         cut(cluster, "the temporary kube-apiserver to go", lambda: cluster.holds(RETIRING))
         cluster.start()
         cluster.stack.up()
         writer.writes_on()
     assert cluster.holds("! test -e /etc/kubernetes/bootstrap-secrets")
-    assert cluster.lost(writer.acknowledged) == set()
-    assert cluster.users() == before
+    assert lost(cluster.stack, writer.acknowledged) == set()
+    assert users(cluster.stack) == before
     cluster.stack.second_up_changes_nothing()
 
 
 def test_a_power_cut_while_the_apiserver_rolls(cluster: Cluster) -> None:
-    before, old = cluster.users(), cluster.apiserver()
+    before, old = users(cluster.stack), cluster.apiserver()
     urn = cluster.stack.state()["cuts-apiserver-cert"]["urn"]
-    with Writer(cluster, "roll") as writer:
+    with cluster.writer("roll") as writer:
         since = cut(cluster, "the second kube-apiserver", cluster.rolls, "--replace", urn)
         cluster.start()
         cluster.stack.up()
@@ -80,8 +81,8 @@ def test_a_power_cut_while_the_apiserver_rolls(cluster: Cluster) -> None:
     assert cluster.apiserver()["metadata"]["uid"] != old["metadata"]["uid"]
     renewed = cluster.stack.state()["cuts-apiserver-cert"]["outputs"]["certPem"]
     assert ssl.get_server_certificate((cluster.address, 6443), timeout=5).strip() == renewed.strip()
-    assert cluster.lost(writer.acknowledged) == set()
-    assert cluster.users() == before
+    assert lost(cluster.stack, writer.acknowledged) == set()
+    assert users(cluster.stack) == before
     cluster.stack.second_up_changes_nothing()
 
 

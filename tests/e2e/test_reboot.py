@@ -16,13 +16,13 @@ from tests.e2e.disasters import (
     READY_SECONDS,
     SYSTEM,
     Cluster,
-    Writer,
     now,
     power_cut,
     stop,
 )
 from tests.e2e.probing import wait_until_ready
 from tests.e2e.stacks import Stack, eventually
+from tests.e2e.witnesses import lost, users
 
 pytestmark = pytest.mark.e2e
 
@@ -43,23 +43,23 @@ def test_every_pod_of_the_control_plane_is_saved(cluster: Cluster) -> None:
 
 @pytest.mark.parametrize("way", [stop, power_cut], ids=["reboot", "power cut"])
 def test_the_controller_comes_back(cluster: Cluster, way: Callable[..., None]) -> None:
-    before = cluster.users()
-    with Writer(cluster, way.__name__.replace("_", "-")) as writer:
+    before = users(cluster.stack)
+    with cluster.writer(way.__name__.replace("_", "-")) as writer:
         way(cluster.controller)
         since = now()
         seconds = cluster.start()
         print(f"ready {seconds:.1f} s after the host's start ({way.__name__})")
         cluster.stands_alone(since, "controller-1")
         writer.writes_on()
-    assert cluster.lost(writer.acknowledged) == set()
-    assert cluster.users() == before, "pods on other hosts did not notice"
+    assert lost(cluster.stack, writer.acknowledged) == set()
+    assert users(cluster.stack) == before, "pods on other hosts did not notice"
     cluster.stack.second_up_changes_nothing()
 
 
 def test_all_hosts_come_back_twice_in_a_row(cluster: Cluster) -> None:
     """The second time before the first is over: the armed pods are still there."""
-    before = cluster.users()
-    with Writer(cluster, "all") as writer:
+    before = users(cluster.stack)
+    with cluster.writer("all") as writer:
         for _ in range(2):
             stop(cluster.controller, cluster.worker)
             since = now()
@@ -68,8 +68,8 @@ def test_all_hosts_come_back_twice_in_a_row(cluster: Cluster) -> None:
             assert "kube-apiserver-checkpoint.json" in cluster.manifests()
         cluster.stands_alone(since, "controller-1", "worker-1")
         writer.writes_on()
-    assert cluster.lost(writer.acknowledged) == set()
-    assert cluster.users().keys() == before.keys()
+    assert lost(cluster.stack, writer.acknowledged) == set()
+    assert users(cluster.stack).keys() == before.keys()
     cluster.stack.second_up_changes_nothing()
 
 

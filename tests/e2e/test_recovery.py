@@ -20,7 +20,7 @@ from lab.engine import docker
 from tests.e2e.probing import credentials, wait_until_ready
 from tests.e2e.stacks import Stack, eventually, lab_config
 from tests.e2e.test_killed import descendants
-from tests.e2e.witnesses import USERS, Writer, lost, users
+from tests.e2e.witnesses import Writer, add_users, lost, users
 
 pytestmark = pytest.mark.e2e
 
@@ -44,8 +44,7 @@ def stack(new_stack: Callable[..., Stack]) -> Iterator[Stack]:
     begin = time.monotonic()
     stack.up()
     print(f"pulumi up took {time.monotonic() - begin:.0f} s")
-    stack.kubectl("apply", "--filename=-", stdin=USERS)
-    stack.kubectl("rollout", "status", "deployment/users", "--timeout=90s")
+    add_users(stack)
     yield stack
 
 
@@ -80,6 +79,12 @@ def answers(stack: Stack) -> bool:
     except (urllib.error.URLError, OSError):
         return False
     return True
+
+
+def new_writer(stack: Stack, prefix: str) -> Writer:
+    known = credentials(stack)
+    assert known is not None
+    return Writer(ENDPOINT, known, prefix)
 
 
 def containers(stack: Stack) -> dict[str, tuple[str, str]]:
@@ -150,8 +155,7 @@ def delete_all(stack: Stack, *kinds: str) -> None:
 
 def test_all_objects_of_the_control_plane_are_deleted(stack: Stack) -> None:
     before, old = containers(stack), control_plane(stack)
-    with Writer(stack, "objects") as writer:
-        eventually("something to lose", 20, lambda: len(writer.acknowledged) >= 5)
+    with new_writer(stack, "objects") as writer:
         delete_all(stack, "daemonsets,deployments")
         written = len(writer.acknowledged)
         output = recover(stack, 1, RECOVERED_SECONDS)
@@ -175,8 +179,8 @@ def test_secrets_and_checkpoints_are_gone_too(stack: Stack) -> None:
 
 
 def test_etcd_is_lost_and_a_snapshot_is_there(stack: Stack) -> None:
-    with Writer(stack, "saved") as writer:
-        eventually("something to lose", 20, lambda: len(writer.acknowledged) >= 5)
+    with new_writer(stack, "saved") as writer:
+        writer.writes_on()
     before, uids, keys = containers(stack), identities(stack), registry()
     etcdctl("snapshot", "save", SNAPSHOT)
     on_controller("sh", "-c", f"sha256sum {SNAPSHOT} >{SNAPSHOT}.sha256")

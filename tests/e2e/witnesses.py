@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-import subprocess
+import json
+import ssl
+import tempfile
 import threading
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
 from typing import Any
 
-from tests.e2e.stacks import Stack
+from tests.e2e.stacks import Stack, eventually
+
+WRITE_SECONDS = 3
 
 USERS = """
 apiVersion: apps/v1
@@ -26,36 +33,10 @@ spec:
 """
 
 
-class Writer:
-    """Makes ConfigMaps without end, and knows which of them the API has acknowledged."""
-
-    def __init__(self, stack: Stack, prefix: str) -> None:
-        self._stack, self._prefix = stack, prefix
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._write)
-        self.acknowledged: set[str] = set()
-
-    def __enter__(self) -> Writer:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join(timeout=30)
-
-    def _write(self) -> None:
-        number = 0
-        while not self._stop.wait(0.3):
-            number += 1
-            name = f"{self._prefix}-{number}"
-            done = subprocess.run(
-                ["kubectl", "--request-timeout=3s", "create", "configmap", name],
-                env=self._stack.environment,
-                capture_output=True,
-                timeout=20,
-            )
-            if done.returncode == 0:
-                self.acknowledged.add(name)
+def add_users(stack: Stack) -> None:
+    """Runs somebody's pods, on the worker."""
+    stack.kubectl("apply", "--filename=-", stdin=USERS)
+    stack.kubectl("rollout", "status", "deployment/users", "--timeout=90s")
 
 
 def users(stack: Stack) -> dict[str, int]:
@@ -65,5 +46,53 @@ def users(stack: Stack) -> dict[str, int]:
 
 
 def lost(stack: Stack, acknowledged: set[str]) -> set[str]:
+    """Which of the ConfigMaps are not there."""
     there = {each["metadata"]["name"] for each in stack.get("configmaps")["items"]}
     return acknowledged - there
+
+
+class Writer:
+    """Makes ConfigMaps without end, and knows which of them the API has acknowledged."""
+
+    def __init__(self, endpoint: str, known: Mapping[str, str], prefix: str) -> None:
+        self._url = f"{endpoint}/api/v1/namespaces/default/configmaps"
+        self._prefix = prefix
+        self._context = ssl.create_default_context(cadata=known["ca"])
+        # 0600, and gone at once: load_cert_chain takes files only.
+        with tempfile.NamedTemporaryFile("w") as pem:
+            pem.write(known["cert"] + known["key"])
+            pem.flush()
+            self._context.load_cert_chain(pem.name)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._write)
+        self.acknowledged: set[str] = set()
+
+    def __enter__(self) -> Writer:
+        self._thread.start()
+        eventually("something to lose", 20, lambda: len(self.acknowledged) >= 5)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(timeout=30)
+
+    def writes_on(self) -> None:
+        """Waits until what is written now is acknowledged."""
+        before = len(self.acknowledged)
+        eventually("the writer to write on", 30, lambda: len(self.acknowledged) > before + 3)
+
+    def _write(self) -> None:
+        number = 0
+        while not self._stop.wait(0.2):
+            number += 1
+            name = f"{self._prefix}-{number}"
+            body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}}
+            request = urllib.request.Request(
+                self._url, json.dumps(body).encode(), {"Content-Type": "application/json"}
+            )
+            try:
+                with urllib.request.urlopen(request, context=self._context, timeout=WRITE_SECONDS) as answer:
+                    answer.read()
+            except (urllib.error.URLError, OSError):
+                continue
+            self.acknowledged.add(name)
