@@ -33,7 +33,7 @@ check: .venv/ready ## lint, types, unit and golden tests (under a minute)
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy .
-	.venv/bin/pytest --quiet
+	.venv/bin/pytest --quiet --numprocesses=2
 
 test: check e2e ## all tests, those on real clusters too
 
