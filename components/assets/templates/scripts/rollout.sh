@@ -60,11 +60,14 @@ decided() { # all is well, or will not be
 quote() { cut -c 1-300 | sed 's/^/    | /'; }
 
 explain_container() { # pod, container
-  for previous in false true; do
+  for previous in false true false true; do
     lines=$(kube logs "$1" --container="$2" --tail=8 --previous="$previous" 2>/dev/null)
-    [ -z "$lines" ] || break
+    case $lines in
+      # A container that has just been replaced took its log with it; the next one has one soon.
+      "" | "unable to retrieve container logs"*) sleep 0.5 ;;
+      *) printf '%s\n' "$lines" | quote && break ;;
+    esac
   done
-  [ -z "$lines" ] || printf '%s\n' "$lines" | quote
 }
 
 STATE='{.ready}|{.name}|{.restartCount}|{.state.waiting.reason}{.state.terminated.reason}|{.state.waiting.message}'
