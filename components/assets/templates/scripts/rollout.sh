@@ -59,15 +59,15 @@ decided() { # all is well, or will not be
 # What went wrong, in a bounded number of bounded lines.
 quote() { cut -c 1-300 | sed 's/^/    | /'; }
 
-explain_container() { # pod, container
-  for previous in false true false true; do
+last_lines() { # pod, container: of this one or the one before, which may be going with its log just now
+  for previous in false true; do
     lines=$(kube logs "$1" --container="$2" --tail=8 --previous="$previous" 2>/dev/null)
-    case $lines in
-      # A container that has just been replaced took its log with it; the next one has one soon.
-      "" | "unable to retrieve container logs"*) sleep 0.5 ;;
-      *) printf '%s\n' "$lines" | quote && break ;;
-    esac
+    case $lines in "" | "unable to retrieve container logs"*) ;; *) return 0 ;; esac
   done
+  return 1
+}
+explain_container() { # pod, container; one whose image cannot be had has no log
+  (wait_for 2 "a log" last_lines "$1" "$2" 2>/dev/null && printf '%s\n' "$lines" | quote)
 }
 
 STATE='{.ready}|{.name}|{.restartCount}|{.state.waiting.reason}{.state.terminated.reason}|{.state.waiting.message}'
