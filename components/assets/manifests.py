@@ -64,7 +64,11 @@ def _from_templates(cfg: ClusterConfig, value: Callable[[str], str]) -> dict[str
     }
     left_out = {"kubernetes-endpoint-slice.yaml"} if len(cfg.controllers) > 1 else set()
     return {
-        name: yaml.safe_load(templates.substitute(templates.read(f"manifests/{name}"), _Values(known, value)))
+        name: yaml.load(
+            templates.substitute(templates.read(f"manifests/{name}"), _Values(known, value)),
+            # libyaml, eleven times as fast: a preview takes a quarter of its time in here otherwise.
+            Loader=yaml.CSafeLoader,
+        )
         for name in templates.names("manifests")
         if name not in left_out
     }

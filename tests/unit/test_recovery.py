@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,12 @@ from tests.unit.recorder import REMOTE, Run, pki_texts, program, ran, revealed
 from tests.unit.sandbox import Sandbox
 
 # -- the program ---------------------------------------------------------------------------------------------
+
+
+@cache
+def recovered() -> Run:
+    """The lab's recovery, which no test changes."""
+    return program(recovering("lab"))
 
 
 def recovering(name: str, **recovery: Any) -> Raw:
@@ -53,7 +60,7 @@ def test_the_step_runs_on_the_chosen_controller(
 
 
 def test_the_step_comes_after_the_nodes_and_before_everything_that_needs_an_api() -> None:
-    run = program(recovering("lab"))
+    run = recovered()
     step = run.only("lab-recover")
     assert {run.only(f"lab-{host}-node").urn for host in load("lab").cfg.hosts} <= step.dependencies
     for each in [run.only("lab-bootstrap"), run.only("lab-retire"), *run.of("kubernetes:")]:
@@ -61,20 +68,20 @@ def test_the_step_comes_after_the_nodes_and_before_everything_that_needs_an_api(
 
 
 def test_the_user_reads_what_a_recovery_does_and_of_no_other_step() -> None:
-    shown = {step.name: step.inputs["logging"] for step in program(recovering("lab")).of(REMOTE)}
+    shown = {step.name: step.inputs["logging"] for step in recovered().of(REMOTE)}
     assert {name for name, logging in shown.items() if logging != "none"} == {"lab-recover"}
     assert shown["lab-recover"] == "stderr"
 
 
 def test_a_raised_generation_runs_the_step_again_and_no_other() -> None:
-    state = program(recovering("lab"))
+    state = recovered()
     preview = program(read("lab") | {"recovery": {"generation": 2}}, preview=True, state=state)
     before, after = _by_urn(state), _by_urn(preview)
     assert [urn.rpartition("::")[2] for urn in after if after[urn] != before.get(urn)] == ["lab-recover"]
 
 
 def test_it_brings_the_steps_as_they_are_and_every_object_as_the_provider_gets_it() -> None:
-    run, texts = program(recovering("lab")), pki_texts("lab")
+    run, texts = recovered(), pki_texts("lab")
     cfg, machine = load("lab").cfg, load("lab").machines["controller-1"]
     files = {path: data.decode() for path, data in run.only("lab-recover").files.items()}
     for step, brought in {
