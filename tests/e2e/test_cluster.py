@@ -58,16 +58,10 @@ def stack(new_stack: Callable[..., Stack], counts: Counts) -> Iterator[Stack]:
 
 
 def _kube_proxy_ready(container: str) -> bool:
-    command = [
-        "docker",
-        "exec",
-        container,
-        "curl",
-        "-sf",
-        "-o",
-        "/dev/null",
-        "http://127.0.0.1:10256/healthz",
-    ]
+    """Whether it says so, and a connection has come through: it says so before it has written its rules."""
+    healthy = "curl -sf -o /dev/null http://127.0.0.1:10256/healthz"
+    through = f"curl -sf -o /dev/null -m 2 --cacert /etc/kubernetes/pki/ca.crt https://{SERVICE_IP}/readyz"
+    command = ["docker", "exec", container, "sh", "-c", f"{healthy} && {through}"]
     return subprocess.run(command, capture_output=True).returncode == 0
 
 
