@@ -13,7 +13,7 @@ import pytest
 from lab.engine import docker
 from tests.e2e.probing import Prober, credentials
 from tests.e2e.stacks import Stack, eventually, lab_config
-from tests.e2e.witnesses import users
+from tests.e2e.witnesses import add_users, users
 
 pytestmark = pytest.mark.e2e
 
@@ -25,23 +25,6 @@ FAILS_WITHIN_SECONDS = 150
 HEALS_WITHIN_SECONDS = 90
 NONE = "registry.k8s.io/none/none:v0.0.0"
 NO_CERTIFICATE = "/etc/kubernetes/secrets/service-account.key"
-
-USERS = """
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: users}
-spec:
-  replicas: 2
-  selector: {matchLabels: {app: users}}
-  template:
-    metadata: {labels: {app: users}}
-    spec:
-      terminationGracePeriodSeconds: 0
-      containers:
-        - name: users
-          image: docker.io/library/busybox:1.35
-          command: [sleep, infinity]
-"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,8 +104,7 @@ def stack(new_stack: Callable[..., Stack]) -> Iterator[Stack]:
     begin = time.monotonic()
     stack.up()
     print(f"pulumi up took {time.monotonic() - begin:.0f} s")
-    stack.kubectl("apply", "--filename=-", stdin=USERS)
-    stack.kubectl("rollout", "status", "deployment/users", "--timeout=90s")
+    add_users(stack)
     eventually("a checkpoint of every component", 60, lambda: len(checkpoints()) == 4)
     yield stack
 
