@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import pulumi
 
 from components.archive import File
-from components.assets.node import bootstrap_files, retire_files, roll_seconds, script
+from components.assets.node import bootstrap_files, retire_files, retire_seconds, script
 from components.config import ClusterConfig
 from components.hosts import Host
 from components.pki import Pki
@@ -60,8 +60,7 @@ def retire_bootstrap(
         pulumi.Output.all(pki.read(lambda texts: retire_files(cfg, host, texts)), workloads).apply(
             lambda known: _retire(*known)
         ),
-        # What the deadlines in the script come to, so that it always has the last word.
-        timeout=roll_seconds(cfg) + 800,
+        timeout=retire_seconds(cfg),
         depends_on=after,
         opts=opts,
     )

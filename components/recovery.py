@@ -9,7 +9,7 @@ import yaml
 
 from components.archive import File
 from components.assets.controlplane import UID
-from components.assets.node import bootstrap_files, env_file, retire_files, script
+from components.assets.node import bootstrap_files, env_file, retire_files, retire_seconds, script
 from components.assets.values import client_kubeconfig, manifest_value
 from components.config import ClusterConfig
 from components.hosts import Hosts
@@ -43,7 +43,14 @@ def recover(
     )
     return [
         RemoteStep(
-            f"{name}-recover", host, payload, timeout=900, told=True, depends_on=list(after), opts=opts
+            f"{name}-recover",
+            host,
+            payload,
+            # As with the hand-over, which is the last part of it.
+            timeout=1800 + retire_seconds(cfg),
+            told=True,
+            depends_on=list(after),
+            opts=opts,
         )
     ]
 

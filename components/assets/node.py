@@ -41,6 +41,7 @@ __all__ = [
     "node_files",
     "preflight_files",
     "retire_files",
+    "retire_seconds",
     "roll_seconds",
     "script",
 ]
@@ -406,6 +407,11 @@ def retire_files(cfg: ClusterConfig, machine: Machine, texts: Mapping[str, str])
 def roll_seconds(cfg: ClusterConfig) -> int:
     """How long a roll of all workloads may take. Controllers' pods roll one after another."""
     return 120 + 60 * len(cfg.controllers)
+
+
+def retire_seconds(cfg: ClusterConfig) -> int:
+    """How long a hand-over may take: as long as the deadlines in its script, so that it has the last word."""
+    return roll_seconds(cfg) + 800
 
 
 def _names(objects: Iterable[Object]) -> str:

@@ -60,6 +60,7 @@ case "$*" in
     done
     echo pod/kube-apiserver-abcde ;;
   "get nodes") echo "worker-1 NotReady" ;;
+  "get pods --output=jsonpath={range .items[*].spec.volumes"*) cat /var/volumes ;;
   "get configmaps,secrets --selector=kubepivot.dev/content --output=name") cat /var/mounted ;;
   "delete --ignore-not-found "*) echo "$3" >>/var/deleted ;;
 esac
@@ -97,6 +98,7 @@ def controller(tmp_path: Path) -> Sandbox:
     host.fake("install", 'for directory; do :; done; mkdir -p "$directory"')
     host.write("/var/clock", "0")
     host.write("/var/mounted")
+    host.write("/var/volumes")
     host.write(f"{MANIFESTS}/etcd.yaml", "etcd")
     host.path("/var/lib/kubepivot").mkdir(parents=True)
     host.write(ARM, host.moved(script("arm-checkpoints")))
@@ -367,7 +369,7 @@ def test_a_leader_that_takes_time_to_end_is_waited_for(controller: Sandbox) -> N
     assert any(MANAGER not in manifests for clock, manifests in _seen(controller) if clock < 80)
 
 
-def test_what_only_old_pods_mounted_goes_when_all_is_done(controller: Sandbox) -> None:
+def test_what_nothing_mounts_any_more_goes_when_all_is_done(controller: Sandbox) -> None:
     _arrange(controller, "nothing done yet")
     case = load("lab")
     env = retire_files(case.cfg, case.machines["controller-1"], case.texts)["env"].text
@@ -383,7 +385,9 @@ def test_what_only_old_pods_mounted_goes_when_all_is_done(controller: Sandbox) -
         "secret/kube-scheduler",
     }
     old = ["configmap/coredns-0123456789", "secret/kube-scheduler-0123456789"]
-    controller.write("/var/mounted", "\n".join([*used.split(), *old]))
+    late = "configmap/flannel-0123456789"  # of a pod whose node is behind
+    controller.write("/var/mounted", "\n".join([*used.split(), *old, late]))
+    controller.write("/var/volumes", f"configmap/ secret/ {late} secret/ configmap/ secret/other ")
     controller.write("/var/not-ready")
     assert _retire(controller)[0] == 1
     assert not controller.path("/var/deleted").exists()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from components.assets.node import bootstrap_files, retire_files, script
+from components.assets.node import bootstrap_files, retire_files, retire_seconds, script
 from components.config import parse
 from components.recovery import recovery_files
 from components.selfhosted import OWNER
@@ -80,6 +83,17 @@ def test_a_raised_generation_runs_the_step_again_and_no_other() -> None:
     assert [urn.rpartition("::")[2] for urn in after if after[urn] != before.get(urn)] == ["lab-recover"]
 
 
+def test_it_outlasts_the_deadlines_of_its_scripts() -> None:
+    run, cfg = recovered(), load("lab").cfg
+    seconds = {
+        name: int(*re.findall(r"timeout (\d+) sh", run.only(f"lab-{name}").inputs["create"]))
+        for name in ("recover", "retire")
+    }
+    own = "".join(script(name) for name in ("recover", "bootstrap"))
+    assert seconds["recover"] > seconds["retire"] + sum(map(int, re.findall(r"wait_for (\d+)", own)))
+    assert seconds["retire"] == retire_seconds(cfg)
+
+
 def test_it_brings_the_steps_as_they_are_and_every_object_as_the_provider_gets_it() -> None:
     run, texts = recovered(), pki_texts("lab")
     cfg, machine = load("lab").cfg, load("lab").machines["controller-1"]
@@ -133,6 +147,7 @@ case "$*" in
   *"containers list"*)
     name=$(echo "$*" | sed 's/.*container.name"==\\([a-z-]*\\).*/\\1/')
     not=$(echo "$*" | sed -n 's/.*pod.name"!=\\([a-z0-9-]*\\),.*pod.uid"!=\\(.*\\)/-e [.]\\1$ -e [.]\\2$/p')
+    [ -n "$not" ] || not=$(echo "$*" | sed -n 's/.*pod.name"!=\\([a-z0-9-]*\\)$/-e [.]\\1$/p')
     is=$(echo "$*" | sed -n 's/.*pod.uid"==\\(.*\\)/\\1$/p')
     ls /var/tasks | grep "^$name[.]$is" | grep -v ${not:--e none} || true ;;
   *"tasks kill"*) for task; do :; done; rm "/var/tasks/$task" ;;
@@ -172,10 +187,12 @@ KUBECTL = """
 while case $1 in --cache*|--request*) true ;; *) false ;; esac; do shift; done
 case "$*" in
   "get nodes "*) cat /var/nodes ;;
+  "get leases --namespace=kube-system "*) cat /var/leaders ;;
   "get leases "*) for node in $(cat /var/nodes); do
-      grep -qx "$node" /var/alive && echo "$node $(cat /var/number)" || echo "$node long-ago"
+      grep -qx "$node" /var/alive && echo "$node 40 $(cat /var/number)" || echo "$node 40 long-ago"
     done ;;
   "get pods --namespace=kube-system --selector"*) cat /var/pods ;;
+  "get pods --namespace=kube-system "*) cat /var/late ;;
   "apply "*)
     ls manifests >/var/applied
     [ -e /var/new-pods ] || {
@@ -205,7 +222,7 @@ touch /var/tasks/kube-apiserver.bootstrap-apiserver-controller-1
 """
 RETIRE = """
 . ./env
-echo "retire $NODES" >>/var/calls
+echo "retire $NODES $WORKLOADS" >>/var/calls
 rm -f /etc/kubernetes/manifests/bootstrap-apiserver.yaml
 touch /var/lib/kubepivot/pivoted
 """
@@ -218,8 +235,8 @@ def pods(age: str, node: str = "controller-1", ready: str = "True") -> str:
 
 def arrange(host: Sandbox) -> Sandbox:
     """A controller with the data of a cluster. Its API still lists old pods, and nothing of them runs."""
-    real = ("awk", "cat", "chmod", "cp", "cut", "date", "grep", "head", "ls", "mkdir", "rm", "sed", "sh")
-    host.real(*real, "sha256sum", "sort", "sync", "tail", "touch", "tr")
+    real = ("awk", "cat", "chmod", "cp", "cut", "date", "grep", "head", "ls", "mkdir", "paste", "rm", "sed")
+    host.real(*real, "sh", "sha256sum", "sort", "sync", "tail", "touch", "tr")
     for command, body in {
         "ctr": CTR,
         "curl": CURL,
@@ -249,6 +266,8 @@ def arrange(host: Sandbox) -> Sandbox:
     host.write("/var/alive", "controller-1\nworker-1\n")
     host.write("/var/pods", pods("old"))
     host.write("/var/would-be", pods("new"))
+    host.write("/var/leaders")
+    host.write("/var/late", "etcd-controller-1 on controller-1|True\n")
     host.write("/var/calls")
     host.write("/var/deleted")
     return host
@@ -259,11 +278,15 @@ def controller(tmp_path: Path) -> Sandbox:
     return arrange(Sandbox(tmp_path))
 
 
-def run(host: Sandbox, generation: int = 1, **rest: Any) -> tuple[int, str]:
+def run(
+    host: Sandbox, generation: int = 1, *, appended: Mapping[str, str] | None = None, **rest: Any
+) -> tuple[int, str]:
     case = load("lab")
     cfg = parse(case.raw | {"recovery": {"generation": generation, **rest}}, stack="lab")
     files = recovery_files(cfg, case.machines["controller-1"], case.texts)
     texts = {path: file.text for path, file in files.items() if path.split("/")[0] != "bootstrap"}
+    for path, text in (appended or {}).items():
+        texts[path] += text
     done = host.run(script("recover"), texts | {"bootstrap/run": BOOTSTRAP, "retire/run": RETIRE})
     return done.returncode, done.stderr
 
@@ -297,11 +320,11 @@ def test_a_recovery_from_living_data(controller: Sandbox) -> None:
     assert calls(controller) == [
         "start kubelet",
         "etcd --prefix /registry/masterleases/",
-        "etcd /registry/leases/kube-system/kube-controller-manager",
-        "etcd /registry/leases/kube-system/kube-scheduler",
         "bootstrap",
         "restart kubelet",
-        "retire node/controller-1 node/worker-1",
+        "retire node/controller-1 node/worker-1 "
+        "daemonset/kube-apiserver daemonset/pod-checkpointer "
+        "deployment/kube-controller-manager deployment/kube-scheduler",
         "label nodes --selector=node.kubernetes.io/controller=true node-role.kubernetes.io/control-plane= "
         "--overwrite --field-manager=kubepivot",
     ]
@@ -386,11 +409,57 @@ def _hurry(host: Sandbox) -> None:
     host.real("tee")
 
 
-def test_a_leader_that_runs_keeps_its_lease(controller: Sandbox) -> None:
+LEADERS = [f"/registry/leases/kube-system/kube-{name}" for name in ("controller-manager", "scheduler")]
+
+
+def freed(host: Sandbox) -> set[str]:
+    return {key for key in LEADERS if f"etcd {key}" in calls(host)}
+
+
+def leases(host: Sandbox, age: int) -> None:
+    """Both leaders renewed theirs so many seconds ago. Their new pods run elsewhere."""
+    renewed = datetime.now(UTC) - timedelta(seconds=age)
+    lines = [f"{key.rpartition('/')[2]} 15 {renewed:%Y-%m-%dT%H:%M:%S.%fZ}" for key in LEADERS]
+    host.write("/var/leaders", "\n".join([*lines, "another 15 2026-01-01T00:00:00.000000Z", ""]))
+    new = pods("new").splitlines(keepends=True)
+    leaders = ("kube-controller-manager", "kube-scheduler")
+    host.write(
+        "/var/would-be",
+        "".join(
+            line.replace("|controller-1|", "|other|") if line.split("|")[2] in leaders else line
+            for line in new
+        ),
+    )
+
+
+def test_leases_that_nobody_renews_are_taken_from_the_leaders(controller: Sandbox) -> None:
+    leases(controller, 16)
+    controller.write("/var/tasks/kube-scheduler.bootstrap-scheduler-controller-1")
+    assert run(controller)[0] == 0
+    assert freed(controller) == set(LEADERS)
+    assert [call for call in calls(controller) if "leases/kube-system/another" in call] == []
+
+
+def test_leases_that_somebody_may_renew_stay(controller: Sandbox) -> None:
+    leases(controller, 5)
+    assert run(controller)[0] == 0
+    assert freed(controller) == set()
+
+
+def test_an_old_leader_that_still_runs_gets_no_free_lease(controller: Sandbox) -> None:
+    """It is about to be killed, and would take the lease along."""
+    leases(controller, 16)
     controller.write("/var/tasks/kube-scheduler.of-kube-scheduler-old")
     assert run(controller)[0] == 0
-    assert "etcd /registry/leases/kube-system/kube-controller-manager" in calls(controller)
-    assert "etcd /registry/leases/kube-system/kube-scheduler" not in calls(controller)
+    assert freed(controller) == {LEADERS[0]}
+
+
+def test_leases_of_several_controllers_stay(controller: Sandbox) -> None:
+    """Their clocks may differ by more than a lease lasts."""
+    leases(controller, 16)
+    texts = {"env": "CONTROLLERS='controller-1 controller-2'"}
+    assert run(controller, appended=texts)[0] == 0
+    assert freed(controller) == set()
 
 
 def test_objects_that_are_about_to_go_are_applied_again(controller: Sandbox) -> None:
@@ -408,7 +477,7 @@ def test_nodes_that_are_no_more_go_with_their_pods(controller: Sandbox) -> None:
     for node in ("worker-1", "former"):
         removed = [call for call in calls(controller) if call.startswith("delete") and node in call]
         assert [call.split()[1] for call in removed] == ["pods", "node"]
-    assert "retire node/controller-1" in calls(controller)
+    assert any(call.startswith("retire node/controller-1 daemonset/") for call in calls(controller))
     assert "node worker-1 has not been heard of for 60 s: it is removed" in told
     assert "node former is not in kubepivot:hosts" in told
 
@@ -428,6 +497,15 @@ def test_the_controllers_own_node_has_to_live(controller: Sandbox) -> None:
     assert code == 1
     assert not any(call.startswith(("delete", "retire")) for call in calls(controller))
     assert "the kubelet of controller-1 does not work" in error
+
+
+def test_what_other_nodes_have_yet_to_do_is_told_and_not_waited_for(controller: Sandbox) -> None:
+    controller.write(
+        "/var/late", "etcd on controller-1|True\nflannel-x on worker-1|False\ncoredns-y on worker-1|\n"
+    )
+    code, told = run(controller)
+    assert code == 0
+    assert "not Ready yet, and coming by themselves: flannel-x on worker-1,coredns-y on worker-1" in told
 
 
 # -- a snapshot ----------------------------------------------------------------------------------------------

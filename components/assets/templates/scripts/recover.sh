@@ -115,12 +115,6 @@ if [ -z "$system" ]; then
 fi
 # Addresses of apiservers that are no more would stay in the service `kubernetes`.
 etcd del --prefix /registry/masterleases/ >/dev/null
-if [ "$CONTROLLERS" = "$NAME" ]; then
-  # A leader that was killed has given nothing back, and the next one would wait for 15 s.
-  for leader in kube-controller-manager kube-scheduler; do
-    running "$leader" || etcd del "/registry/leases/kube-system/$leader" >/dev/null
-  done
-fi
 
 # -- the temporary control plane ---------------------------------------------------------------------------------
 
@@ -138,10 +132,23 @@ rm -f "$MANIFESTS"/*-checkpoint.json
 # only when it starts.
 systemctl restart kubelet
 
-leases() {
-  kube get leases --namespace=kube-node-lease --output=jsonpath='{range .items[*]}{.metadata.name} {.spec.renewTime}{"\n"}{end}'
+leases() { # NAMESPACE: name, duration in seconds, and when it was last renewed
+  kube get leases --namespace="$1" \
+    --output=jsonpath='{range .items[*]}{.metadata.name} {.spec.leaseDurationSeconds} {.spec.renewTime}{"\n"}{end}'
 }
-look_first() { leases >leases-first; }
+# A leader that was killed has given nothing back, and however old its lease is, the next one waits for 15 s from when
+# it first sees it. One controller has one clock, and only there the age tells that nobody holds a lease.
+free_leases() {
+  if [ "$CONTROLLERS" != "$NAME" ] || ! leases kube-system >leaders; then return 0; fi
+  while read -r leader seconds renewed; do
+    case $leader in kube-controller-manager | kube-scheduler) ;; *) continue ;; esac
+    [ $(($(date +%s) - $(date -d "$renewed" +%s))) -ge "$seconds" ] || continue
+    # An old instance that is about to go would take it along.
+    running "$leader" "labels.\"io.kubernetes.pod.name\"!=bootstrap-${leader#kube-}-$NAME" ||
+      etcd del "/registry/leases/kube-system/$leader" >/dev/null
+  done <leaders
+}
+look_first() { leases kube-node-lease >leases-first; }
 wait_for 60 "the API to list the nodes' leases" look_first
 
 # -- what is stale goes, what is missing comes -------------------------------------------------------------------
@@ -174,7 +181,7 @@ tell "applying the cluster's objects"
 wait_for 120 "the cluster's objects to be applied" applied
 
 look() { # alive: nodes that have renewed their lease since then; silent: the others of the config
-  leases >leases-now && kube get nodes --output=jsonpath='{range .items[*]}{.metadata.name}{"\n"}{end}' >nodes-now || return 1
+  leases kube-node-lease >leases-now && kube get nodes --output=jsonpath='{range .items[*]}{.metadata.name}{"\n"}{end}' >nodes-now || return 1
   alive="" silent=""
   for node in $NODES; do
     if grep -qxF "$node" nodes-now && renewed=$(grep "^$node " leases-now) && ! grep -qxF "$renewed" leases-first; then
@@ -185,6 +192,7 @@ look() { # alive: nodes that have renewed their lease since then; silent: the ot
   done
 }
 heard() { # of every node, or of nothing more for long enough, in which the API has answered without a break
+  free_leases
   if ! look; then
     since=$(date +%s)
     return 1
@@ -218,6 +226,7 @@ done
 # A Ready pod of each component that was not there before; DaemonSets have theirs on this host. After a reboot the API
 # says Ready of a pod whose container does not run.
 renewed() {
+  free_leases
   list >pods-now || return 1
   for component in $COMPONENTS; do
     new=$(awk -F '|' -v component="$component" -v node="$NAME" '
@@ -236,9 +245,14 @@ alone() { # what answers as the real kube-apiserver is the new one
 }
 wait_for 120 "old instances of kube-apiserver to end" alone
 
-nodes=""
+# The rest of the pods come when the kubelets of their nodes ask again: the longer the API was gone the more rarely they
+# do, up to a minute, and the control plane needs none of them.
+nodes="" workloads=""
 for node in $alive; do nodes="$nodes node/$node"; done
-echo "NODES='${nodes# }'" >>retire/env
+for workload in $(. retire/env && echo "$WORKLOADS"); do
+  case " $COMPONENTS " in *" ${workload#*/} "*) workloads="$workloads $workload" ;; esac
+done
+echo "NODES='${nodes# }' WORKLOADS='${workloads# }'" >>retire/env
 tell "retiring the temporary control plane"
 (cd retire && sh -eu ./run)
 # A node that has registered anew lacks the role that Pulumi gave it.
@@ -247,4 +261,8 @@ label_roles() {
     --overwrite --field-manager=kubepivot >/dev/null
 }
 wait_for 60 "the controllers to get their role" label_roles
+late=$(kube get pods --namespace=kube-system \
+  --output=jsonpath='{range .items[*]}{.metadata.name} on {.spec.nodeName}|{.status.conditions[?(@.type=="Ready")].status}{"\n"}{end}' |
+  sed -n '/|True$/!s/|.*//p' | paste -sd ,)
+[ -z "$late" ] || tell "not Ready yet, and coming by themselves: $late"
 finish

@@ -58,7 +58,9 @@ steady() {
 }
 wait_for 60 "the API to answer five times in a row" steady
 
-# Every pod is new: what only old ones mounted may go.
+# What neither a manifest nor a pod names any more may go.
+volumes=$(kube get pods \
+  --output=jsonpath='{range .items[*].spec.volumes[*]}configmap/{.configMap.name} secret/{.secret.secretName} {end}')
 for object in $(kube get configmaps,secrets --selector="$MOUNTED_LABEL" --output=name); do
-  case " $MOUNTED " in *" $object "*) ;; *) kube delete --ignore-not-found "$object" >/dev/null ;; esac
+  case " $MOUNTED $volumes " in *" $object "*) ;; *) kube delete --ignore-not-found "$object" >/dev/null ;; esac
 done
