@@ -60,6 +60,7 @@ def _from_templates(cfg: ClusterConfig, value: Callable[[str], str]) -> dict[str
         "dns-ip": cfg.dns_ip,
         "domain": cfg.network.domain,
         "pods": cfg.network.pods,
+        "service-ip": cfg.service_ip,
         **{f"{name}-image": image for name, image in cfg.workload_images.items()},
     }
     left_out = {"kubernetes-endpoint-slice.yaml"} if len(cfg.controllers) > 1 else set()

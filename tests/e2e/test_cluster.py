@@ -46,7 +46,7 @@ def stack(new_stack: Callable[..., Stack], counts: Counts) -> Iterator[Stack]:
     known = eventually("the PKI in the state", 120, lambda: credentials(stack))
     wait_until_ready(ENDPOINT, known["ca"], 120)
     at_endpoint = Prober.start(known, CONTROLLER, 6443)
-    eventually("kube-proxy on the controller", 120, lambda: _kube_proxy_ready("pivot-controller-1"))
+    eventually("kube-proxy on the controller", 120, _kube_proxy_ready)
     at_service = Prober.start(known, SERVICE_IP, 443, inside="pivot-controller-1")
     assert up.wait(timeout=600) == 0, output.read_text()
     print(f"pulumi up took {time.monotonic() - begin:.0f} s")
@@ -57,12 +57,12 @@ def stack(new_stack: Callable[..., Stack], counts: Counts) -> Iterator[Stack]:
     yield stack
 
 
-def _kube_proxy_ready(container: str) -> bool:
-    """Whether it says so, and a connection has come through: it says so before it has written its rules."""
-    healthy = "curl -sf -o /dev/null http://127.0.0.1:10256/healthz"
-    through = f"curl -sf -o /dev/null -m 2 --cacert /etc/kubernetes/pki/ca.crt https://{SERVICE_IP}/readyz"
-    command = ["docker", "exec", container, "sh", "-c", f"{healthy} && {through}"]
-    return subprocess.run(command, capture_output=True).returncode == 0
+def _kube_proxy_ready() -> bool:
+    """Whether its pod on the controller is. Asked as the kubelet, nobody else has a kubeconfig yet."""
+    chosen = "--field-selector=spec.nodeName=controller-1 --selector=app.kubernetes.io/name=kube-proxy"
+    condition = '{.items[*].status.conditions[?(@.type=="Ready")].status}'
+    command = f"kubectl --kubeconfig=/var/lib/kubelet/kubeconfig get pods --namespace=kube-system {chosen}"
+    return on_controller(f"{command} --output=jsonpath='{condition}'") == "True"
 
 
 def on_controller(command: str) -> str:

@@ -435,6 +435,8 @@ def test_the_address_plan_is_everywhere_the_same(case: Case, objects: dict[str, 
         if "apiserver" in path:
             assert spec["containers"][0]["readinessProbe"]["httpGet"]["port"] == cfg.api.port, path
     assert objects["manifests/coredns-service.yaml"]["spec"]["clusterIP"] == cfg.dns_ip
+    (proxy,) = objects["manifests/kube-proxy.yaml"]["spec"]["template"]["spec"]["containers"]
+    assert proxy["startupProbe"]["httpGet"]["host"] == cfg.service_ip
     assert cfg.network.domain in objects["manifests/coredns-config.yaml"]["data"]["Corefile"]
     assert cfg.network.pods in objects["manifests/flannel-cfg.yaml"]["data"]["net-conf.json"]
     assert cfg.api_endpoint in objects["manifests/kubeconfig-in-cluster.yaml"]["data"]["kubeconfig"]
