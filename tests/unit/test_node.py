@@ -56,7 +56,7 @@ def host(tmp_path: Path) -> Sandbox:
     """A host that passes the preflight and has every binary that is downloaded already, runc from its own
     distribution."""
     host = Sandbox(tmp_path)
-    host.real("awk", "cat", "chmod", "cmp", "cp", "cut", "find", "grep", "ln", "mkdir", "mv", "rm", "sed")
+    host.real("awk", "cat", "chmod", "cmp", "cp", "cut", "find", "grep", "ln", "mkdir", "mktemp", "mv", "rm", "sed")
     host.real("sh", "sort", "stat", "touch")
     host.fake("curl", CURL)
     host.fake("install", INSTALL)
@@ -71,6 +71,7 @@ def host(tmp_path: Path) -> Sandbox:
     host.write("/etc/resolv.conf", "nameserver 192.0.2.1\n")
     host.path("/etc/systemd/system").mkdir(parents=True)
     host.path("/usr/local/bin").mkdir(parents=True)
+    host.path("/var/tmp").mkdir(parents=True)
     host.write("/var/downloads")
     host.write("/var/calls")
     host.write("/var/kernel", "".join(f"{key} = {value}\n" for key, value in THEIRS.items()))
@@ -181,6 +182,31 @@ def test_a_controller_gets_what_makes_and_restores_snapshots(host: Sandbox, name
         assert host.path("/var/downloads").read_text().split() == [url, _env(name)["ETCD_SUMS"]]
     else:
         assert tools == {}
+
+
+# Of one file the site has another checksum.
+SHA256SUM = 'case $1 in */kubectl) echo "bad  $1" ;; *) echo "good  $1" ;; esac'
+
+
+def test_a_wrong_checksum_is_found_before_the_host_is_touched(host: Sandbox) -> None:
+    host.fake("sha256sum", SHA256SUM)
+    host.without("runc")
+    before = sorted(host.root.rglob("*"))
+    done = host.run(script("node"), _files("alpha"))
+    assert done.returncode == 1
+    url = _env("alpha")["KUBECTL_URL"]
+    assert done.stderr.startswith(f"error: the checksum of {url} is bad, but {url}.sha256 says good: ")
+    assert len(set(host.path("/var/downloads").read_text().split())) == 12  # each, and its checksum
+    assert sorted(host.root.rglob("*")) == before
+
+
+def test_downloads_are_on_disk_and_gone_afterwards(host: Sandbox) -> None:
+    left = host.path("/var/tmp/kubepivot.AbCdEf")  # by a step that was killed
+    left.mkdir()
+    host.fake("curl", f'echo "$*" >>/var/arguments\n{CURL}')
+    assert _set_up(host, "alpha", lacks="kubelet") == (0, "")
+    assert f"--output {host.path('/var/tmp')}/kubepivot." in host.path("/var/arguments").read_text()
+    assert list(host.path("/var/tmp").iterdir()) == []
 
 
 # Answers for the registry with the image that is in /var/rclone.tar.

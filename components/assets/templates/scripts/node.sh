@@ -5,17 +5,19 @@ sed -i "s/@ARCH@/$arch/" env
 . ./lib.sh
 
 # The preflight of a run that was cut short may be days old, and the host another cluster's by now.
-if [ "$(cat /etc/kubernetes/kubepivot.cluster 2>/dev/null)" != "$CLUSTER" ]; then
+mark=/etc/kubernetes/kubepivot.cluster
+marked=$(cat "$mark" 2>/dev/null || true)
+if [ "$marked" != "$CLUSTER" ]; then
   found=$(sh -eu ./preflight 2>&1) || die "$found"
-  mkdir -p /etc/kubernetes
-  # At once: an empty mark would make the host nobody's, and no reset would clean it.
-  echo "$CLUSTER" >/etc/.kubepivot.cluster.new
-  mv /etc/.kubepivot.cluster.new /etc/kubernetes/kubepivot.cluster
 fi
-mkdir -p /var/lib/kubepivot
 
-# What has changed and is not in use yet.
-pending=/var/lib/kubepivot/pending
+# -- downloads: the host stays as it is until all that is missing is here and right -----------------------------
+
+# On a disk: the working directory is in memory, and they may be more than fits there.
+rm -rf /var/tmp/kubepivot.??????
+downloads=$(mktemp -d /var/tmp/kubepivot.XXXXXX)
+trap 'rm -rf "$downloads"' EXIT
+trap 'exit 143' HUP INT TERM
 
 # fetch URL SUMS FILE: downloads the file and holds it against the sums that the same site publishes.
 fetch() {
@@ -27,20 +29,43 @@ fetch() {
   [ "$want" = "$got" ] || die "the checksum of $1 is $got, but $2 says ${want:-nothing}: the mirror is wrong or the download was damaged"
 }
 
-# install_from NAME URL SUMS HOW...: runs HOW with the downloaded file, once for each URL.
-install_from() {
-  stamp=/var/lib/kubepivot/$1 url=$2
-  [ "$(cat "$stamp" 2>/dev/null)" != "$url" ] || return 0
-  fetch "$url" "$3" "./$1.download"
-  name=$1
-  shift 3
-  echo "$name" >>"$pending"
-  # Until it is whole it is of no URL; a runc that was cut short here is ours all the same.
-  : >"$stamp"
-  "$@" "./$name.download"
-  rm "./$name.download" # the directory is in memory
-  echo "$url" >"$stamp"
+missing="" fetching=""
+# need NAME URL SUMS: fetches it in the background unless the host has what is at this URL.
+need() {
+  [ "$(cat "/var/lib/kubepivot/$1" 2>/dev/null)" != "$2" ] || return 0
+  missing="$missing $1"
+  echo "$2" >"$downloads/$1.url"
+  fetch "$2" "$3" "$downloads/$1" &
+  fetching="$fetching $!"
 }
+need containerd "$CONTAINERD_URL" "$CONTAINERD_SUMS"
+need cni "$CNI_URL" "$CNI_SUMS"
+need kubelet "$KUBELET_URL" "$KUBELET_SUMS"
+if [ -e /var/lib/kubepivot/runc ] || ! command -v runc >/dev/null; then
+  need runc "$RUNC_URL" "$RUNC_SUMS"
+fi
+if [ "$ROLE" = controller ]; then
+  need kubectl "$KUBECTL_URL" "$KUBECTL_SUMS"
+  need etcd "$ETCD_URL" "$ETCD_SUMS"
+fi
+failed=0
+for each in $fetching; do
+  wait "$each" || failed=1
+done
+[ "$failed" = 0 ] || exit 1
+
+# -- installation ------------------------------------------------------------------------------------------------
+
+if [ "$marked" != "$CLUSTER" ]; then
+  mkdir -p /etc/kubernetes
+  # At once: an empty mark would make the host nobody's, and no reset would clean it.
+  echo "$CLUSTER" >/etc/.kubepivot.cluster.new
+  mv /etc/.kubepivot.cluster.new "$mark"
+fi
+mkdir -p /var/lib/kubepivot
+
+# What has changed and is not in use yet.
+pending=/var/lib/kubepivot/pending
 
 binary() { # target, file
   install -m 0755 "$2" "$1.new"
@@ -50,30 +75,26 @@ unpack() { # directory, file
   mkdir -p -m 0755 "$1"
   tar --extract --gzip --no-same-owner --unlink-first --directory "$1" --file "$2"
 }
-
 snapshot_tools() { # file
   # Of the archive's many files these alone: etcd itself runs from its image.
-  tar --extract --gzip --no-same-owner --strip-components 1 --wildcards --file "$1" '*/etcdctl' '*/etcdutl'
-  for tool in etcdctl etcdutl; do binary "/usr/local/bin/$tool" "./$tool"; done
+  tar --extract --gzip --no-same-owner --strip-components 1 --wildcards --directory "$downloads" --file "$1" \
+    '*/etcdctl' '*/etcdutl'
+  for tool in etcdctl etcdutl; do binary "/usr/local/bin/$tool" "$downloads/$tool"; done
 }
 
-# At the same time, since each is a download and a checksum.
-cri() { install_from containerd "$CONTAINERD_URL" "$CONTAINERD_SUMS" unpack /usr/local; }
-cni() { install_from cni "$CNI_URL" "$CNI_SUMS" unpack /opt/cni/bin; }
-kubelet() { install_from kubelet "$KUBELET_URL" "$KUBELET_SUMS" binary /usr/local/bin/kubelet; }
-kubectl() { [ "$ROLE" != controller ] || install_from kubectl "$KUBECTL_URL" "$KUBECTL_SUMS" binary /usr/local/bin/kubectl; }
-etcd() { [ "$ROLE" != controller ] || install_from etcd "$ETCD_URL" "$ETCD_SUMS" snapshot_tools; }
-oci() { [ ! -e /var/lib/kubepivot/runc ] && command -v runc >/dev/null || install_from runc "$RUNC_URL" "$RUNC_SUMS" binary /usr/local/bin/runc; }
-downloads=""
-for part in cri cni oci kubelet kubectl etcd; do
-  $part &
-  downloads="$downloads $!"
+for part in $missing; do
+  echo "$part" >>"$pending"
+  # Until it is whole it is of no URL; a runc that was cut short here is ours all the same.
+  : >"/var/lib/kubepivot/$part"
+  file=$downloads/$part
+  case $part in
+    containerd) unpack /usr/local "$file" ;;
+    cni) unpack /opt/cni/bin "$file" ;;
+    etcd) snapshot_tools "$file" ;;
+    *) binary "/usr/local/bin/$part" "$file" ;;
+  esac
+  cat "$file.url" >"/var/lib/kubepivot/$part"
 done
-failed=0
-for download in $downloads; do
-  wait "$download" || failed=1
-done
-[ "$failed" = 0 ] || exit 1
 
 # What depends on the machine is found out here.
 if [ -e /sys/fs/cgroup/cgroup.controllers ]; then systemd_cgroup=true; else systemd_cgroup=false; fi
@@ -155,13 +176,13 @@ elif [ "$(cat /var/lib/kubepivot/rclone 2>/dev/null)" != "$RCLONE_IMAGE" ]; then
   images="ctr --namespace kubepivot images"
   said=$(timeout 300 $images pull --hosts-dir /etc/containerd/certs.d "$RCLONE_IMAGE" 2>&1) ||
     die "cannot pull $RCLONE_IMAGE for kubepivot:backup.s3: let the host reach its registry, or set a mirror in the stack's config: $(printf '%s\n' "$said" | tail -n 2)"
-  mkdir rclone
+  mkdir "$downloads/rclone"
   # By its other way, containerd 2.2's ctr may end before it has written all.
-  $images export --local - "$RCLONE_IMAGE" | tar --extract --directory rclone
+  $images export --local - "$RCLONE_IMAGE" | tar --extract --directory "$downloads/rclone"
   $images remove "$RCLONE_IMAGE" >/dev/null
-  for layer in rclone/blobs/sha256/*; do
-    tar --extract --file "$layer" --directory rclone usr/local/bin/rclone 2>/dev/null || true
+  for layer in "$downloads"/rclone/blobs/sha256/*; do
+    tar --extract --file "$layer" --directory "$downloads/rclone" usr/local/bin/rclone 2>/dev/null || true
   done
-  binary "$rclone" rclone/usr/local/bin/rclone
+  binary "$rclone" "$downloads/rclone/usr/local/bin/rclone"
   echo "$RCLONE_IMAGE" >/var/lib/kubepivot/rclone
 fi

@@ -74,6 +74,6 @@ rmdir /usr/local/libexec 2>/dev/null || true
 [ ! -e /var/lib/kubepivot/runc ] || rm -f /usr/local/bin/runc
 rm -rf /etc/containerd /etc/cni /opt/cni /opt/containerd /var/lib/kubelet /var/lib/etcd /var/lib/containerd \
   /var/lib/cni /var/lib/kubepivot /var/log/pods /var/log/containers /run/containerd /run/flannel /run/nri \
-  /run/kubepivot.lock /usr/libexec/kubernetes
+  /run/kubepivot.lock /usr/libexec/kubernetes /var/tmp/kubepivot.??????
 # Last, because it says whose the host is: a reset that was cut short has to find it.
 rm -rf /etc/kubernetes
