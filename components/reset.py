@@ -49,7 +49,8 @@ _NO_CLIENT = "no ssh on this machine: install the OpenSSH client, `pulumi destro
 
 
 def _delete_script(cluster: str, host: Host, address: str, host_key: str) -> str:
-    body = f"set -eu\numask 077\nCLUSTER={shlex.quote(cluster)}\n{script('reset')}"
+    whose = f"CLUSTER={shlex.quote(cluster)}\nNAME={shlex.quote(host.name)}"
+    body = f"set -eu\numask 077\n{whose}\n{script('reset')}"
     remote = f"timeout 180 sh -c {shlex.quote(body)}"
     if host.ssh.user != "root":
         remote = f"sudo --non-interactive {remote}"

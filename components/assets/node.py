@@ -150,6 +150,7 @@ def _node_env(cfg: ClusterConfig, machine: Machine) -> File:
     runc = f"{github}/opencontainers/runc/releases/download/v{release.runc}"
     return env_file(
         CLUSTER=cfg.name,
+        NAME=machine.name,
         ROLE=machine.role,
         CONTROL_PLANE_UID=str(UID),
         CONTAINERD_URL=containerd,

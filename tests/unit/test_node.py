@@ -56,8 +56,8 @@ def host(tmp_path: Path) -> Sandbox:
     """A host that passes the preflight and has every binary that is downloaded already, runc from its own
     distribution."""
     host = Sandbox(tmp_path)
-    host.real("awk", "cat", "chmod", "cmp", "cp", "cut", "find", "grep", "ln", "mkdir", "mktemp", "mv", "rm", "sed")
-    host.real("sh", "sort", "stat", "touch")
+    host.real("awk", "cat", "chmod", "cmp", "cp", "cut", "find", "grep", "ln", "mkdir", "mktemp", "mv", "rm")
+    host.real("sed", "sh", "sort", "stat", "touch")
     host.fake("curl", CURL)
     host.fake("install", INSTALL)
     host.fake("modprobe")
@@ -116,7 +116,9 @@ def test_a_host_becomes_a_node(host: Sandbox, name: str) -> None:
     for path, text in _files(name).items():
         if path.startswith("root/"):
             assert host.path(path.removeprefix("root")).read_text() == host.moved(text), path
-    assert host.path("/etc/kubernetes/kubepivot.cluster").read_text() == f"{load(NODES[name]).cfg.name}\n"
+    assert (
+        host.path("/etc/kubernetes/kubepivot.cluster").read_text() == f"{load(NODES[name]).cfg.name}/{name}\n"
+    )
     timer = [] if name in ("worker-1", "gpu") else ["restart kubepivot-backup.timer"]
     assert _restarts(host) == [*timer, "restart containerd", "restart --no-block kubelet"]
     assert host.path("/var/downloads").read_text() == ""
@@ -291,11 +293,12 @@ def test_a_host_that_does_not_pass_any_more_is_left_as_it_is(host: Sandbox) -> N
     assert host.path("/var/calls").read_text() == ""
 
 
-def test_a_host_that_another_cluster_has_taken_is_left_to_it(host: Sandbox) -> None:
-    host.write("/etc/kubernetes/kubepivot.cluster", "other\n")
+@pytest.mark.parametrize("mark", ["other/gpu\n", "metal/beta\n"])
+def test_a_host_that_another_has_taken_is_left_to_it(host: Sandbox, mark: str) -> None:
+    host.write("/etc/kubernetes/kubepivot.cluster", mark)
     code, error = _set_up(host, "gpu", preflight="echo it belongs to the cluster other; exit 1")
     assert (code, error) == (1, "error: it belongs to the cluster other\n")
-    assert host.path("/etc/kubernetes/kubepivot.cluster").read_text() == "other\n"
+    assert host.path("/etc/kubernetes/kubepivot.cluster").read_text() == mark
 
 
 # Ends in the middle of the file.
@@ -342,7 +345,7 @@ def _reset(host: Sandbox) -> int:
     host.real("date", "flock", "readlink", "sleep")
     host.path("/run").mkdir(exist_ok=True)
     host.write("/proc/mounts")
-    return host.run(f"CLUSTER=lab\n{script('reset')}").returncode
+    return host.run(f"CLUSTER=lab\nNAME=worker-1\n{script('reset')}").returncode
 
 
 def test_kernel_settings_are_ours_until_the_host_is_given_back(host: Sandbox) -> None:

@@ -103,8 +103,12 @@ PROBLEMS: dict[str, tuple[Change, list[str]]] = {
     "missing command": (lambda host: host.without("flock"), ["the command flock is missing"]),
     "architecture": (lambda host: host.fake("uname", "echo riscv64"), ["the architecture is riscv64"]),
     "another cluster": (
-        lambda host: host.write("/etc/kubernetes/kubepivot.cluster", "other\n"),
-        ["it belongs to the cluster other"],
+        lambda host: host.write("/etc/kubernetes/kubepivot.cluster", "other/alpha\n"),
+        ["it belongs to the cluster other ("],
+    ),
+    "another name": (
+        lambda host: host.write("/etc/kubernetes/kubepivot.cluster", "metal/beta\n"),
+        ["it is beta of this cluster already", "remove beta from kubepivot:hosts", "add the host as alpha"],
     ),
     "another kubelet": (
         lambda host: host.fake("systemctl", '[ "$3" = kubelet ]'),
@@ -186,7 +190,7 @@ def test_a_clock_may_be_a_little_off(host: Sandbox) -> None:
 
 
 def test_a_host_of_this_cluster_may_run_what_is_its_own(host: Sandbox) -> None:
-    host.write("/etc/kubernetes/kubepivot.cluster", "metal\n")
+    host.write("/etc/kubernetes/kubepivot.cluster", "metal/alpha\n")
     host.write("/var/lib/etcd/member")
     host.fake("systemctl", '[ "$3" = kubelet ]')
     _api_port_taken(host)

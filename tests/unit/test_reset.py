@@ -13,7 +13,7 @@ from tests.unit.recorder import ran, revealed
 from tests.unit.sandbox import Sandbox
 
 OWNER = "/etc/kubernetes/kubepivot.cluster"
-RESET = f"CLUSTER=metal\n{script('reset')}"
+RESET = f"CLUSTER=metal\nNAME=alpha\n{script('reset')}"
 BEFORE = "/var/lib/kubepivot/sysctl-before.conf"
 INSTALLED = [f"/usr/local/bin/{name}" for name in ("containerd", "containerd-shim-runc-v2", "ctr", "kubectl")]
 INSTALLED += ["/usr/local/bin/etcdctl", "/usr/local/bin/etcdutl"]
@@ -45,10 +45,10 @@ def _removed(host: Sandbox) -> list[str]:
     return [path for call in _calls(host, "rm") for path in call if path.startswith("/")]
 
 
-@pytest.mark.parametrize(("owner", "said"), [(None, ""), ("other", "left alone")])
-def test_a_host_of_nobody_or_of_another_cluster_is_left_alone(
-    host: Sandbox, owner: str | None, said: str
-) -> None:
+@pytest.mark.parametrize(
+    ("owner", "said"), [(None, ""), ("other/alpha", "left alone"), ("metal/beta", "left alone")]
+)
+def test_a_host_of_nobody_or_of_another_is_left_alone(host: Sandbox, owner: str | None, said: str) -> None:
     if owner is not None:
         host.write(OWNER, owner)
     done = host.run(RESET)
@@ -62,7 +62,7 @@ def test_everything_that_was_put_on_the_host_goes(host: Sandbox) -> None:
     machine = case.machines[case.cfg.bootstrap_controller]
     files = node_files(case.cfg, machine, case.texts) | bootstrap_files(case.cfg, machine, case.texts)
     placed = [path.removeprefix("root") for path in files if path.startswith("root/")]
-    host.write(OWNER, "metal")
+    host.write(OWNER, "metal/alpha")
     assert host.run(RESET).returncode == 0
     removed = _removed(host)
     for path in [OWNER, *placed, *INSTALLED, *MADE_BY_WHAT_RUNS]:
@@ -70,7 +70,7 @@ def test_everything_that_was_put_on_the_host_goes(host: Sandbox) -> None:
 
 
 def test_a_step_that_still_runs_is_not_reset_under(host: Sandbox) -> None:
-    host.write(OWNER, "metal")
+    host.write(OWNER, "metal/alpha")
     with host.path("/run/kubepivot.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         done = host.run(RESET.replace("--wait 120", "--wait 0"))
@@ -80,7 +80,7 @@ def test_a_step_that_still_runs_is_not_reset_under(host: Sandbox) -> None:
 
 
 def test_the_kubelet_is_stopped_before_anything_is_removed(host: Sandbox) -> None:
-    host.write(OWNER, "metal")
+    host.write(OWNER, "metal/alpha")
     host.run(RESET)
     calls = [line.split()[0] for line in host.path("/var/calls").read_text().splitlines()]
     assert calls.index("systemctl") < calls.index("rm")
@@ -94,7 +94,7 @@ def test_the_kubelet_is_stopped_before_anything_is_removed(host: Sandbox) -> Non
 
 def test_kernel_settings_are_put_back_before_they_are_forgotten(host: Sandbox) -> None:
     """What they were, `node.sh` has written (test_node)."""
-    host.write(OWNER, "metal")
+    host.write(OWNER, "metal/alpha")
     assert host.run(RESET).returncode == 0
     assert _calls(host, "sysctl") == [["--quiet", "--load", BEFORE]]
     calls = host.path("/var/calls").read_text().replace(str(host.root), "").splitlines()
@@ -104,7 +104,7 @@ def test_kernel_settings_are_put_back_before_they_are_forgotten(host: Sandbox) -
 
 def test_a_host_that_was_never_set_up_has_no_kernel_settings_to_put_back(host: Sandbox) -> None:
     host.fake("sysctl", 'echo "cannot open $3" >&2; exit 1')
-    host.write(OWNER, "metal")
+    host.write(OWNER, "metal/alpha")
     done = host.run(RESET)
     assert (done.returncode, done.stderr) == (0, "")
     assert _removed(host)[-1] in ("/etc/kubernetes", OWNER)
@@ -112,14 +112,14 @@ def test_a_host_that_was_never_set_up_has_no_kernel_settings_to_put_back(host: S
 
 def test_the_mark_of_the_owner_goes_last(host: Sandbox) -> None:
     """Else a reset that was cut short would find a host of nobody, and leave the rest."""
-    host.write(OWNER, "metal")
+    host.write(OWNER, "metal/alpha")
     host.run(RESET)
     assert _removed(host)[-1] in ("/etc/kubernetes", OWNER)
 
 
 @pytest.mark.parametrize("ours", [False, True])
 def test_runc_goes_only_if_it_was_brought(host: Sandbox, ours: bool) -> None:
-    host.write(OWNER, "metal")
+    host.write(OWNER, "metal/alpha")
     if ours:
         host.write("/var/lib/kubepivot/runc", "https://github.com/runc")
     host.run(RESET)
@@ -127,7 +127,7 @@ def test_runc_goes_only_if_it_was_brought(host: Sandbox, ours: bool) -> None:
 
 
 def test_mounts_of_pods_are_undone_innermost_first(host: Sandbox) -> None:
-    host.write(OWNER, "metal")
+    host.write(OWNER, "metal/alpha")
     pods = host.path("/var/lib/kubelet/pods")
     host.write("/proc/mounts", f"a / ext4 rw 0 0\nb {pods}/1 tmpfs rw 0 0\nc {pods}/1/deep tmpfs rw 0 0\n")
     host.run(RESET)
@@ -164,7 +164,7 @@ def test_a_host_is_reset_over_ssh_with_its_key_pinned(here: Sandbox) -> None:
     assert arguments.startswith("-p\n2222\n")
     assert "StrictHostKeyChecking=yes\n" in arguments
     assert "sudo --non-interactive timeout" in arguments
-    assert "CLUSTER=metal" in arguments
+    assert "CLUSTER=metal\nNAME=gpu\n" in arguments
     assert "PRIVATE KEY" not in arguments
     assert "PRIVATE KEY" in here.path("/var/key").read_text()
 

@@ -4,10 +4,10 @@ sed -i "s/@ARCH@/$arch/" env
 . ./env
 . ./lib.sh
 
-# The preflight of a run that was cut short may be days old, and the host another cluster's by now.
+# The preflight of a run that was cut short may be days old, and the host another's by now.
 mark=/etc/kubernetes/kubepivot.cluster
 marked=$(cat "$mark" 2>/dev/null || true)
-if [ "$marked" != "$CLUSTER" ]; then
+if [ "$marked" != "$CLUSTER/$NAME" ]; then
   found=$(sh -eu ./preflight 2>&1) || die "$found"
 fi
 
@@ -56,10 +56,10 @@ done
 
 # -- installation ------------------------------------------------------------------------------------------------
 
-if [ "$marked" != "$CLUSTER" ]; then
+if [ "$marked" != "$CLUSTER/$NAME" ]; then
   mkdir -p /etc/kubernetes
   # At once: an empty mark would make the host nobody's, and no reset would clean it.
-  echo "$CLUSTER" >/etc/.kubepivot.cluster.new
+  echo "$CLUSTER/$NAME" >/etc/.kubepivot.cluster.new
   mv /etc/.kubepivot.cluster.new "$mark"
 fi
 mkdir -p /var/lib/kubepivot

@@ -17,11 +17,9 @@ case $(uname -m) in
   *) problem "the architecture is $(uname -m)" "Use x86_64 or aarch64" ;;
 esac
 
-# A host that already belongs to this cluster has a kubelet, open ports and data: its own.
+# A host that is already this one has a kubelet, open ports and data: its own.
 owner=$(cat /etc/kubernetes/kubepivot.cluster 2>/dev/null || true)
-if [ -n "$owner" ] && [ "$owner" != "$CLUSTER" ]; then
-  problem "it belongs to the cluster $owner (/etc/kubernetes/kubepivot.cluster)" "Destroy that cluster's stack first, or use another host"
-elif [ -z "$owner" ]; then
+if [ -z "$owner" ]; then
   for unit in kubelet containerd docker k3s rke2-server; do
     if systemctl is-active --quiet "$unit" 2>/dev/null; then
       problem "$unit.service is running" "Remove it from the host first: systemctl disable --now $unit"
@@ -40,6 +38,10 @@ elif [ -z "$owner" ]; then
       problem "port $port is in use" "Stop what listens there: ss -ltnp sport = :$port"
     fi
   done
+elif [ "${owner%/*}" != "$CLUSTER" ]; then
+  problem "it belongs to the cluster ${owner%/*} (/etc/kubernetes/kubepivot.cluster)" "Destroy that cluster's stack first, or use another host"
+elif [ "$owner" != "$CLUSTER/$NAME" ]; then
+  problem "it is ${owner#*/} of this cluster already (/etc/kubernetes/kubepivot.cluster)" "Put the old name back; to rename it, remove ${owner#*/} from kubepivot:hosts, run pulumi up, and add the host as $NAME in a second run"
 fi
 
 kernel_has() { # name of a filesystem, link type or module, and a file that shows it is there

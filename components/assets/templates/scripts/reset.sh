@@ -7,8 +7,8 @@ if ! flock --wait 120 9; then
 fi
 owner=$(cat /etc/kubernetes/kubepivot.cluster 2>/dev/null || true)
 if [ -z "$owner" ]; then exit 0; fi
-if [ "$owner" != "$CLUSTER" ]; then
-  echo "the host belongs to the cluster $owner by now: left alone"
+if [ "$owner" != "$CLUSTER/$NAME" ]; then
+  echo "the host is $owner by now: left alone"
   exit 0
 fi
 systemctl disable --now --quiet kubelet 2>/dev/null || true
