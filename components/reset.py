@@ -9,6 +9,7 @@ import pulumi_command as command
 
 from components.assets.node import script
 from components.hosts import Host, Hosts
+from components.ssh import SET_PATH
 
 __all__ = ["reset_on_destroy"]
 
@@ -50,7 +51,7 @@ _NO_CLIENT = "no ssh on this machine: install the OpenSSH client, `pulumi destro
 
 def _delete_script(cluster: str, host: Host, address: str, host_key: str) -> str:
     whose = f"CLUSTER={shlex.quote(cluster)}\nNAME={shlex.quote(host.name)}"
-    body = f"set -eu\numask 077\n{whose}\n{script('reset')}"
+    body = f"{SET_PATH}\nset -eu\numask 077\n{whose}\n{script('reset')}"
     remote = f"timeout 180 sh -c {shlex.quote(body)}"
     if host.ssh.user != "root":
         remote = f"sudo --non-interactive {remote}"

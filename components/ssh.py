@@ -13,7 +13,10 @@ import pulumi_command as command
 from components.archive import File, digest_lines, pack
 from components.hosts import Host
 
-__all__ = ["Payload", "RemoteStep", "command_text"]
+__all__ = ["SET_PATH", "Payload", "RemoteStep", "command_text"]
+
+# sudo's `secure_path` lacks /usr/local/bin on Red Hat's systems, and there the binaries are.
+SET_PATH = "export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +38,8 @@ def command_text(payload: Payload, *, user: str, timeout: int) -> str:
     The lock keeps a script that outlived a killed `pulumi up` from running beside its successor. Whoever
     holds it removes what one that was itself killed has left behind, secrets among it.
     """
-    body = f"""set -eu
+    body = f"""{SET_PATH}
+set -eu
 umask 077
 exec 9>/run/kubepivot.lock
 flock --wait {timeout} 9 || {{

@@ -165,6 +165,7 @@ def test_a_host_is_reset_over_ssh_with_its_key_pinned(here: Sandbox) -> None:
     assert "StrictHostKeyChecking=yes\n" in arguments
     assert "sudo --non-interactive timeout" in arguments
     assert "CLUSTER=metal\nNAME=gpu\n" in arguments
+    assert f"PATH={here.root}/usr/local/sbin:{here.root}/usr/local/bin:" in arguments
     assert "PRIVATE KEY" not in arguments
     assert "PRIVATE KEY" in here.path("/var/key").read_text()
 

@@ -27,6 +27,8 @@ def sandbox(tmp_path: Path) -> Sandbox:
     sandbox = Sandbox(tmp_path)
     sandbox.real(*TOOLS)
     sandbox.path("/run").mkdir()
+    sandbox.path("/usr/local").mkdir(parents=True)
+    sandbox.path("/usr/local/sbin").symlink_to(sandbox.root.parent / "bin")
     return sandbox
 
 
@@ -62,6 +64,15 @@ def test_a_user_who_is_not_root_asks_for_root_without_a_password() -> None:
     text = command_text(_payload("true"), user="admin", timeout=10)
     assert "\nexec sudo --non-interactive sh -c " in text
     assert "sudo" not in command_text(_payload("true"), user="root", timeout=10)
+
+
+def test_what_is_in_usr_local_is_found_whatever_sudo_says(sandbox: Sandbox) -> None:
+    sandbox.fake("sudo", 'shift; PATH=/sbin:/bin:/usr/sbin:/usr/bin exec "$@"')
+    tool = sandbox.path("/usr/local/bin/kubectl")
+    tool.parent.mkdir()
+    tool.write_text("#!/bin/sh\necho found\n")
+    tool.chmod(0o755)
+    assert _run(sandbox, _payload("kubectl"), user="admin") == (0, "found\n")
 
 
 def test_a_script_that_fails_fails_the_step_and_leaves_nothing_behind(sandbox: Sandbox) -> None:
