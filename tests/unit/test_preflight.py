@@ -55,6 +55,7 @@ def host(tmp_path: Path) -> Sandbox:
     host.write("/proc/net/tcp", "  sl  local_address rem_address   st\n")
     host.write("/proc/net/tcp6", "  sl  local_address rem_address   st\n")
     host.write("/proc/filesystems", "nodev\tproc\n\text4\nnodev\toverlay\n")
+    host.write("/proc/sys/net/ipv4/tcp_migrate_req", "0\n")
     host.write("/proc/meminfo", "MemTotal:        4000000 kB\nMemFree: 1 kB\n")
     host.write("/proc/swaps", "Filename\tType\tSize\tUsed\tPriority\n")
     host.write("/etc/machine-id", "0123456789abcdef\n")
@@ -90,7 +91,7 @@ def _clock_of_the_site(host: Sandbox, seconds: int) -> None:
 
 def _no_kernel_features(host: Sandbox) -> None:
     host.write("/proc/filesystems", "\text4\n")
-    for command in ("modprobe", "nft", "ip"):
+    for command in ("modprobe", "nft"):
         host.fake(command, "exit 1")
 
 
@@ -124,6 +125,10 @@ PROBLEMS: dict[str, tuple[Change, list[str]]] = {
             f"the kernel has no {name}"
             for name in ("overlay filesystem", "br_netfilter", "nf_tables", "vxlan")
         ],
+    ),
+    "old kernel": (
+        lambda host: host.path("/proc/sys/net/ipv4/tcp_migrate_req").unlink(),
+        ["the kernel 6.1.0 is too old", "Use Linux 5.14 or newer"],
     ),
     "memory": (
         lambda host: host.write("/proc/meminfo", "MemTotal: 1024000 kB\n"),

@@ -50,7 +50,9 @@ kernel_has() { # name of a filesystem, link type or module, and a file that show
 kernel_has overlay /sys/module/overlay || problem "the kernel has no overlay filesystem" "Use a kernel with CONFIG_OVERLAY_FS"
 kernel_has br_netfilter /proc/sys/net/bridge || problem "the kernel has no br_netfilter" "Use a kernel with CONFIG_BRIDGE_NETFILTER"
 kernel_has nf_tables /sys/module/nf_tables || nft list tables >/dev/null 2>&1 || problem "the kernel has no nf_tables" "Use a kernel with CONFIG_NF_TABLES"
-kernel_has vxlan /sys/module/vxlan || ip link help vxlan >/dev/null 2>&1 || problem "the kernel has no vxlan" "Use a kernel with CONFIG_VXLAN"
+kernel_has vxlan /sys/module/vxlan || problem "the kernel has no vxlan" "Use a kernel with CONFIG_VXLAN"
+# kube-apiservers share a port, and without it a connection would be lost when one of them stops listening.
+[ -e /proc/sys/net/ipv4/tcp_migrate_req ] || problem "the kernel $(uname -r) is too old" "Use Linux 5.14 or newer"
 
 memory=$(awk '/^MemTotal:/ { print int($2 / 1024) }' /proc/meminfo)
 [ "$memory" -ge "$MEMORY_MIB" ] || problem "it has $memory MiB of memory" "Give a $ROLE at least $MEMORY_MIB MiB"
