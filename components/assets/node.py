@@ -75,7 +75,7 @@ def preflight_files(cfg: ClusterConfig, machine: Machine) -> dict[str, File]:
             MEMORY_MIB="1700" if controller else "900",
             DISK_MIB="5000",
             NESTED="yes" if machine.nested else "no",
-            ARTIFACTS_PROBE=f"{_kubernetes_site(cfg)}/amd64/kubelet.sha256",
+            ARTIFACTS_PROBE=f"{_kubernetes_site(cfg)}/@ARCH@/kubelet.sha256",
             ARTIFACTS_KEY="kubepivot:mirror.artifacts",
         )
     }

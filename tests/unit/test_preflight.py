@@ -172,7 +172,6 @@ def test_a_problem_is_told_with_its_mend(host: Sandbox, problem: str) -> None:
 def test_every_problem_is_told_at_once(host: Sandbox) -> None:
     together = [
         "not root",
-        "missing command",
         "leftovers",
         "data of etcd",
         "port",
@@ -187,6 +186,25 @@ def test_every_problem_is_told_at_once(host: Sandbox) -> None:
     for problem in together:
         for part in PROBLEMS[problem][1]:
             assert part in output.replace(str(host.root), "")
+
+
+def test_every_missing_command_is_told_and_none_of_them_is_used(host: Sandbox) -> None:
+    missing = ("awk", "df", "ip", "sed")
+    for command in missing:
+        host.without(command)
+    code, output = _preflight(host)
+    assert code == 1
+    assert output.splitlines() == [
+        f"alpha: the command {command} is missing. Install it." for command in missing
+    ]
+
+
+@pytest.mark.parametrize(("machine", "arch"), [("x86_64", "amd64"), ("aarch64", "arm64")])
+def test_the_site_is_asked_for_what_the_host_will_run(host: Sandbox, machine: str, arch: str) -> None:
+    host.fake("uname", f"echo {machine}")
+    host.fake("curl", 'for url; do :; done; echo "$url" >/var/asked')
+    assert _preflight(host)[0] == 0
+    assert host.path("/var/asked").read_text().endswith(f"/bin/linux/{arch}/kubelet.sha256\n")
 
 
 def test_a_clock_may_be_a_little_off(host: Sandbox) -> None:

@@ -9,13 +9,23 @@ problem() {
 
 [ "$(id -u)" = 0 ] || problem "the step runs as $(id -un), not as root" "Log in as root or allow $(id -un) sudo without a password"
 [ -d /run/systemd/system ] || problem "there is no systemd" "Use a Linux that boots with systemd"
-for command in awk base64 cmp curl find flock ip mount sed sha256sum stat sysctl tar timeout; do
-  command -v "$command" >/dev/null || problem "the command $command is missing" "Install it"
-done
 case $(uname -m) in
-  x86_64 | aarch64) ;;
-  *) problem "the architecture is $(uname -m)" "Use x86_64 or aarch64" ;;
+  x86_64) arch=amd64 ;;
+  aarch64) arch=arm64 ;;
+  *)
+    arch=amd64
+    problem "the architecture is $(uname -m)" "Use x86_64 or aarch64"
+    ;;
 esac
+lacking=""
+for command in awk base64 cmp curl df find flock ip mount sed sha256sum stat sysctl tar timeout; do
+  if ! command -v "$command" >/dev/null; then
+    lacking=yes
+    problem "the command $command is missing" "Install it"
+  fi
+done
+# What follows needs them.
+[ -z "$lacking" ] || exit 1
 
 # A host that is already this one has a kubelet, open ports and data: its own.
 owner=$(cat /etc/kubernetes/kubepivot.cluster 2>/dev/null || true)
@@ -63,6 +73,7 @@ if [ "$NESTED" = no ] && [ "$(wc -l </proc/swaps)" -gt 1 ]; then
 fi
 
 # The site of the binaries is asked for its clock as well.
+ARTIFACTS_PROBE=${ARTIFACTS_PROBE%@ARCH@*}$arch${ARTIFACTS_PROBE#*@ARCH@}
 if headers=$(curl --fail --silent --show-error --head --location --connect-timeout 10 --max-time 20 "$ARTIFACTS_PROBE" 2>&1); then
   remote=$(printf '%s\n' "$headers" | tr -d '\r' | sed -n 's/^[Dd]ate: //p' | tail -n 1)
   if [ -n "$remote" ]; then
