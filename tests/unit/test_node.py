@@ -64,6 +64,7 @@ def host(tmp_path: Path) -> Sandbox:
     host.fake("nft")
     host.fake("runc")
     host.fake("sha256sum", 'echo "good  $1"')
+    host.fake("sync")
     host.fake("sysctl", SYSCTL)
     host.fake("systemctl", 'echo "$*" >>/var/calls; case $1 in is-active) [ -e /var/active ] ;; esac')
     host.fake("uname", "echo x86_64")
@@ -320,7 +321,25 @@ def test_a_version_that_was_cut_short_does_not_pass_for_the_one_before(host: San
     host.fake("install", INSTALL_CUT_SHORT)
     newer = _files("alpha")["env"].replace("/kubelet", "/newer/kubelet")
     assert _set_up(host, "alpha", env=newer)[0] == 1
-    assert host.path("/var/lib/kubepivot/kubelet").read_text() == ""
+    assert host.path("/var/lib/kubepivot/kubelet").read_text() == "\n"
+
+
+# Tells what is in the files that it writes to the disk, and of the kubelet if that is all.
+SYNC = """
+for file; do [ ! -f "$file" ] || echo "$file: $(cat "$file")" >>/var/synced; done
+[ $# != 0 ] || echo "$(cat /usr/local/bin/kubelet) from '$(cat /var/lib/kubepivot/kubelet)'" >>/var/synced
+"""
+
+
+def test_a_power_cut_leaves_neither_an_empty_mark_nor_a_url_without_its_binary(host: Sandbox) -> None:
+    host.fake("sync", SYNC)
+    assert _set_up(host, "alpha", lacks="kubelet") == (0, "")
+    assert host.path("/var/synced").read_text().replace(str(host.root), "").splitlines() == [
+        "/etc/kubernetes/kubepivot.cluster.new: metal/alpha",
+        "/var/lib/kubepivot/kubelet.new: ",
+        "downloaded from ''",
+        f"/var/lib/kubepivot/kubelet.new: {_env('alpha')['KUBELET_URL']}",
+    ]
 
 
 def test_a_link_to_a_certificate_that_is_gone_is_mended(host: Sandbox) -> None:

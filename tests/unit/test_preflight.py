@@ -220,6 +220,15 @@ def test_a_host_of_this_cluster_may_run_what_is_its_own(host: Sandbox) -> None:
     assert _preflight(host)[0] == 0
 
 
+@pytest.mark.parametrize("name", ["kubepivot.cluster", "kubepivot.cluster.new"])
+def test_a_mark_that_was_cut_short_is_none(host: Sandbox, name: str) -> None:
+    host.write(f"/etc/kubernetes/{name}")
+    assert _preflight(host)[0] == 0
+    host.write("/etc/kubernetes/admin.conf")
+    code, output = _preflight(host)
+    assert (code, "/etc/kubernetes is not empty" in output.replace(str(host.root), "")) == (1, True)
+
+
 def test_a_worker_needs_less_than_a_controller(host: Sandbox) -> None:
     host.write("/proc/meminfo", "MemTotal: 1024000 kB\n")
     host.write("/var/lib/etcd/member")

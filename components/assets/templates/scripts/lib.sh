@@ -5,6 +5,14 @@ die() {
   exit 1
 }
 
+# record FILE TEXT: whenever the power fails, the file has the text or what it had before.
+record() {
+  printf '%s\n' "$2" >"$1.new"
+  sync "$1.new"
+  mv -f "$1.new" "$1"
+  sync "${1%/*}"
+}
+
 # wait_for SECONDS WHAT COMMAND...: polls until the command succeeds.
 wait_for() {
   deadline=$(($(date +%s) + $1)) what=$2

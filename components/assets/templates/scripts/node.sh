@@ -58,9 +58,8 @@ done
 
 if [ "$marked" != "$CLUSTER/$NAME" ]; then
   mkdir -p /etc/kubernetes
-  # At once: an empty mark would make the host nobody's, and no reset would clean it.
-  echo "$CLUSTER/$NAME" >/etc/.kubepivot.cluster.new
-  mv /etc/.kubepivot.cluster.new "$mark"
+  # With an empty mark the host would be nobody's, and no reset would clean it.
+  record "$mark" "$CLUSTER/$NAME"
 fi
 mkdir -p /var/lib/kubepivot
 
@@ -82,10 +81,12 @@ snapshot_tools() { # file
   for tool in etcdctl etcdutl; do binary "/usr/local/bin/$tool" "$downloads/$tool"; done
 }
 
+# Until a part is whole it is of no URL; a runc that was cut short here is ours all the same.
 for part in $missing; do
   echo "$part" >>"$pending"
-  # Until it is whole it is of no URL; a runc that was cut short here is ours all the same.
-  : >"/var/lib/kubepivot/$part"
+  record "/var/lib/kubepivot/$part" ""
+done
+for part in $missing; do
   file=$downloads/$part
   case $part in
     containerd) unpack /usr/local "$file" ;;
@@ -93,7 +94,10 @@ for part in $missing; do
     etcd) snapshot_tools "$file" ;;
     *) binary "/usr/local/bin/$part" "$file" ;;
   esac
-  cat "$file.url" >"/var/lib/kubepivot/$part"
+done
+[ -z "$missing" ] || sync
+for part in $missing; do
+  record "/var/lib/kubepivot/$part" "$(cat "$downloads/$part.url")"
 done
 
 # What depends on the machine is found out here.
@@ -184,5 +188,6 @@ elif [ "$(cat /var/lib/kubepivot/rclone 2>/dev/null)" != "$RCLONE_IMAGE" ]; then
     tar --extract --file "$layer" --directory "$downloads/rclone" usr/local/bin/rclone 2>/dev/null || true
   done
   binary "$rclone" "$downloads/rclone/usr/local/bin/rclone"
-  echo "$RCLONE_IMAGE" >/var/lib/kubepivot/rclone
+  sync "$rclone"
+  record /var/lib/kubepivot/rclone "$RCLONE_IMAGE"
 fi

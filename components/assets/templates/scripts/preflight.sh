@@ -35,7 +35,8 @@ if [ -z "$owner" ]; then
       problem "$unit.service is running" "Remove it from the host first: systemctl disable --now $unit"
     fi
   done
-  if [ -n "$(ls -A /etc/kubernetes 2>/dev/null)" ]; then
+  # A mark that was cut short is nobody's.
+  if [ -n "$(ls -A /etc/kubernetes 2>/dev/null | grep -vxE 'kubepivot\.cluster(\.new)?')" ]; then
     problem "/etc/kubernetes is not empty" "Another installation left it: move it away"
   fi
   if [ "$ROLE" = controller ] && [ -n "$(ls -A /var/lib/etcd 2>/dev/null)" ]; then
