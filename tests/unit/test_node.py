@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from components.assets.node import node_files, script
+from components.assets.node import MIRRORED_REGISTRIES, node_files, script
 from tests.cases import load
 from tests.unit.sandbox import Sandbox
 
@@ -137,6 +137,14 @@ def test_a_second_run_changes_nothing(host: Sandbox, name: str) -> None:
         host.path("/etc/kubernetes/kubepivot.cluster")
     }
     assert _restarts(host) == []
+
+
+@pytest.mark.parametrize(("name", "left"), [("worker-1", set(MIRRORED_REGISTRIES)), ("alpha", set())])
+def test_a_mirror_that_the_config_does_not_have_goes(host: Sandbox, name: str, left: set[str]) -> None:
+    for registry in ("docker.io", "old.example.com"):
+        host.write(f"/etc/containerd/certs.d/{registry}/hosts.toml", "[host]")
+    assert _set_up(host, name) == (0, "")
+    assert {path.name for path in host.path("/etc/containerd/certs.d").iterdir()} == left
 
 
 def test_containerd_is_told_of_the_host(host: Sandbox) -> None:

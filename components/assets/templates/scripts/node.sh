@@ -135,6 +135,10 @@ if [ "$ROLE" = controller ]; then
 fi
 install -d -m 0755 /etc/cni/net.d /opt/cni/bin /etc/kubernetes/manifests
 place
+# A mirror that the config no longer has would still be asked.
+for registry in /etc/containerd/certs.d/*; do
+  [ -e "root$registry" ] || rm -rf "$registry"
+done
 if [ "$ROLE" = controller ] && [ ! -e /var/lib/kubelet/pki/kubelet-client-current.pem ]; then
   # The kubelet renews the certificate by pointing this link at another file.
   ln -sfn kubelet-client-initial.pem /var/lib/kubelet/pki/kubelet-client-current.pem
