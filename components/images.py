@@ -43,7 +43,7 @@ def _image(name: str, example: str) -> Any:
 
 
 class ImagesConfig(Section):
-    """Images to use instead of the release's. With a mirror they are asked for there first."""
+    """Images to use instead of the release's. A mirror is asked for those of the release's registries."""
 
     model_config = ConfigDict(alias_generator=component_name)
 
