@@ -80,6 +80,15 @@ def _api_port_taken_without_ipv6(host: Sandbox) -> None:
     host.path("/proc/net/tcp6").unlink()
 
 
+OF_A_RUNTIME = ("/var/lib/containerd", "/var/lib/kubelet", "/opt/cni/bin", "/etc/cni/net.d")
+
+
+def _inactive_runtime(host: Sandbox) -> None:
+    host.write("/etc/containerd/config.toml")
+    for directory in OF_A_RUNTIME:
+        host.write(f"{directory}/something")
+
+
 def _swap_on(host: Sandbox) -> None:
     host.write("/proc/swaps", "Filename\tType\n/dev/sda2 partition\n")
 
@@ -116,6 +125,14 @@ PROBLEMS: dict[str, tuple[Change, list[str]]] = {
         ["kubelet.service is running", "systemctl disable --now kubelet"],
     ),
     "leftovers": (lambda host: host.write("/etc/kubernetes/admin.conf"), ["/etc/kubernetes is not empty"]),
+    "a runtime that does not run": (
+        _inactive_runtime,
+        [
+            "there is /etc/containerd/config.toml",
+            "remove that runtime",
+            *(f"{path} is not empty" for path in OF_A_RUNTIME),
+        ],
+    ),
     "data of etcd": (lambda host: host.write("/var/lib/etcd/member"), ["/var/lib/etcd holds data"]),
     "port": (_api_port_taken, ["port 6443 is in use", "ss -ltnp sport = :6443"]),
     "port of a host without IPv6": (_api_port_taken_without_ipv6, ["port 6443 is in use"]),
@@ -215,6 +232,7 @@ def test_a_clock_may_be_a_little_off(host: Sandbox) -> None:
 def test_a_host_of_this_cluster_may_run_what_is_its_own(host: Sandbox) -> None:
     host.write("/etc/kubernetes/kubepivot.cluster", "metal/alpha\n")
     host.write("/var/lib/etcd/member")
+    _inactive_runtime(host)
     host.fake("systemctl", '[ "$3" = kubelet ]')
     _api_port_taken(host)
     assert _preflight(host)[0] == 0

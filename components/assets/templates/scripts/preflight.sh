@@ -39,6 +39,13 @@ if [ -z "$owner" ]; then
   if [ -n "$(ls -A /etc/kubernetes 2>/dev/null | grep -vxE 'kubepivot\.cluster(\.new)?')" ]; then
     problem "/etc/kubernetes is not empty" "Another installation left it: move it away"
   fi
+  [ ! -e /etc/containerd/config.toml ] ||
+    problem "there is /etc/containerd/config.toml" "Another container runtime's, which would be overwritten: remove that runtime, or move the file away"
+  for directory in /var/lib/containerd /var/lib/kubelet /opt/cni/bin /etc/cni/net.d; do
+    if [ -n "$(ls -A "$directory" 2>/dev/null)" ]; then
+      problem "$directory is not empty" "Another installation left it, and a destroy would delete it: move it away"
+    fi
+  done
   if [ "$ROLE" = controller ] && [ -n "$(ls -A /var/lib/etcd 2>/dev/null)" ]; then
     problem "/var/lib/etcd holds data" "Move it away, or recover that cluster from it"
   fi
