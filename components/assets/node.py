@@ -261,6 +261,7 @@ def _checkpoint_files() -> dict[str, File]:
 
 # -- etcd ----------------------------------------------------------------------------------------------------
 
+ETCD_DATA = "/var/lib/etcd"
 ETCD_PKI = "/etc/kubernetes/pki/etcd"
 
 
@@ -287,7 +288,7 @@ def etcd_pod(cfg: ClusterConfig, name: str) -> dict[str, Any]:
         "advertise-client-urls": f"https://{address}:2379",
         "cert-file": "/pki/server.crt",
         "client-cert-auth": "true",
-        "data-dir": "/var/lib/etcd",
+        "data-dir": ETCD_DATA,
         "initial-advertise-peer-urls": f"https://{address}:2380",
         "initial-cluster": ",".join(
             f"{peer}=https://{cfg.hosts[peer].address}:2380" for peer in cfg.controllers
@@ -349,13 +350,16 @@ def etcd_pod(cfg: ClusterConfig, name: str) -> dict[str, Any]:
                     },
                     "readinessProbe": {"httpGet": {**health, "path": "/readyz"}, "timeoutSeconds": 15},
                     "volumeMounts": [
-                        {"name": "data", "mountPath": "/var/lib/etcd"},
+                        {"name": "data", "mountPath": ETCD_DATA},
+                        {"name": "member", "mountPath": f"{ETCD_DATA}/member"},
                         {"name": "pki", "mountPath": "/pki", "readOnly": True},
                     ],
                 }
             ],
             "volumes": [
-                {"name": "data", "hostPath": {"path": "/var/lib/etcd", "type": "Directory"}},
+                {"name": "data", "hostPath": {"path": ETCD_DATA, "type": "Directory"}},
+                # So that it doesn't start either when all in the directory is lost.
+                {"name": "member", "hostPath": {"path": f"{ETCD_DATA}/member", "type": "Directory"}},
                 {"name": "pki", "hostPath": {"path": ETCD_PKI, "type": "Directory"}},
             ],
         },

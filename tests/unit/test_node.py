@@ -270,10 +270,11 @@ def test_the_client_for_copies_comes_from_its_image_and_goes_with_them(host: San
 def test_lost_data_of_etcd_are_not_made_up_for(host: Sandbox) -> None:
     assert _set_up(host, "controller-1", lacks="nothing") == (0, "")
     data = host.path("/var/lib/etcd")
-    assert data.is_dir()
-    data.rmdir()
-    assert _set_up(host, "controller-1", lacks="nothing") == (0, "")
-    assert not data.exists()
+    for lost in (data / "member", data):
+        assert lost.is_dir()
+        lost.rmdir()
+        assert _set_up(host, "controller-1", lacks="nothing") == (0, "")
+        assert not lost.exists()
 
 
 def test_an_image_that_cannot_be_had_is_told_with_its_key(host: Sandbox) -> None:

@@ -127,9 +127,9 @@ fi
 if [ "$ROLE" = controller ]; then
   install -d -o "$CONTROL_PLANE_UID" -g "$CONTROL_PLANE_UID" -m 0700 /etc/kubernetes/pki/etcd
   # Made once: with data that were lost etcd would begin an empty cluster, for which kubelets end every pod.
-  # Without the directory it does not start.
+  # Without the directories it does not start.
   if [ ! -e /var/lib/kubepivot/etcd-data ]; then
-    install -d -o "$CONTROL_PLANE_UID" -g "$CONTROL_PLANE_UID" -m 0700 /var/lib/etcd
+    install -d -o "$CONTROL_PLANE_UID" -g "$CONTROL_PLANE_UID" -m 0700 /var/lib/etcd /var/lib/etcd/member
     touch /var/lib/kubepivot/etcd-data
   fi
 fi
