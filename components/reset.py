@@ -25,7 +25,8 @@ class _Reset(command.local.Command):
 
     A remote Command fails to be deleted when its host is dead (pulumi-command#104), and the stack with it.
     The client tells a host that does not answer (255) from a script that fails, so a dead host is reported
-    and passed over. The login key comes by stdin into an agent and never touches the disk.
+    and passed over. The login key comes by stdin into an agent and never touches the disk. Nothing replaces
+    it, not even another host key: how to reach the host is updated in place, so that `pulumi up` mends it.
     """
 
     def __init__(self, name: str, cluster: str, host: Host, opts: pulumi.ResourceOptions) -> None:
@@ -37,10 +38,10 @@ class _Reset(command.local.Command):
                 lambda known: _delete_script(cluster, host, *known)
             ),
             stdin=pulumi.Output.secret(host.ssh.private_key),
-            triggers=[host.instance_id],
             logging=command.local.Logging.STDERR,
             add_previous_output_in_env=False,
-            opts=pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(delete_before_replace=True)),
+            # A replacement would reset a living host. A stack of an earlier version has triggers; they stay.
+            opts=pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(ignore_changes=["triggers"])),
         )
 
 

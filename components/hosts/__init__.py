@@ -32,7 +32,7 @@ class Host(Machine):
 
     ssh: Ssh
     instance_id: pulumi.Input[str]
-    """Changes when, and only when, the machine is another one; every step on it then runs anew."""
+    """Changes when, and only when, the machine is another one; every remote step on it then runs anew."""
     owned: bool
     """True: the machine ends with its resource. False: `destroy` has to clean it."""
 

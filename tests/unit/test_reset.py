@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from components.assets.node import bootstrap_files, node_files, script
-from tests.cases import load
-from tests.unit.recorder import ran, revealed
+from tests.cases import load, read
+from tests.unit.recorder import program, ran, revealed
 from tests.unit.sandbox import Sandbox
 
 OWNER = "/etc/kubernetes/kubepivot.cluster"
@@ -197,6 +197,20 @@ def test_a_dead_host_is_told_and_passed_over(here: Sandbox, said: str) -> None:
         0,
         f"{said}\ngpu (192.168.7.21) does not answer: it was left as it is\n",
     )
+
+
+def test_a_changed_host_key_replaces_no_reset_and_a_destroy_uses_the_new_one() -> None:
+    raw = read("baremetal")
+    old, new = raw["hosts"]["gpu"]["hostKey"], raw["hosts"]["alpha"]["hostKey"]
+    raw["hosts"]["gpu"]["hostKey"] = new
+    before, after = (run.only("metal-gpu-reset") for run in (ran("baremetal"), program(raw)))
+    assert before.urn == after.urn
+    for each in (before, after):
+        assert "triggers" not in each.inputs  # any other input is updated in place
+        assert each.ignores == ("triggers",)  # those of a stack of an earlier version
+        assert not each.delete_before_replace
+    assert old in before.inputs["delete"] and old not in after.inputs["delete"]
+    assert new in after.inputs["delete"]
 
 
 FAILURES = {
