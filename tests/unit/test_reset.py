@@ -137,6 +137,22 @@ def test_mounts_of_pods_are_undone_innermost_first(host: Sandbox) -> None:
     ]
 
 
+def test_links_that_others_made_stay(host: Sandbox) -> None:
+    """Those of ours hang on the bridge, as long as that is there."""
+    host.write(OWNER, "metal")
+    ours = "5: veth12ab34cd@if2: <UP> mtu 1450 master cni0 state UP"
+    theirs = "6: vethZQ0x1t@if2: <UP> mtu 1500 master lxcbr0 state UP"
+    host.fake(
+        "ip",
+        f"""echo "ip $*" >>/var/calls
+        case $* in *"show type veth master cni0") echo "{ours}" ;; *show*) echo "{ours}"; echo "{theirs}" ;; esac
+        """,
+    )
+    assert host.run(RESET).returncode == 0
+    deleted = [call[-1] for call in _calls(host, "ip") if call[:2] == ["link", "delete"]]
+    assert deleted == ["veth12ab34cd", "cni0", "flannel.1"]
+
+
 # -- over SSH, from this machine -----------------------------------------------------------------------------
 
 

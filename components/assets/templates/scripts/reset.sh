@@ -34,7 +34,8 @@ done
 for mount in $(awk '$2 ~ "^(/run/containerd|/var/lib/containerd|/var/lib/kubelet|/run/netns/cni-)" { print $2 }' /proc/mounts | sort -r); do
   umount --lazy "$mount"
 done
-for link in cni0 flannel.1 $(ip -o link show type veth 2>/dev/null | awk -F'[ @:]+' '{ print $2 }' | grep '^veth' || true); do
+# Other software has veths of its own.
+for link in $(ip -o link show type veth master cni0 2>/dev/null | awk -F'[ @:]+' '{ print $2 }') cni0 flannel.1; do
   ip link delete "$link" 2>/dev/null || true
 done
 rm -f /run/netns/cni-*
