@@ -98,7 +98,7 @@ def test_kernel_settings_are_put_back_before_they_are_forgotten(host: Sandbox) -
     assert host.run(RESET).returncode == 0
     assert _calls(host, "sysctl") == [["--quiet", "--load", BEFORE]]
     calls = host.path("/var/calls").read_text().replace(str(host.root), "").splitlines()
-    (removal,) = [line for line in calls if line.startswith("rm ") and " /var/lib/kubepivot " in line]
+    (removal,) = [line for line in calls if line.startswith("rm ") and line.endswith(" /var/lib/kubepivot")]
     assert calls.index(f"sysctl --quiet --load {BEFORE}") < calls.index(removal)
 
 
@@ -135,6 +135,25 @@ def test_mounts_of_pods_are_undone_innermost_first(host: Sandbox) -> None:
         "/var/lib/kubelet/pods/1/deep",
         "/var/lib/kubelet/pods/1",
     ]
+
+
+def test_a_disk_of_its_own_is_emptied_and_stays_mounted(host: Sandbox) -> None:
+    """`rm` of a mount point fails, and the mark of the owner would stay for ever."""
+    host.write(OWNER, "metal")
+    disks = ("/var/lib/etcd", "/var/lib/containerd", "/var/lib/kubelet")
+    mounts = "".join(f"/dev/sdb {host.path(disk)} ext4 rw 0 0\n" for disk in disks)
+    host.write("/proc/mounts", f"/dev/sda / ext4 rw 0 0\n{mounts}")
+    for disk in disks:
+        host.write(f"{disk}/.hidden")
+        host.write(f"{disk}/member/keys")
+        host.path(f"{disk}/lost+found").mkdir()
+    host.real("find", "rm")
+    done = host.run(RESET)
+    assert (done.returncode, done.stderr) == (0, "")
+    for disk in disks:
+        assert [path.name for path in host.path(disk).iterdir()] == ["lost+found"], disk
+    assert _calls(host, "umount") == []
+    assert not host.path(OWNER).exists()
 
 
 def test_links_that_others_made_stay(host: Sandbox) -> None:

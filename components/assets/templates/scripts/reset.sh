@@ -31,7 +31,7 @@ systemctl disable --now --quiet containerd 2>/dev/null || true
 for process in /proc/[0-9]*; do
   [ "$(readlink "$process/exe" || true)" != /usr/local/bin/containerd-shim-runc-v2 ] || kill -9 "${process#/proc/}"
 done
-for mount in $(awk '$2 ~ "^(/run/containerd|/var/lib/containerd|/var/lib/kubelet|/run/netns/cni-)" { print $2 }' /proc/mounts | sort -r); do
+for mount in $(awk '$2 ~ "^(/run/containerd/|/var/lib/containerd/|/var/lib/kubelet/|/run/netns/cni-)" { print $2 }' /proc/mounts | sort -r); do
   umount --lazy "$mount"
 done
 # Other software has veths of its own.
@@ -73,8 +73,17 @@ rm -f /usr/local/bin/kubelet /usr/local/bin/kubectl /usr/local/bin/containerd \
 rm -rf /usr/local/libexec/kubepivot
 rmdir /usr/local/libexec 2>/dev/null || true
 [ ! -e /var/lib/kubepivot/runc ] || rm -f /usr/local/bin/runc
-rm -rf /etc/containerd /etc/cni /opt/cni /opt/containerd /var/lib/kubelet /var/lib/etcd /var/lib/containerd \
+remove() { # directories; one that is a disk of its own is emptied, and the disk stays where it is mounted
+  for directory in "$@"; do
+    if grep -qF " $directory " /proc/mounts; then
+      find "$directory" -mindepth 1 -maxdepth 1 ! -name lost+found -exec rm -rf {} +
+    else
+      rm -rf "$directory"
+    fi
+  done
+}
+remove /etc/containerd /etc/cni /opt/cni /opt/containerd /var/lib/kubelet /var/lib/etcd /var/lib/containerd \
   /var/lib/cni /var/lib/kubepivot /var/log/pods /var/log/containers /run/containerd /run/flannel /run/nri \
   /run/kubepivot.lock /usr/libexec/kubernetes
 # Last, because it says whose the host is: a reset that was cut short has to find it.
-rm -rf /etc/kubernetes
+remove /etc/kubernetes
