@@ -54,7 +54,7 @@ def test_a_host_of_nobody_or_of_another_cluster_is_left_alone(
     done = host.run(RESET)
     assert done.returncode == 0
     assert said in done.stdout
-    assert host.path("/var/calls").read_text() == ""
+    assert host.path("/var/calls").read_text().splitlines() == [f"rm -rf {host.path('/run/kubepivot.')}??????"]
 
 
 def test_everything_that_was_put_on_the_host_goes(host: Sandbox) -> None:
@@ -79,11 +79,22 @@ def test_a_step_that_still_runs_is_not_reset_under(host: Sandbox) -> None:
     assert host.path("/var/calls").read_text() == ""
 
 
+@pytest.mark.parametrize("owner", ["metal", "other"])
+def test_what_a_killed_step_has_left_goes(host: Sandbox, owner: str) -> None:
+    host.write(OWNER, owner)
+    host.write("/run/kubepivot.Ab12Cd/pki/ca.key")
+    host.write("/run/kubepivot.service/theirs")
+    host.real("rm")
+    assert host.run(RESET).returncode == 0
+    left = {path.name for path in host.path("/run").iterdir()} - {"kubepivot.lock"}
+    assert left == {"kubepivot.service"}
+
+
 def test_the_kubelet_is_stopped_before_anything_is_removed(host: Sandbox) -> None:
     host.write(OWNER, "metal")
     host.run(RESET)
     calls = [line.split()[0] for line in host.path("/var/calls").read_text().splitlines()]
-    assert calls.index("systemctl") < calls.index("rm")
+    assert calls.index("systemctl") < calls.index("rm", 1)  # the first removes what a killed step has left
     assert [call for call in _calls(host, "systemctl") if "disable" in call] == [
         ["disable", "--now", "--quiet", "kubelet"],
         ["disable", "--now", "--quiet", "kubepivot-checkpoints"],

@@ -5,6 +5,8 @@ if ! flock --wait 120 9; then
   echo "a step of another run still works on this host and holds /run/kubepivot.lock" >&2
   exit 1
 fi
+# What a step that was killed has left, secrets among it: whoever holds the lock is the only one.
+rm -rf /run/kubepivot.??????
 owner=$(cat /etc/kubernetes/kubepivot.cluster 2>/dev/null || true)
 if [ -z "$owner" ]; then exit 0; fi
 if [ "$owner" != "$CLUSTER" ]; then
