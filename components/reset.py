@@ -45,13 +45,14 @@ class _Reset(command.local.Command):
         )
 
 
+_SECONDS = 180
 _REFUSALS = "denied|verification failed|authentication failures|no matching"
 _NO_CLIENT = "no ssh on this machine: install the OpenSSH client, `pulumi destroy` resets hosts with it"
 
 
 def _delete_script(cluster: str, host: Host, address: str, host_key: str) -> str:
     body = f"set -eu\numask 077\nCLUSTER={shlex.quote(cluster)}\n{script('reset')}"
-    remote = f"timeout 180 sh -c {shlex.quote(body)}"
+    remote = f"timeout {_SECONDS} sh -c {shlex.quote(body)}"
     if host.ssh.user != "root":
         remote = f"sudo --non-interactive {remote}"
     port = host.ssh.port
@@ -72,8 +73,9 @@ ssh -p {port} -F /dev/null -o BatchMode=yes -o ConnectTimeout=10 -o UserKnownHos
   cat "$d/said" >&2
   # 255 is ssh's own: a host that refuses the login is there, and would be left as it is for nothing.
   if [ "$status" != 255 ] || grep -Eq '{_REFUSALS}' "$d/said"; then
-    echo "{host.name} ({address}) was not reset: mend that (a key or host key in the config is mended by" \
-      "'pulumi up'), then destroy again" >&2
+    mend="mend that (a key or host key in the config is mended by 'pulumi up'), then destroy again"
+    [ "$status" != 124 ] || mend="it did not end within {_SECONDS} s; destroy again goes on where it stopped"
+    echo "{host.name} ({address}) was not reset: $mend" >&2
     exit 1
   fi
   echo "{host.name} ({address}) does not answer: it was left as it is" >&2

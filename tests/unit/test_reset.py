@@ -54,7 +54,8 @@ def test_a_host_of_nobody_or_of_another_cluster_is_left_alone(
     done = host.run(RESET)
     assert done.returncode == 0
     assert said in done.stdout
-    assert host.path("/var/calls").read_text().splitlines() == [f"rm -rf {host.path('/run/kubepivot.')}??????"]
+    (call,) = host.path("/var/calls").read_text().splitlines()
+    assert call == f"rm -rf {host.path('/run/kubepivot.??????')}"
 
 
 def test_everything_that_was_put_on_the_host_goes(host: Sandbox) -> None:
@@ -175,7 +176,10 @@ def test_links_that_others_made_stay(host: Sandbox) -> None:
     host.fake(
         "ip",
         f"""echo "ip $*" >>/var/calls
-        case $* in *"show type veth master cni0") echo "{ours}" ;; *show*) echo "{ours}"; echo "{theirs}" ;; esac
+        case $* in
+          *"show type veth master cni0") echo "{ours}" ;;
+          *show*) echo "{ours}"; echo "{theirs}" ;;
+        esac
         """,
     )
     assert host.run(RESET).returncode == 0
@@ -279,3 +283,11 @@ def test_a_host_that_is_there_and_was_not_reset_fails_the_destroy(here: Sandbox,
     assert code not in (0, 255)
     assert error.startswith(f"{said}\ngpu (192.168.7.21) was not reset: ")
     assert "does not answer" not in error
+    assert ("mend that" in error) == (status != 124)
+
+
+def test_a_reset_that_took_too_long_can_go_on(here: Sandbox) -> None:
+    code, error = _destroy(here, "gpu", "exit 124")
+    assert code == 1
+    assert "was not reset: it did not end within 180 s; destroy again goes on where it stopped" in error
+    assert "timeout 180 sh" in here.path("/var/arguments").read_text()
