@@ -8,13 +8,18 @@ import re
 import signal
 import subprocess
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import pulumi
 import pytest
 
 from components.assets.backup import SCRIPT, backup_files, facts
-from tests.cases import load
+from tests.cases import load, read
+from tests.unit import recorder
+from tests.unit.recorder import REMOTE, program
 from tests.unit.sandbox import Sandbox
 
 BACKUPS = "/var/lib/kubepivot/backups"
@@ -124,6 +129,30 @@ def snapshots(host: Sandbox, directory: str = BACKUPS) -> list[str]:
         assert [f"{name}.sha256" for name in names if name not in sums] == sums
         names = [name for name in names if name not in sums]
     return names
+
+
+# -- what is told --------------------------------------------------------------------------------------------
+
+
+def test_what_a_login_shell_prints_is_no_fact() -> None:
+    told = "Welcome!\n1 + 1 = 2\npath=/a/b=c.db\nsha256=12\n"
+    assert facts(told) == {"path": "/a/b=c.db", "sha256": "12"}
+
+
+@pytest.mark.parametrize("said", ["", "path=/a.db", "Welcome!path=/a.db\nsha256=12"])
+def test_a_missing_fact_is_told(said: str) -> None:
+    with pytest.raises(ValueError, match=r"there is no line (path|sha256)="):
+        facts(said)
+
+
+def test_a_missing_fact_comes_with_its_mend() -> None:
+    raw = read("lab") | {"backup": {"generation": 1}}
+
+    def answer(name: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        return {"stdout": "Hi!"} if name.endswith("-backup") else recorder.ANSWERS[REMOTE](name, inputs)
+
+    with pytest.raises(pulumi.RunError, match=r"snapshot that controller-1 made is not told: .*--replace"):
+        program(raw, answers={REMOTE: answer})
 
 
 # -- making one ----------------------------------------------------------------------------------------------
