@@ -87,6 +87,9 @@ def _problem(details: ErrorDetails, model: type[BaseModel]) -> Problem:
             mend = f"use a whole number from {low} to {high}"
         case "model_type" | "dict_type":
             mend = f"write a map of keys and values{example}"
+            if not isinstance(value, (Mapping, list, tuple)):
+                # It may be the secret of a key below: its own text is not shown.
+                return Problem(key=_key(path), value="(a single value)", mend=mend)
         case "tuple_type":
             mend = f"write a list{example}"
         case _:

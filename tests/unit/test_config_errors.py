@@ -93,9 +93,10 @@ LOCKED = "~/.ssh/id_locked"
         case("pki xyz", "x", "known are protect", shown="xyz"),
         case("lab imag", "x", "did you mean image?", shown="imag"),
         # Shape
-        case("network", "10.0.0.0/8", "write a map of keys"),
+        case("network", "10.0.0.0/8", "write a map of keys", shown="(a single value)"),
         case("hosts", ["10.0.0.1"], "write a map of keys", shown="(a list)"),
-        case("hosts worker-1", "10.0.0.1", "write a map of keys"),
+        case("hosts worker-1", "10.0.0.1", "write a map of keys", shown="(a single value)"),
+        case("hosts worker-1 labels", "a=b", "write a map of keys", shown="(a single value)"),
         # Hosts
         case("hosts", LEFT_OUT, "required"),
         case("hosts", {}, "at least one host", shown="(empty)"),
@@ -204,7 +205,7 @@ LOCKED = "~/.ssh/id_locked"
         ),
         case("flags kube-scheduler v", ["4"], "write the flag's value as text", shown="(a list)"),
         case("flags kube-scheduler v", None, "write the flag's value as text", shown="(not set)"),
-        case("flags kube-scheduler", "v=4", "write a map of keys"),
+        case("flags kube-scheduler", "v=4", "write a map of keys", shown="(a single value)"),
         case(
             "flags etcd",
             {},
@@ -231,7 +232,7 @@ LOCKED = "~/.ssh/id_locked"
         case("backup keep", 0, "use a whole number from 1 to 1000"),
         case("backup keep", "all", "use a whole number from 1 to 1000"),
         case("backup generation", -1, "use a whole number from 0 to 1000000"),
-        case("backup s3", "s3://backups", "write a map of keys"),
+        case("backup s3", "s3://backups", "write a map of keys", shown="(a single value)"),
         s3_case("endpoint", LEFT_OUT, "required, for example"),
         s3_case("endpoint", "s3.example.com", URL),
         s3_case("bucket", "My_Bucket", "use 3 to 63 lower-case letters"),
@@ -343,6 +344,10 @@ def test_a_secret_never_shows(home: Path) -> None:
             shown += [str(error), repr(error), traceback.format_exc()]
     assert len(shown) == 4 + 3 * len(wrong)
     assert not [message for message in shown if body[:20] in message or "PRIVATE KEY" in message]
+
+    for path in ("backup s3", "backup", "hosts", "hosts worker-1"):
+        for value in ("hunter2", 123456789):
+            assert str(value) not in str(errors(with_value(baremetal(), path, value)))
 
     message = str(errors(with_value(baremetal(), "hosts worker-1 key", locked)))
     assert locked.splitlines()[1][:20] not in message
