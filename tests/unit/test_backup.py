@@ -16,6 +16,8 @@ from typing import Any
 import pulumi
 import pytest
 
+from components import durations
+from components.assets import templates
 from components.assets.backup import SCRIPT, backup_files, facts
 from tests.cases import load, read
 from tests.unit import recorder
@@ -302,6 +304,37 @@ def test_an_unknown_command_is_refused(host: Sandbox) -> None:
     assert failed(host, "restore", "x") == "error: unknown: restore; use no argument, or fetch NAME\n"
     assert failed(host, "fetch") == "error: use no argument, or fetch NAME\n"
     assert host.path("/var/calls").read_text() == ""
+
+
+def test_whoever_starts_a_run_waits_for_all_of_its_deadlines() -> None:
+    """Else a slow run would end without its reason."""
+    script = templates.read("scripts/backup.sh")
+    deadlines = [
+        *re.findall(r"flock --wait (\d+)", script),
+        *re.findall(r"timeout (\d+)", script),
+        *re.findall(r"\bs3 (\d+)", script.split("\ncopy() {")[1].split("\n}")[0]),
+        *(str(int(seconds) + 10) for seconds in re.findall(r"^  etcd (\d+)", script, re.MULTILINE)),
+    ]
+    assert len(deadlines) == 7
+    run = program(read("lab") | {"backup": {"generation": 1}})
+    (step,) = re.findall(r"timeout (\d+) sh", run.only("lab-controller-1-backup").inputs["create"])
+    unit = templates.read("files/kubepivot-backup.service")
+    (timer,) = re.findall(r"^TimeoutStartSec=(.*)$", unit, re.MULTILINE)
+    assert sum(map(int, deadlines)) < int(step) == durations.seconds(timer)
+
+
+def test_storage_that_is_too_slow_is_told(host: Sandbox) -> None:
+    configure(host, s3=True)
+    host.fake("timeout", 'case $* in *" lsf "*) exit 124 ;; esac; shift; exec "$@"')
+    assert (
+        "(kubepivot:backup.s3); the next run copies what is missing: it did not end within 120 s"
+        in failed(host)
+    )
+
+
+def test_a_check_that_takes_too_long_is_no_damage(host: Sandbox) -> None:
+    host.fake("timeout", 'case $* in *etcdutl*) exit 124 ;; esac; shift; exec "$@"')
+    assert failed(host) == "error: the snapshot could not be checked within 300 s\n"
 
 
 # -- copies --------------------------------------------------------------------------------------------------
