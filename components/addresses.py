@@ -26,6 +26,8 @@ NODE_PREFIX = 24
 """Every node gets a pod range of this prefix length."""
 # kube-apiserver refuses larger ranges for services.
 _SERVICES_LARGEST, _SERVICES_SMALLEST = 12, 24
+_BROADCAST = IPv4Address("255.255.255.255")
+_NO_HOSTS = (IPv4Network("127.0.0.0/8"), IPv4Network("224.0.0.0/4"))
 
 
 def nth(network: str, number: int) -> str:
@@ -39,7 +41,13 @@ def host_address(text: str) -> str:
         address = IPv4Address(text)
     except ValueError:
         raise ValueError("use an IPv4 address, for example 192.168.1.21") from None
-    if address.is_loopback or address.is_unspecified or address.is_multicast or address.is_link_local:
+    if (
+        address.is_loopback
+        or address.is_unspecified
+        or address.is_multicast
+        or address.is_link_local
+        or address == _BROADCAST
+    ):
         raise ValueError("use an address by which the other hosts reach this one")
     return text
 
@@ -54,6 +62,10 @@ def network(text: str) -> str:
         raise ValueError("use an IPv4 range in CIDR form, for example 10.2.0.0/16")
     if str(found) != text:
         raise ValueError(f"write the range's first address: {found}")
+    if any(found.overlaps(each) for each in _NO_HOSTS):
+        raise ValueError(
+            "choose a range without addresses of loopback, 127.0.0.0/8, and multicast, 224.0.0.0/4"
+        )
     return text
 
 

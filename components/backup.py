@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pulumi
 
 from components.assets.backup import SCRIPT, facts, generation_file
@@ -33,4 +35,15 @@ def make_backups(
         )
         for host in cfg.controllers
     }
-    return {host: step.stdout.apply(facts) for host, step in steps.items()}
+    return {host: step.stdout.apply(partial(_facts, host)) for host, step in steps.items()}
+
+
+def _facts(host: str, output: str) -> dict[str, str]:
+    try:
+        return facts(output)
+    except ValueError as error:
+        # What the step printed is in the state by now, and is not looked at again by itself.
+        raise pulumi.RunError(
+            f"the snapshot that {host} made is not told: {error}; let the login shell there print nothing, "
+            "then make another: pulumi up --replace '**backup'"
+        ) from error

@@ -56,6 +56,12 @@ def _snapshot(text: str) -> str:
     return text
 
 
+def _asset_directory(text: str) -> str:
+    if text.startswith("~"):
+        raise ValueError("only a shell knows ~: use a path that begins with /, or one below the program's")
+    return text
+
+
 def _backup_interval(text: str) -> str:
     return durations.at_least(text, "5m")
 
@@ -63,6 +69,7 @@ def _backup_interval(text: str) -> str:
 Address = Annotated[
     str, AfterValidator(addresses.host_address), WithJsonSchema({"type": "string", "format": "ipv4"})
 ]
+AssetDirectory = Annotated[str, Field(min_length=1), AfterValidator(_asset_directory)]
 BackupInterval = Annotated[str, AfterValidator(_backup_interval)]
 Bucket = Annotated[str, AfterValidator(s3.bucket)]
 ClusterName = Annotated[str, AfterValidator(_cluster_name)]
@@ -74,6 +81,7 @@ EndpointHost = Annotated[str, AfterValidator(addresses.endpoint_host)]
 HostKey = Annotated[str, AfterValidator(sshkeys.host_key)]
 LabelKey = Annotated[str, AfterValidator(labels.label_key)]
 LabelValue = Annotated[str, AfterValidator(labels.label_value)]
+Login = Annotated[str, Field(min_length=1), AfterValidator(sshkeys.login)]
 Network = Annotated[str, AfterValidator(addresses.network)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 PrivateKey = Annotated[SecretStr, BeforeValidator(_private_key)]
@@ -102,7 +110,7 @@ class HostConfig(Section):
         description="The IPv4 address at which the other hosts and SSH reach this one.",
         examples=["192.168.1.21"],
     )
-    user: Text = Field(
+    user: Login = Field(
         default="root",
         description="Who logs in: root, or a user who may use sudo without a password. "
         "Not with platform lab.",
@@ -308,7 +316,7 @@ class ClusterConfig(Section):
         "host.",
         examples=["render"],
     )
-    asset_directory: Text = Field(
+    asset_directory: AssetDirectory = Field(
         default="assets",
         description="Where mode render writes. It must not exist.",
         examples=["rendered/prod"],

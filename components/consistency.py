@@ -6,7 +6,6 @@ values.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Address, IPv4Network
 from itertools import combinations
@@ -24,6 +23,8 @@ _NEEDED_ON_BAREMETAL = {
     "without the host's name",
 }
 _FIRST_UNPRIVILEGED = 1024
+# A network with a longer prefix has no address of its own and no broadcast address (RFC 3021).
+_WITH_BROADCAST = 30
 _PORTS_OF_CONTROLLERS = {
     2379: "etcd",
     2380: "etcd",
@@ -42,7 +43,6 @@ def problems(raw: Raw) -> Iterator[Problem]:
     """Every contradiction in the raw config."""
     hosts = _hosts(raw)
     yield from _topology(raw, hosts)
-    yield from _names(_part(raw, "hosts"))
     yield from _platform(raw, hosts)
     yield from _api_port(_part(raw, "api").get("port"))
     yield from _addresses(raw, hosts)
@@ -71,14 +71,6 @@ def _topology(raw: Raw, hosts: Mapping[str, Raw]) -> Iterator[Problem]:
             "it is required with several controllers: the address or name of a load balancer or virtual "
             "address before all of them",
         )
-
-
-def _names(hosts: Raw) -> Iterator[Problem]:
-    first: dict[str, str] = {}
-    for name in hosts:
-        other = first.setdefault(name.lower(), name)
-        if other != name:
-            yield Problem.at(["hosts", name], name, f"the name differs from {other} in case only; rename one")
 
 
 def _platform(raw: Raw, hosts: Mapping[str, Raw]) -> Iterator[Problem]:
@@ -126,7 +118,7 @@ def _addresses(raw: Raw, hosts: Mapping[str, Raw]) -> Iterator[Problem]:
     yield from _overlaps(ranges)
     yield from _capacity(ranges, len(hosts))
     yield from _places(ranges, located, _address(_part(raw, "api").get("host")))
-    yield from _duplicates(hosts, located)
+    yield from _duplicates(located)
 
 
 def _overlaps(ranges: Mapping[str, IPv4Network]) -> Iterator[Problem]:
@@ -159,11 +151,20 @@ def _places(
     for path, address in places.items():
         yield from _inside(path, address, ranges)
         hosts = ranges.get("hosts")
-        if hosts is not None and address not in hosts:
+        if hosts is None:
+            continue
+        if address not in hosts:
             yield Problem.at(
                 path,
                 str(address),
                 f"it lies outside kubepivot:network.hosts, {hosts}; correct the address or the range",
+            )
+        elif hosts.prefixlen <= _WITH_BROADCAST and address in (hosts[0], hosts[-1]):
+            yield Problem.at(
+                path,
+                str(address),
+                f"it is the first or last of kubepivot:network.hosts, {hosts}, which no host can have; "
+                "correct the address or the range",
             )
 
 
@@ -179,16 +180,15 @@ def _inside(
             )
 
 
-def _duplicates(hosts: Mapping[str, Raw], located: Mapping[str, IPv4Address]) -> Iterator[Problem]:
-    seen: defaultdict[tuple[IPv4Address, str], list[str]] = defaultdict(list)
+def _duplicates(located: Mapping[str, IPv4Address]) -> Iterator[Problem]:
+    first: dict[IPv4Address, str] = {}
     for name, address in located.items():
-        seen[address, str(hosts[name].get("port", 22))].append(name)
-    for (address, _), (first, *others) in seen.items():
-        for name in others:
+        other = first.setdefault(address, name)
+        if other != name:
             yield Problem.at(
                 ["hosts", name, "address"],
                 str(address),
-                f"host {first} has the same address and port; every host needs its own",
+                f"host {other} has the same address; every host needs its own",
             )
 
 

@@ -49,11 +49,6 @@ class ConfigError(pulumi.RunError):
         count = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
         super().__init__("\n".join([f"the stack's config has {count}:", *(f"  {p}" for p in self.problems)]))
 
-    @classmethod
-    def of(cls, key: str, value: object, mend: str) -> ConfigError:
-        """The error for a single value, by its key below the project's namespace."""
-        return cls([Problem.at(key.split("."), value, mend)])
-
 
 def problems_of(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
     """What pydantic found, with the mend that the type of error, or the validator's ValueError, tells."""
@@ -87,6 +82,9 @@ def _problem(details: ErrorDetails, model: type[BaseModel]) -> Problem:
             mend = f"use a whole number from {low} to {high}"
         case "model_type" | "dict_type":
             mend = f"write a map of keys and values{example}"
+            if not isinstance(value, (Mapping, list, tuple)):
+                # It may be the secret of a key below: its own text is not shown.
+                return Problem(key=_key(path), value="(a single value)", mend=mend)
         case "tuple_type":
             mend = f"write a list{example}"
         case _:

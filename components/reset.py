@@ -26,7 +26,8 @@ class _Reset(command.local.Command):
 
     A remote Command fails to be deleted when its host is dead (pulumi-command#104), and the stack with it.
     The client tells a host that does not answer (255) from a script that fails, so a dead host is reported
-    and passed over. The login key comes by stdin into an agent and never touches the disk.
+    and passed over. The login key comes by stdin into an agent and never touches the disk. Nothing replaces
+    it, not even another host key: how to reach the host is updated in place, so that `pulumi up` mends it.
     """
 
     def __init__(self, name: str, cluster: str, host: Host, opts: pulumi.ResourceOptions) -> None:
@@ -38,13 +39,14 @@ class _Reset(command.local.Command):
                 lambda known: _delete_script(cluster, host, *known)
             ),
             stdin=pulumi.Output.secret(host.ssh.private_key),
-            triggers=[host.instance_id],
             logging=command.local.Logging.STDERR,
             add_previous_output_in_env=False,
-            opts=pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(delete_before_replace=True)),
+            # A replacement would reset a living host. A stack of an earlier version has triggers; they stay.
+            opts=pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(ignore_changes=["triggers"])),
         )
 
 
+_SECONDS = 180
 _REFUSALS = "denied|verification failed|authentication failures|no matching"
 _NO_CLIENT = "no ssh on this machine: install the OpenSSH client, `pulumi destroy` resets hosts with it"
 
@@ -52,7 +54,7 @@ _NO_CLIENT = "no ssh on this machine: install the OpenSSH client, `pulumi destro
 def _delete_script(cluster: str, host: Host, address: str, host_key: str) -> str:
     whose = f"CLUSTER={shlex.quote(cluster)}\nNAME={shlex.quote(host.name)}"
     body = f"{SET_PATH}\nset -eu\numask 077\n{whose}\n{script('reset')}"
-    remote = f"timeout 180 sh -c {shlex.quote(body)}"
+    remote = f"timeout {_SECONDS} sh -c {shlex.quote(body)}"
     if host.ssh.user != "root":
         remote = f"sudo --non-interactive {remote}"
     port = host.ssh.port
@@ -73,8 +75,9 @@ ssh -p {port} -F /dev/null -o BatchMode=yes -o ConnectTimeout=10 -o UserKnownHos
   cat "$d/said" >&2
   # 255 is ssh's own: a host that refuses the login is there, and would be left as it is for nothing.
   if [ "$status" != 255 ] || grep -Eq '{_REFUSALS}' "$d/said"; then
-    echo "{host.name} ({address}) was not reset: mend that (a key or host key in the config is mended by" \
-      "'pulumi up'), then destroy again" >&2
+    mend="mend that (a key or host key in the config is mended by 'pulumi up'), then destroy again"
+    [ "$status" != 124 ] || mend="it did not end within {_SECONDS} s; destroy again goes on where it stopped"
+    echo "{host.name} ({address}) was not reset: $mend" >&2
     exit 1
   fi
   echo "{host.name} ({address}) does not answer: it was left as it is" >&2

@@ -1,4 +1,4 @@
-"""The keys by which SSH knows a user and a host."""
+"""By what SSH knows a user and a host."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
-__all__ = ["host_key", "is_path", "private_key"]
+__all__ = ["host_key", "is_path", "login", "private_key"]
 
 _HOST_KEY_MEND = 'use the line that `ssh-keyscan` prints, without the host\'s name: "ssh-ed25519 AAAA…"'
 
@@ -46,6 +46,13 @@ def private_key(text: str) -> str:
             "this private key is damaged or of an unknown kind; make one with ssh-keygen -t ed25519"
         ) from None
     return data.decode()
+
+
+def login(text: str) -> str:
+    """The text itself if it can be a login name; ValueError with the mend if not."""
+    if text.split() != [text] or text.startswith("-"):
+        raise ValueError("use a login name, without spaces and without a dash in front, for example admin")
+    return text
 
 
 def host_key(text: str) -> str:

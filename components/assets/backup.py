@@ -65,5 +65,11 @@ def generation_file(cfg: ClusterConfig) -> File:
 
 
 def facts(output: str) -> dict[str, str]:
-    """What the script says of a snapshot: its path and its SHA-256."""
-    return dict(line.split("=", 1) for line in output.splitlines())
+    """What the script says of a snapshot: its path and its SHA-256. ValueError if it lacks one."""
+    # A login shell may have printed something of its own first.
+    told = ("path=", "sha256=")
+    found = dict(line.split("=", 1) for line in output.splitlines() if line.startswith(told))
+    for fact in told:
+        if fact[:-1] not in found:
+            raise ValueError(f"there is no line {fact}… in {output!r}")
+    return found

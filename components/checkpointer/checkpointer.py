@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Protocol
 
 from components.checkpointer.checkpoint import Refused, render
-from components.checkpointer.pods import Object, Owner, instance, is_ready, newest
+from components.checkpointer.pods import NAMESPACE, Object, Owner, instance, is_ready, newest
 from components.checkpointer.state import Action, Situation, Timers, decide
 from components.checkpointer.store import Store
 
@@ -140,9 +140,10 @@ class Checkpointer:
             self._do(owner, action)
 
     def _pods(self) -> dict[Owner, list[Object]] | None:
-        """Pods of this node by owner, None if the API does not tell."""
+        """Pods of this node that are to be saved, by owner; None if the API does not tell."""
         try:
-            found = self._api.get(f"/api/v1/pods?fieldSelector=spec.nodeName%3D{self._node}")
+            path = f"/api/v1/namespaces/{NAMESPACE}/pods?fieldSelector=spec.nodeName%3D{self._node}"
+            found = self._api.get(path)
         except Unavailable as error:
             self._say("api", f"the API does not tell which pods run: {error}")
             return None

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import pulumi
 
-from components.config import ClusterConfig, ConfigError
+from components.config import ClusterConfig
 from components.machine import Machine
 
 __all__ = ["Host", "Hosts", "Platform", "Ssh", "create_hosts"]
@@ -32,7 +32,7 @@ class Host(Machine):
 
     ssh: Ssh
     instance_id: pulumi.Input[str]
-    """Changes when, and only when, the machine is another one; every step on it then runs anew."""
+    """Changes when, and only when, the machine is another one; every remote step on it then runs anew."""
     owned: bool
     """True: the machine ends with its resource. False: `destroy` has to clean it."""
 
@@ -56,6 +56,4 @@ def create_hosts(cfg: ClusterConfig, opts: pulumi.ResourceOptions) -> Hosts:
             from components.hosts.lab import lab_hosts as platform
         case "baremetal":
             from components.hosts.baremetal import baremetal_hosts as platform
-        case other:
-            raise ConfigError.of("platform", other, "choose lab or baremetal")
     return platform(cfg.name, cfg, opts)

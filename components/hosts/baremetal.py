@@ -14,7 +14,7 @@ def baremetal_hosts(name: str, cfg: ClusterConfig, opts: pulumi.ResourceOptions)
     """Describes the machines in the config.
 
     A machine is known by its host key: installing it anew changes that, so the config has to change as
-    well, and every step runs again.
+    well, and every step runs again. The machine that had the old key is not reset.
     """
     return {
         host_name: Host(

@@ -8,13 +8,20 @@ import re
 import signal
 import subprocess
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import pulumi
 import pytest
 
+from components import durations
+from components.assets import templates
 from components.assets.backup import SCRIPT, backup_files, facts
-from tests.cases import load
+from tests.cases import load, read
+from tests.unit import recorder
+from tests.unit.recorder import REMOTE, program
 from tests.unit.sandbox import Sandbox
 
 BACKUPS = "/var/lib/kubepivot/backups"
@@ -124,6 +131,30 @@ def snapshots(host: Sandbox, directory: str = BACKUPS) -> list[str]:
         assert [f"{name}.sha256" for name in names if name not in sums] == sums
         names = [name for name in names if name not in sums]
     return names
+
+
+# -- what is told --------------------------------------------------------------------------------------------
+
+
+def test_what_a_login_shell_prints_is_no_fact() -> None:
+    told = "Welcome!\n1 + 1 = 2\npath=/a/b=c.db\nsha256=12\n"
+    assert facts(told) == {"path": "/a/b=c.db", "sha256": "12"}
+
+
+@pytest.mark.parametrize("said", ["", "path=/a.db", "Welcome!path=/a.db\nsha256=12"])
+def test_a_missing_fact_is_told(said: str) -> None:
+    with pytest.raises(ValueError, match=r"there is no line (path|sha256)="):
+        facts(said)
+
+
+def test_a_missing_fact_comes_with_its_mend() -> None:
+    raw = read("lab") | {"backup": {"generation": 1}}
+
+    def answer(name: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        return {"stdout": "Hi!"} if name.endswith("-backup") else recorder.ANSWERS[REMOTE](name, inputs)
+
+    with pytest.raises(pulumi.RunError, match=r"snapshot that controller-1 made is not told: .*--replace"):
+        program(raw, answers={REMOTE: answer})
 
 
 # -- making one ----------------------------------------------------------------------------------------------
@@ -273,6 +304,37 @@ def test_an_unknown_command_is_refused(host: Sandbox) -> None:
     assert failed(host, "restore", "x") == "error: unknown: restore; use no argument, or fetch NAME\n"
     assert failed(host, "fetch") == "error: use no argument, or fetch NAME\n"
     assert host.path("/var/calls").read_text() == ""
+
+
+def test_whoever_starts_a_run_waits_for_all_of_its_deadlines() -> None:
+    """Else a slow run would end without its reason."""
+    script = templates.read("scripts/backup.sh")
+    deadlines = [
+        *re.findall(r"flock --wait (\d+)", script),
+        *re.findall(r"timeout (\d+)", script),
+        *re.findall(r"\bs3 (\d+)", script.split("\ncopy() {")[1].split("\n}")[0]),
+        *(str(int(seconds) + 10) for seconds in re.findall(r"^  etcd (\d+)", script, re.MULTILINE)),
+    ]
+    assert len(deadlines) == 7
+    run = program(read("lab") | {"backup": {"generation": 1}})
+    (step,) = re.findall(r"timeout (\d+) sh", run.only("lab-controller-1-backup").inputs["create"])
+    unit = templates.read("files/kubepivot-backup.service")
+    (timer,) = re.findall(r"^TimeoutStartSec=(.*)$", unit, re.MULTILINE)
+    assert sum(map(int, deadlines)) < int(step) == durations.seconds(timer)
+
+
+def test_storage_that_is_too_slow_is_told(host: Sandbox) -> None:
+    configure(host, s3=True)
+    host.fake("timeout", 'case $* in *" lsf "*) exit 124 ;; esac; shift; exec "$@"')
+    assert (
+        "(kubepivot:backup.s3); the next run copies what is missing: it did not end within 120 s"
+        in failed(host)
+    )
+
+
+def test_a_check_that_takes_too_long_is_no_damage(host: Sandbox) -> None:
+    host.fake("timeout", 'case $* in *etcdutl*) exit 124 ;; esac; shift; exec "$@"')
+    assert failed(host) == "error: the snapshot could not be checked within 300 s\n"
 
 
 # -- copies --------------------------------------------------------------------------------------------------

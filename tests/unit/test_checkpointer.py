@@ -86,7 +86,7 @@ class World:
     def get(self, path: str) -> Object | None:
         if not (self.listening and self.telling):
             raise Unavailable(path)
-        if path == "/api/v1/pods?fieldSelector=spec.nodeName%3Dcontroller-1":
+        if path == "/api/v1/namespaces/kube-system/pods?fieldSelector=spec.nodeName%3Dcontroller-1":
             return {"items": copy.deepcopy(list(self.pods.values()))}
         assert path == "/api/v1/namespaces/kube-system/secrets/main-1"
         return SECRET

@@ -54,6 +54,10 @@ def s3_case(field: str, value: object, mend: str, *, shown: str | None = None) -
     return case("backup s3", s3, mend, key=f"backup.s3.{field}", shown=shown)
 
 
+def in_hosts() -> Raw:
+    return lab() | {"network": {"hosts": "172.30.0.0/24"}}
+
+
 PORT = "use a whole number from 1 to 65535"
 CIDR = "use an IPv4 range in CIDR form"
 URL = "use an http:// or https:// URL"
@@ -70,6 +74,8 @@ LOCKED = "~/.ssh/id_locked"
         case("platform", "cloud", "use 'lab' or 'baremetal'"),
         case("mode", "rendr", "use 'cluster' or 'render'"),
         case("assetDirectory", "", "must not be empty", shown='""'),
+        case("assetDirectory", "~/assets", "only a shell knows ~"),
+        case("assetDirectory", "~", "only a shell knows ~"),
         case("name", "My_Cluster", DNS_LABEL),
         case("name", "a" * 41, "at most 40"),
         case("kubernetesVersion", "1.20.0", f"not supported; use one of {LATEST}"),
@@ -93,26 +99,31 @@ LOCKED = "~/.ssh/id_locked"
         case("pki xyz", "x", "known are protect", shown="xyz"),
         case("lab imag", "x", "did you mean image?", shown="imag"),
         # Shape
-        case("network", "10.0.0.0/8", "write a map of keys"),
+        case("network", "10.0.0.0/8", "write a map of keys", shown="(a single value)"),
         case("hosts", ["10.0.0.1"], "write a map of keys", shown="(a list)"),
-        case("hosts worker-1", "10.0.0.1", "write a map of keys"),
+        case("hosts worker-1", "10.0.0.1", "write a map of keys", shown="(a single value)"),
+        case("hosts worker-1 labels", "a=b", "write a map of keys", shown="(a single value)"),
         # Hosts
         case("hosts", LEFT_OUT, "required"),
         case("hosts", {}, "at least one host", shown="(empty)"),
         case("hosts controller-1 role", "worker", "no host is a controller", key="hosts", shown="(a map)"),
         case("hosts worker-1 role", "controller", "load balancer", key="api.host", shown="(not set)"),
         case("hosts worker_1", WORKER, DNS_LABEL, shown="worker_1"),
-        case("hosts Worker-1", WORKER, "differs from worker-1 in case only; rename", shown="Worker-1"),
+        case("hosts Worker-1", WORKER, DNS_LABEL, shown="Worker-1"),
         host_case("role", LEFT_OUT, "required"),
         host_case("role", "node", "use 'controller' or 'worker'"),
         host_case("address", LEFT_OUT, "required, for example"),
         host_case("address", "172.30.0.300", "use an IPv4 address"),
         host_case("address", "fd00::1", "use an IPv4 address"),
         host_case("address", "127.0.0.1", "by which the other hosts reach"),
-        host_case("address", "172.30.0.11", "host controller-1 has the same address and port"),
+        host_case("address", "255.255.255.255", "by which the other hosts reach"),
+        host_case("address", "172.30.0.11", "host controller-1 has the same address"),
         host_case("port", "ssh", PORT, base=baremetal),
         host_case("port", 65536, PORT, base=baremetal),
         host_case("user", "", "must not be empty", base=baremetal, shown='""'),
+        host_case("user", "admin ", "use a login name, without spaces", base=baremetal, shown="admin"),
+        host_case("user", "the admin", "use a login name, without spaces", base=baremetal),
+        host_case("user", "-oProxyCommand=x", "use a login name", base=baremetal),
         # SSH in the lab and on bare metal
         host_case("key", "~/.ssh/id_ed25519", "leave it out"),
         host_case("hostKey", HOST_KEY, "leave it out", shown=HOST_KEY[:40]),
@@ -170,6 +181,14 @@ LOCKED = "~/.ssh/id_locked"
         host_case("address", "10.3.0.5", "lies in kubepivot:network.services"),
         case("api host", "10.3.0.1", "lies in kubepivot:network.services"),
         case("network hosts", "172.30.0.0/28", "outside", key="hosts.worker-1.address", shown="172.30.0.21"),
+        case(
+            "network hosts", "172.30.0.8/30", "first or last", key="hosts.controller-1.address", shown=".11"
+        ),
+        host_case("address", "172.30.0.0", "first or last", base=in_hosts),
+        host_case("address", "172.30.0.255", "first or last", base=in_hosts),
+        case("network pods", "127.64.0.0/16", "loopback, 127.0.0.0/8"),
+        case("network pods", "0.0.0.0/0", "loopback, 127.0.0.0/8"),
+        case("network services", "239.1.0.0/16", "multicast, 224.0.0.0/4"),
         case("network domain", "Cluster_Local", "DNS name"),
         case("api port", "0", PORT),
         case("api port", 443, "kube-apiserver is not root: use a port from 1024"),
@@ -204,7 +223,7 @@ LOCKED = "~/.ssh/id_locked"
         ),
         case("flags kube-scheduler v", ["4"], "write the flag's value as text", shown="(a list)"),
         case("flags kube-scheduler v", None, "write the flag's value as text", shown="(not set)"),
-        case("flags kube-scheduler", "v=4", "write a map of keys"),
+        case("flags kube-scheduler", "v=4", "write a map of keys", shown="(a single value)"),
         case(
             "flags etcd",
             {},
@@ -231,7 +250,7 @@ LOCKED = "~/.ssh/id_locked"
         case("backup keep", 0, "use a whole number from 1 to 1000"),
         case("backup keep", "all", "use a whole number from 1 to 1000"),
         case("backup generation", -1, "use a whole number from 0 to 1000000"),
-        case("backup s3", "s3://backups", "write a map of keys"),
+        case("backup s3", "s3://backups", "write a map of keys", shown="(a single value)"),
         s3_case("endpoint", LEFT_OUT, "required, for example"),
         s3_case("endpoint", "s3.example.com", URL),
         s3_case("bucket", "My_Bucket", "use 3 to 63 lower-case letters"),
@@ -295,9 +314,18 @@ def test_the_default_name_is_checked_too() -> None:
         parse(lab(), stack="My.Stack")
 
 
-def test_same_address_on_another_port_is_another_host() -> None:
+def test_same_address_on_another_port_is_the_same_host() -> None:
+    """A node and its etcd are known by it."""
     raw = with_value(baremetal(), "hosts worker-1 address", "192.168.1.11")
-    assert parse(with_value(raw, "hosts worker-1 port", 2222), stack="dev").hosts["worker-1"].port == 2222
+    (problem,) = errors(with_value(raw, "hosts worker-1 port", 2222)).problems
+    assert problem.key == "kubepivot:hosts.worker-1.address"
+    assert "host controller-1 has the same address" in problem.mend
+
+
+def test_a_network_of_two_addresses_has_them_for_hosts() -> None:
+    raw = with_value(lab(), "network hosts", "172.30.0.10/31")
+    raw["hosts"]["worker-1"]["address"] = "172.30.0.10"
+    assert parse(raw, stack="dev").network.hosts == "172.30.0.10/31"
 
 
 @pytest.mark.parametrize("name", ["id_ed25519", "id_pkcs8", "id_ecdsa", "id_rsa"])
@@ -343,6 +371,10 @@ def test_a_secret_never_shows(home: Path) -> None:
             shown += [str(error), repr(error), traceback.format_exc()]
     assert len(shown) == 4 + 3 * len(wrong)
     assert not [message for message in shown if body[:20] in message or "PRIVATE KEY" in message]
+
+    for path in ("backup s3", "backup", "hosts", "hosts worker-1"):
+        for value in ("hunter2", 123456789):
+            assert str(value) not in str(errors(with_value(baremetal(), path, value)))
 
     message = str(errors(with_value(baremetal(), "hosts worker-1 key", locked)))
     assert locked.splitlines()[1][:20] not in message

@@ -455,7 +455,6 @@ def test_bare_metal_makes_nothing_on_this_machine_and_gives_the_hosts_back() -> 
     for each in resets:
         assert "docker" not in each.inputs["create"] + each.inputs["delete"]
         assert isinstance(each.inputs["stdin"], Secret)
-        assert each.delete_before_replace
     # Made first, so that they are deleted last, when nothing else needs the hosts.
     for host in case.cfg.hosts:
         assert {each.urn for each in resets} <= run.only(f"metal-{host}-node").dependencies

@@ -394,3 +394,12 @@ def test_what_nothing_mounts_any_more_goes_when_all_is_done(controller: Sandbox)
     controller.path("/var/not-ready").unlink()
     assert _retire(controller) == (0, "")
     assert controller.path("/var/deleted").read_text().split() == old
+
+
+def test_what_cannot_be_listed_is_told(controller: Sandbox) -> None:
+    _arrange(controller, "nothing done yet")
+    controller.path("/var/mounted").unlink()
+    code, error = _retire(controller)
+    assert code == 1
+    assert "mounted: No such file" in error
+    assert not controller.path("/var/deleted").exists()

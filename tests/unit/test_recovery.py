@@ -355,6 +355,26 @@ def test_a_generation_is_done_once(controller: Sandbox) -> None:
     assert calls(controller).count("bootstrap") == 2
 
 
+@pytest.mark.parametrize("damaged", ["", "\0\0"])
+def test_what_a_power_cut_has_made_of_the_last_generation_is_no_recovery(
+    controller: Sandbox, damaged: str
+) -> None:
+    controller.write(f"{STATE}/recovered", damaged)
+    code, error = run(controller)
+    assert code == 1
+    assert "recovered on controller-1 is damaged: write the generation of the last recovery into it" in error
+    assert calls(controller) == []
+    controller.write(f"{STATE}/recovered", "0\n")
+    assert run(controller)[0] == 0
+    assert is_recovered(controller)
+
+
+def test_the_generation_is_on_disk_before_it_counts(controller: Sandbox) -> None:
+    controller.fake("sync", 'for file; do cat "$file" >>/var/synced; done')
+    assert run(controller)[0] == 0
+    assert controller.path("/var/synced").read_text() == "1\n"
+
+
 def test_the_temporary_control_plane_stays_until_new_pods_are_ready(controller: Sandbox) -> None:
     """The old ones say that they are."""
     controller.write("/var/would-be", pods("new", ready="False"))

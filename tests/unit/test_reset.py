@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from components.assets.node import bootstrap_files, node_files, script
-from tests.cases import load
-from tests.unit.recorder import ran, revealed
+from tests.cases import load, read
+from tests.unit.recorder import program, ran, revealed
 from tests.unit.sandbox import Sandbox
 
 OWNER = "/etc/kubernetes/kubepivot.cluster"
@@ -54,7 +54,8 @@ def test_a_host_of_nobody_or_of_another_is_left_alone(host: Sandbox, owner: str 
     done = host.run(RESET)
     assert done.returncode == 0
     assert said in done.stdout
-    assert host.path("/var/calls").read_text() == ""
+    (call,) = host.path("/var/calls").read_text().splitlines()
+    assert call == f"rm -rf {host.path('/run/kubepivot.??????')}"
 
 
 def test_everything_that_was_put_on_the_host_goes(host: Sandbox) -> None:
@@ -79,11 +80,22 @@ def test_a_step_that_still_runs_is_not_reset_under(host: Sandbox) -> None:
     assert host.path("/var/calls").read_text() == ""
 
 
+@pytest.mark.parametrize("owner", ["metal", "other"])
+def test_what_a_killed_step_has_left_goes(host: Sandbox, owner: str) -> None:
+    host.write(OWNER, owner)
+    host.write("/run/kubepivot.Ab12Cd/pki/ca.key")
+    host.write("/run/kubepivot.service/theirs")
+    host.real("rm")
+    assert host.run(RESET).returncode == 0
+    left = {path.name for path in host.path("/run").iterdir()} - {"kubepivot.lock"}
+    assert left == {"kubepivot.service"}
+
+
 def test_the_kubelet_is_stopped_before_anything_is_removed(host: Sandbox) -> None:
     host.write(OWNER, "metal/alpha")
     host.run(RESET)
     calls = [line.split()[0] for line in host.path("/var/calls").read_text().splitlines()]
-    assert calls.index("systemctl") < calls.index("rm")
+    assert calls.index("systemctl") < calls.index("rm", 1)  # the first removes what a killed step has left
     assert [call for call in _calls(host, "systemctl") if "disable" in call] == [
         ["disable", "--now", "--quiet", "kubelet"],
         ["disable", "--now", "--quiet", "kubepivot-checkpoints"],
@@ -98,7 +110,7 @@ def test_kernel_settings_are_put_back_before_they_are_forgotten(host: Sandbox) -
     assert host.run(RESET).returncode == 0
     assert _calls(host, "sysctl") == [["--quiet", "--load", BEFORE]]
     calls = host.path("/var/calls").read_text().replace(str(host.root), "").splitlines()
-    (removal,) = [line for line in calls if line.startswith("rm ") and " /var/lib/kubepivot " in line]
+    (removal,) = [line for line in calls if line.startswith("rm ") and line.endswith(" /var/lib/kubepivot")]
     assert calls.index(f"sysctl --quiet --load {BEFORE}") < calls.index(removal)
 
 
@@ -135,6 +147,44 @@ def test_mounts_of_pods_are_undone_innermost_first(host: Sandbox) -> None:
         "/var/lib/kubelet/pods/1/deep",
         "/var/lib/kubelet/pods/1",
     ]
+
+
+def test_a_disk_of_its_own_is_emptied_and_stays_mounted(host: Sandbox) -> None:
+    """`rm` of a mount point fails, and the mark of the owner would stay for ever."""
+    host.write(OWNER, "metal")
+    disks = ("/var/lib/etcd", "/var/lib/containerd", "/var/lib/kubelet")
+    mounts = "".join(f"/dev/sdb {host.path(disk)} ext4 rw 0 0\n" for disk in disks)
+    host.write("/proc/mounts", f"/dev/sda / ext4 rw 0 0\n{mounts}")
+    for disk in disks:
+        host.write(f"{disk}/.hidden")
+        host.write(f"{disk}/member/keys")
+        host.path(f"{disk}/lost+found").mkdir()
+    host.real("find", "rm")
+    done = host.run(RESET)
+    assert (done.returncode, done.stderr) == (0, "")
+    for disk in disks:
+        assert [path.name for path in host.path(disk).iterdir()] == ["lost+found"], disk
+    assert _calls(host, "umount") == []
+    assert not host.path(OWNER).exists()
+
+
+def test_links_that_others_made_stay(host: Sandbox) -> None:
+    """Those of ours hang on the bridge, as long as that is there."""
+    host.write(OWNER, "metal")
+    ours = "5: veth12ab34cd@if2: <UP> mtu 1450 master cni0 state UP"
+    theirs = "6: vethZQ0x1t@if2: <UP> mtu 1500 master lxcbr0 state UP"
+    host.fake(
+        "ip",
+        f"""echo "ip $*" >>/var/calls
+        case $* in
+          *"show type veth master cni0") echo "{ours}" ;;
+          *show*) echo "{ours}"; echo "{theirs}" ;;
+        esac
+        """,
+    )
+    assert host.run(RESET).returncode == 0
+    deleted = [call[-1] for call in _calls(host, "ip") if call[:2] == ["link", "delete"]]
+    assert deleted == ["veth12ab34cd", "cni0", "flannel.1"]
 
 
 # -- over SSH, from this machine -----------------------------------------------------------------------------
@@ -200,6 +250,20 @@ def test_a_dead_host_is_told_and_passed_over(here: Sandbox, said: str) -> None:
     )
 
 
+def test_a_changed_host_key_replaces_no_reset_and_a_destroy_uses_the_new_one() -> None:
+    raw = read("baremetal")
+    old, new = raw["hosts"]["gpu"]["hostKey"], raw["hosts"]["alpha"]["hostKey"]
+    raw["hosts"]["gpu"]["hostKey"] = new
+    before, after = (run.only("metal-gpu-reset") for run in (ran("baremetal"), program(raw)))
+    assert before.urn == after.urn
+    for each in (before, after):
+        assert "triggers" not in each.inputs  # any other input is updated in place
+        assert each.ignores == ("triggers",)  # those of a stack of an earlier version
+        assert not each.delete_before_replace
+    assert old in before.inputs["delete"] and old not in after.inputs["delete"]
+    assert new in after.inputs["delete"]
+
+
 FAILURES = {
     "login refused": ("admin@192.168.7.21: Permission denied (publickey).", 255),
     "another host key": (
@@ -220,3 +284,11 @@ def test_a_host_that_is_there_and_was_not_reset_fails_the_destroy(here: Sandbox,
     assert code not in (0, 255)
     assert error.startswith(f"{said}\ngpu (192.168.7.21) was not reset: ")
     assert "does not answer" not in error
+    assert ("mend that" in error) == (status != 124)
+
+
+def test_a_reset_that_took_too_long_can_go_on(here: Sandbox) -> None:
+    code, error = _destroy(here, "gpu", "exit 124")
+    assert code == 1
+    assert "was not reset: it did not end within 180 s; destroy again goes on where it stopped" in error
+    assert "timeout 180 sh" in here.path("/var/arguments").read_text()

@@ -16,7 +16,8 @@ die() {
 install -d -m 0700 "$directory"
 cd "$directory"
 exec 9<.
-flock --wait 1800 9 || die "another run of the backup has not ended for half an hour: see 'systemctl status kubepivot-backup'"
+# All deadlines of a run together are less than an hour, after which whoever started it ends it.
+flock --wait 900 9 || die "another run of the backup has not ended for a quarter of an hour: see 'systemctl status kubepivot-backup'"
 # What a run that was killed has left.
 rm -f .new.*
 for sum in *.sha256; do [ -e "${sum%.sha256}" ] || rm -f "$sum"; done
@@ -32,7 +33,10 @@ check() { # what to call it
   sent=$(tail -c 32 .new.db | od -A n -t x1 -v | tr -d ' \n')
   got=$(head -c "$((size - 32))" .new.db | sha256sum | cut -c 1-64)
   [ "$got" = "$sent" ] || die "$1 is damaged: the SHA-256 of its content is $got, but etcd sent $sent"
-  status=$(timeout 300 etcdutl snapshot status .new.db --write-out=json 2>&1) || die "$1 is damaged: $status"
+  status=$(timeout 300 etcdutl snapshot status .new.db --write-out=json 2>&1) || {
+    [ $? != 124 ] || die "$1 could not be checked within 300 s"
+    die "$1 is damaged: $status"
+  }
 }
 
 settle() { # name: what has been checked gets its name, and the host keeps it
@@ -70,12 +74,14 @@ save() {
 
 # -- copies ------------------------------------------------------------------------------------------------
 
-# s3 WHAT ARGUMENT...: runs the client; WHAT and its last line are the error.
+# s3 SECONDS WHAT ARGUMENT...: runs the client; WHAT and its last line are the error.
 s3() {
-  what=$1
-  shift
-  timeout 1800 "$client" --contimeout=10s --timeout=60s --retries=2 --low-level-retries=3 "$@" 2>.new.said ||
+  deadline=$1 what=$2
+  shift 2
+  timeout "$deadline" "$client" --contimeout=10s --timeout=60s --retries=2 --low-level-retries=3 "$@" 2>.new.said || {
+    [ $? != 124 ] || echo "it did not end within $deadline s" >>.new.said
     die "$what: $(tail -n 1 .new.said)"
+  }
 }
 
 open_storage() {
@@ -88,10 +94,10 @@ open_storage() {
 copy() {
   failed="$directory/$name is safe on this host, but not in $STORAGE (kubepivot:backup.s3); the next run copies what is missing"
   # First, because a copy that is refused tells less of the reason than a list.
-  there=$(s3 "$failed" lsf --files-only "copies:$HOST")
-  s3 "$failed" copy . "copies:$HOST" --ignore-existing --include "/$CLUSTER-*.db"
+  there=$(s3 120 "$failed" lsf --files-only "copies:$HOST")
+  s3 1500 "$failed" copy . "copies:$HOST" --ignore-existing --include "/$CLUSTER-*.db"
   old=$({ printf '%s\n' "$there"; ls; } | sort -u | surplus "$name")
-  [ -z "$old" ] || printf '%s\n' "$old" | s3 "old copies in $STORAGE can't be deleted" delete "copies:$HOST" --files-from -
+  [ -z "$old" ] || printf '%s\n' "$old" | s3 120 "old copies in $STORAGE can't be deleted" delete "copies:$HOST" --files-from -
 }
 
 fetch() { # name
@@ -103,10 +109,10 @@ fetch() { # name
   fi
   [ -n "${STORAGE:-}" ] || die "$directory has no whole $1, and there are no copies: kubepivot:backup.s3 is not set"
   open_storage
-  found=$(s3 "the copies in $STORAGE can't be listed" lsf --recursive --files-only --include "/*/$1" copies:)
+  found=$(s3 120 "the copies in $STORAGE can't be listed" lsf --recursive --files-only --include "/*/$1" copies:)
   [ -n "$found" ] || die "neither $directory nor $STORAGE has $1"
   found=$(printf '%s\n' "$found" | head -n 1)
-  s3 "$1 can't be had from $STORAGE" copyto "copies:$found" .new.db
+  s3 1500 "$1 can't be had from $STORAGE" copyto "copies:$found" .new.db
   check "the copy $found in $STORAGE"
   settle "$1"
 }

@@ -11,7 +11,12 @@ COMPONENTS="kube-apiserver kube-controller-manager kube-scheduler pod-checkpoint
 # A kubelet renews its lease every 10 s; one that has lost its connection takes up to 30 s more.
 SILENT_SECONDS=60
 
-[ "$(cat "$recovered" 2>/dev/null || echo 0)" -lt "$GENERATION" ] || exit 0
+last=$(cat "$recovered" 2>/dev/null || echo 0)
+case $last in
+  # To recover once more could undo what a snapshot's cluster has done since.
+  "" | *[!0-9]*) die "$recovered on $NAME is damaged: write the generation of the last recovery into it, 0 if there was none" ;;
+esac
+[ "$last" -lt "$GENERATION" ] || exit 0
 mkdir -p "$work"
 
 tell() { echo "$*" >&2; }
@@ -100,6 +105,7 @@ wait_for 120 "etcd on $NAME; if its data, or most of its members, are lost, set 
   quietly etcd endpoint health
 finish() {
   echo "$GENERATION" >"$recovered.new"
+  sync "$recovered.new"
   mv "$recovered.new" "$recovered"
   rm -rf /var/lib/kubepivot/recovery-*
   # The data before the last two restores are kept.

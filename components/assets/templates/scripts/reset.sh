@@ -5,6 +5,8 @@ if ! flock --wait 120 9; then
   echo "a step of another run still works on this host and holds /run/kubepivot.lock" >&2
   exit 1
 fi
+# What a step that was killed has left, secrets among it: whoever holds the lock is the only one.
+rm -rf /run/kubepivot.??????
 owner=$(cat /etc/kubernetes/kubepivot.cluster 2>/dev/null || true)
 if [ -z "$owner" ]; then exit 0; fi
 if [ "$owner" != "$CLUSTER/$NAME" ]; then
@@ -31,10 +33,11 @@ systemctl disable --now --quiet containerd 2>/dev/null || true
 for process in /proc/[0-9]*; do
   [ "$(readlink "$process/exe" || true)" != /usr/local/bin/containerd-shim-runc-v2 ] || kill -9 "${process#/proc/}"
 done
-for mount in $(awk '$2 ~ "^(/run/containerd|/var/lib/containerd|/var/lib/kubelet|/run/netns/cni-)" { print $2 }' /proc/mounts | sort -r); do
+for mount in $(awk '$2 ~ "^(/run/containerd/|/var/lib/containerd/|/var/lib/kubelet/|/run/netns/cni-)" { print $2 }' /proc/mounts | sort -r); do
   umount --lazy "$mount"
 done
-for link in cni0 flannel.1 $(ip -o link show type veth 2>/dev/null | awk -F'[ @:]+' '{ print $2 }' | grep '^veth' || true); do
+# Other software has veths of its own.
+for link in $(ip -o link show type veth master cni0 2>/dev/null | awk -F'[ @:]+' '{ print $2 }') cni0 flannel.1; do
   ip link delete "$link" 2>/dev/null || true
 done
 rm -f /run/netns/cni-*
@@ -72,8 +75,17 @@ rm -f /usr/local/bin/kubelet /usr/local/bin/kubectl /usr/local/bin/containerd \
 rm -rf /usr/local/libexec/kubepivot
 rmdir /usr/local/libexec 2>/dev/null || true
 [ ! -e /var/lib/kubepivot/runc ] || rm -f /usr/local/bin/runc
-rm -rf /etc/containerd /etc/cni /opt/cni /opt/containerd /var/lib/kubelet /var/lib/etcd /var/lib/containerd \
+remove() { # directories; one that is a disk of its own is emptied, and the disk stays where it is mounted
+  for directory in "$@"; do
+    if grep -qF " $directory " /proc/mounts; then
+      find "$directory" -mindepth 1 -maxdepth 1 ! -name lost+found -exec rm -rf {} +
+    else
+      rm -rf "$directory"
+    fi
+  done
+}
+remove /etc/containerd /etc/cni /opt/cni /opt/containerd /var/lib/kubelet /var/lib/etcd /var/lib/containerd \
   /var/lib/cni /var/lib/kubepivot /var/log/pods /var/log/containers /run/containerd /run/flannel /run/nri \
   /run/kubepivot.lock /usr/libexec/kubernetes /var/tmp/kubepivot.??????
 # Last, because it says whose the host is: a reset that was cut short has to find it.
-rm -rf /etc/kubernetes
+remove /etc/kubernetes

@@ -61,6 +61,7 @@ wait_for 60 "the API to answer five times in a row" steady
 # What neither a manifest nor a pod names any more may go.
 volumes=$(kube get pods \
   --output=jsonpath='{range .items[*].spec.volumes[*]}configmap/{.configMap.name} secret/{.secret.secretName} {end}')
-for object in $(kube get configmaps,secrets --selector="$MOUNTED_LABEL" --output=name); do
+objects=$(kube get configmaps,secrets --selector="$MOUNTED_LABEL" --output=name)
+for object in $objects; do
   case " $MOUNTED $volumes " in *" $object "*) ;; *) kube delete --ignore-not-found "$object" >/dev/null ;; esac
 done
