@@ -41,8 +41,7 @@ class _Reset(command.local.Command):
             stdin=pulumi.Output.secret(host.ssh.private_key),
             logging=command.local.Logging.STDERR,
             add_previous_output_in_env=False,
-            # A replacement would reset a living host. A stack of an earlier version has triggers; they stay.
-            opts=pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(ignore_changes=["triggers"])),
+            opts=opts,
         )
 
 

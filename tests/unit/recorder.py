@@ -60,7 +60,6 @@ class Registered:
     dependencies: frozenset[str]
     protect: bool
     delete_before_replace: bool
-    ignores: tuple[str, ...]
     deleted_with: str
     retain_on_delete: bool
     aliases: int
@@ -274,7 +273,6 @@ def _registered(urn: str, request: resource_pb2.RegisterResourceRequest) -> Regi
         dependencies=frozenset(request.dependencies),
         protect=request.protect,
         delete_before_replace=request.deleteBeforeReplace,
-        ignores=tuple(request.ignoreChanges),
         deleted_with=request.deletedWith,
         retain_on_delete=request.retainOnDelete,
         aliases=len(request.aliases),
