@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv4Network
+from typing import Annotated
 from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, WithJsonSchema
 
 from components.labels import dns_name
 
@@ -12,12 +15,12 @@ __all__ = [
     "NODE_PREFIX",
     "PODS",
     "SERVICES",
+    "Url",
     "endpoint_host",
     "host_address",
     "network",
     "nth",
     "services_network",
-    "url",
 ]
 
 PODS = "10.2.0.0/16"
@@ -90,7 +93,7 @@ def endpoint_host(text: str) -> str:
         ) from None
 
 
-def url(text: str) -> str:
+def _url(text: str) -> str:
     """The text without a slash at its end if it is an http(s) URL; ValueError with the mend if not."""
     mend = "use an http:// or https:// URL, for example http://mirror.example.com:8080"
     try:
@@ -103,3 +106,6 @@ def url(text: str) -> str:
     if parts.username is not None or parts.query or parts.fragment:
         raise ValueError(f"{mend}, without user, query and fragment")
     return text.rstrip("/")
+
+
+Url = Annotated[str, AfterValidator(_url), WithJsonSchema({"type": "string", "format": "uri"})]

@@ -1,7 +1,7 @@
 """The stack's config: typed, and validated in whole before the first resource.
 
-Descriptions, defaults and examples stand here only; `components.reference` makes the documentation and the
-editors' schema from them.
+Descriptions, defaults and examples stand with the fields only; `components.reference` makes the documentation
+and the editors' schema from them.
 """
 
 from __future__ import annotations
@@ -21,12 +21,14 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from components import addresses, consistency, durations, labels, s3, sshkeys
+from components import addresses, consistency, labels, sshkeys
+from components.addresses import Url
 from components.flags import FlagsConfig
 from components.images import ImagesConfig
 from components.labels import Taint
 from components.problems import PROJECT, ConfigError, Problem, problems_of
-from components.section import DERIVED, Section
+from components.section import DERIVED, Section, Text
+from components.snapshots import BackupConfig
 from components.versions import LATEST, RELEASES, Release
 
 __all__ = ["ClusterConfig", "ConfigError", "HostConfig", "Problem", "Taint", "parse"]
@@ -62,21 +64,13 @@ def _asset_directory(text: str) -> str:
     return text
 
 
-def _backup_interval(text: str) -> str:
-    return durations.at_least(text, "5m")
-
-
 Address = Annotated[
     str, AfterValidator(addresses.host_address), WithJsonSchema({"type": "string", "format": "ipv4"})
 ]
 AssetDirectory = Annotated[str, Field(min_length=1), AfterValidator(_asset_directory)]
-BackupInterval = Annotated[str, AfterValidator(_backup_interval)]
-Bucket = Annotated[str, AfterValidator(s3.bucket)]
 ClusterName = Annotated[str, AfterValidator(_cluster_name)]
-Credential = Annotated[SecretStr, BeforeValidator(s3.credential)]
 DnsLabel = Annotated[str, AfterValidator(labels.dns_label)]
 DnsName = Annotated[str, AfterValidator(labels.dns_name)]
-EncryptionKey = Annotated[SecretStr, BeforeValidator(s3.encryption_key)]
 EndpointHost = Annotated[str, AfterValidator(addresses.endpoint_host)]
 HostKey = Annotated[str, AfterValidator(sshkeys.host_key)]
 LabelKey = Annotated[str, AfterValidator(labels.label_key)]
@@ -86,14 +80,11 @@ Network = Annotated[str, AfterValidator(addresses.network)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 PrivateKey = Annotated[SecretStr, BeforeValidator(_private_key)]
 Snapshot = Annotated[str, AfterValidator(_snapshot)]
-Prefix = Annotated[str, AfterValidator(s3.prefix)]
 ServicesNetwork = Annotated[str, AfterValidator(addresses.services_network)]
 TaintText = Annotated[
     Taint, BeforeValidator(_taint), WithJsonSchema({"type": "string", "pattern": "^[^:]+:[A-Za-z]+$"})
 ]
 Taints = Annotated[tuple[TaintText, ...], AfterValidator(labels.distinct)]
-Text = Annotated[str, Field(min_length=1)]
-Url = Annotated[str, AfterValidator(addresses.url), WithJsonSchema({"type": "string", "format": "uri"})]
 Version = Annotated[
     str, AfterValidator(_supported_version), WithJsonSchema({"type": "string", "enum": list(RELEASES)})
 ]
@@ -229,62 +220,6 @@ class RecoveryConfig(Section):
         "data that etcd has. Only with one controller.",
         examples=["/var/lib/kubepivot/backups/prod-20260102T030405Z-123456.db"],
     )
-
-
-class S3Config(Section):
-    """S3-compatible storage that snapshots are copied to, encrypted on the host before they leave it."""
-
-    endpoint: Url = Field(description="The URL of the storage.", examples=["https://s3.example.com"])
-    bucket: Bucket = Field(description="A bucket that exists already.", examples=["backups"])
-    prefix: Prefix = Field(
-        default="",
-        description="A path in the bucket. The copies are below it, in a directory of the cluster's name "
-        "with one of each host's name.",
-        examples=["kubernetes"],
-    )
-    region: Text = Field(
-        default="us-east-1",
-        description="The region; storage that has none takes the default.",
-        examples=["eu-central-1"],
-    )
-    access_key: Credential = Field(
-        description="The id of the access key, which may list, read, write and delete objects in the bucket.",
-        examples=["AKIAIOSFODNN7EXAMPLE"],
-    )
-    secret_key: Credential = Field(
-        description="The secret of the access key (`pulumi config set --secret --path`).",
-        examples=["wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"],
-    )
-    encryption_key: EncryptionKey = Field(
-        description=f"What the copies are encrypted with, at least {s3.SHORTEST_KEY} letters "
-        "(`pulumi config set --secret --path`). Keep it elsewhere too: without it no copy can be read.",
-        examples=["Sl6w0zQy1gE9v8mJkq4cXwJr7n2bT5hU"],
-    )
-
-
-class BackupConfig(Section):
-    """Snapshots of etcd, made and kept on every controller, in /var/lib/kubepivot/backups."""
-
-    interval: BackupInterval = Field(
-        default="6h",
-        description="The time from one snapshot to the next, at least 5m: days, hours, minutes and seconds.",
-        examples=["1h30m"],
-    )
-    keep: int = Field(
-        default=28,
-        ge=1,
-        le=1000,
-        description="How many snapshots each controller keeps, and as many copies.",
-        examples=[56],
-    )
-    generation: int = Field(
-        default=0,
-        ge=0,
-        le=1_000_000,
-        description="Raise it, and run `pulumi up`, to make a snapshot now.",
-        examples=[1],
-    )
-    s3: S3Config | None = None
 
 
 class LabConfig(Section):

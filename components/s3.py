@@ -1,23 +1,29 @@
-"""What names a place in S3-compatible storage, and what opens it."""
+"""Storage that speaks S3 and that a stack may copy its snapshots to."""
 
 from __future__ import annotations
 
 import re
+from typing import Annotated
 
-__all__ = ["bucket", "credential", "encryption_key", "prefix"]
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
-SHORTEST_KEY = 20
+from components.addresses import Url
+from components.section import Section, Text
+
+__all__ = ["S3Config"]
+
+_SHORTEST_KEY = 20
 """Letters of an encryption key: all that stands between who has a copy and the cluster's Secrets."""
 
 
-def bucket(text: str) -> str:
+def _bucket(text: str) -> str:
     """The text itself if it can be a bucket's name; ValueError with the mend if not."""
     if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", text) or ".." in text:
         raise ValueError("use 3 to 63 lower-case letters, digits, dots and hyphens")
     return text
 
 
-def prefix(text: str) -> str:
+def _prefix(text: str) -> str:
     """The text itself if it is empty or a path below a bucket; ValueError with the mend if not."""
     if text and not all(re.fullmatch(r"[\w][\w.-]*", part, re.ASCII) for part in text.split("/")):
         raise ValueError(
@@ -26,18 +32,55 @@ def prefix(text: str) -> str:
     return text
 
 
-def credential(value: object) -> object:
+def _credential(value: object) -> object:
     """The value itself, unless it is text that no credential has; ValueError with the mend then."""
     if isinstance(value, str) and not re.fullmatch(r"[!-~]+", value):
         raise ValueError("use the text that the storage gave you, without spaces and line breaks")
     return value
 
 
-def encryption_key(value: object) -> object:
+def _encryption_key(value: object) -> object:
     """The value itself, unless it is too short to keep a secret; ValueError with the mend then."""
-    value = credential(value)
-    if isinstance(value, str) and len(value) < SHORTEST_KEY:
+    value = _credential(value)
+    if isinstance(value, str) and len(value) < _SHORTEST_KEY:
         raise ValueError(
-            f"use at least {SHORTEST_KEY} letters, for example those of `openssl rand -base64 32`"
+            f"use at least {_SHORTEST_KEY} letters, for example those of `openssl rand -base64 32`"
         )
     return value
+
+
+Bucket = Annotated[str, AfterValidator(_bucket)]
+Credential = Annotated[SecretStr, BeforeValidator(_credential)]
+EncryptionKey = Annotated[SecretStr, BeforeValidator(_encryption_key)]
+Prefix = Annotated[str, AfterValidator(_prefix)]
+
+
+class S3Config(Section):
+    """S3-compatible storage that snapshots are copied to, encrypted on the host before they leave it."""
+
+    endpoint: Url = Field(description="The URL of the storage.", examples=["https://s3.example.com"])
+    bucket: Bucket = Field(description="A bucket that exists already.", examples=["backups"])
+    prefix: Prefix = Field(
+        default="",
+        description="A path in the bucket. The copies are below it, in a directory of the cluster's name "
+        "with one of each host's name.",
+        examples=["kubernetes"],
+    )
+    region: Text = Field(
+        default="us-east-1",
+        description="The region; storage that has none takes the default.",
+        examples=["eu-central-1"],
+    )
+    access_key: Credential = Field(
+        description="The id of the access key, which may list, read, write and delete objects in the bucket.",
+        examples=["AKIAIOSFODNN7EXAMPLE"],
+    )
+    secret_key: Credential = Field(
+        description="The secret of the access key (`pulumi config set --secret --path`).",
+        examples=["wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"],
+    )
+    encryption_key: EncryptionKey = Field(
+        description=f"What the copies are encrypted with, at least {_SHORTEST_KEY} letters "
+        "(`pulumi config set --secret --path`). Keep it elsewhere too: without it no copy can be read.",
+        examples=["Sl6w0zQy1gE9v8mJkq4cXwJr7n2bT5hU"],
+    )

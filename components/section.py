@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-__all__ = ["DERIVED", "Section", "component_name"]
+__all__ = ["DERIVED", "Section", "Text", "component_name"]
 
 DERIVED = "x-derived-default"
 """Marks, in the JSON schema, a default that depends on other values; its text says which."""
+
+Text = Annotated[str, Field(min_length=1)]
 
 
 class Section(BaseModel):

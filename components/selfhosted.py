@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -89,13 +90,13 @@ class SelfHosted(pulumi.ComponentResource):
             deleted_with=bootstrap,
         )
         values = _Values(cfg, pki)
-        lifted = {file: values.lift(manifest) for file, manifest in objects(cfg, _placeholder).items()}
+        unfilled = objects(cfg, _placeholder)
+        lifted = {file: values.lift(manifest) for file, manifest in unfilled.items()}
         # What pods mount comes first, and goes last: neither the old nor the new ones of a roll lack it.
         mounted = [self._apply(file, m) for file, m in lifted.items() if m["kind"] in MOUNTED]
         others = [self._apply(file, m, mounted) for file, m in lifted.items() if m["kind"] not in MOUNTED]
         self.objects = [*mounted, *others]
-        workloads = {file: manifest for file, manifest in lifted.items() if manifest["kind"] in WORKLOADS}
-        self.workloads = pulumi.Output.json_dumps(workloads, sort_keys=True).apply(_digest)
+        self.workloads = values.digest({f: m for f, m in unfilled.items() if m["kind"] in WORKLOADS})
         self.register_outputs({})
 
     def _apply(self, file: str, manifest: Object, after: Sequence[pulumi.Resource] = ()) -> Manifest:
@@ -154,9 +155,22 @@ class _Values:
             case _:
                 return node
 
-    def _fill(self, text: str, texts: Mapping[str, str]) -> str:
-        return _PLACEHOLDER.sub(lambda match: manifest_value(self._cfg, match[1], texts), text)
+    def digest(self, manifests: Mapping[str, Object]) -> pulumi.Output[str]:
+        """The digest of manifests, which is no secret, with every placeholder filled in."""
 
+        def digest(texts: Mapping[str, str]) -> str:
+            text = json.dumps(self._fill(manifests, texts), sort_keys=True)
+            return hashlib.sha256(text.encode()).hexdigest()
 
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+        return pulumi.Output.unsecret(self._pki.read(digest))
+
+    def _fill(self, node: Any, texts: Mapping[str, str]) -> Any:
+        match node:
+            case dict():
+                return {key: self._fill(child, texts) for key, child in node.items()}
+            case list():
+                return [self._fill(child, texts) for child in node]
+            case str():
+                return _PLACEHOLDER.sub(lambda match: manifest_value(self._cfg, match[1], texts), node)
+            case _:
+                return node

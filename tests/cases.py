@@ -50,7 +50,7 @@ class Case:
 
     @property
     def texts(self) -> dict[str, str]:
-        """A made-up PEM text for every name that the PKI has (test_graph holds the names against it)."""
+        """A made-up PEM text for every name that the PKI has (test_pki holds the names against it)."""
         return {name: pem(name) for name in pki_names(self.cfg)}
 
 

@@ -77,7 +77,7 @@ def test_every_file_is_as_expected(
         for path, file in found.items()
         if step.split("/")[0] in shown
     }
-    # The rest of it is other steps' files, and the manifests (see test_recovery).
+    # The rest of it is other steps' files, and the manifests (see test_recovery_graph).
     first = case.machines[case.cfg.bootstrap_controller]
     cfg = parse(case.raw | {"recovery": {"generation": 1}}, stack=case.name)
     files[f"{first.name}/recover/env"] = recovery_files(cfg, first, case.texts)["env"]

@@ -4,29 +4,20 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
 from components.archive import File
-from components.assets.controlplane import COMPONENTS, UID, Component, Form
+from components.assets.controlplane import COMPONENTS
 from components.assets.manifests import manifests
-from components.assets.render import render
-from components.assets.values import AUTHENTICATION, bootstrap_token, control_plane_files
+from components.assets.values import bootstrap_token
 from components.versions import RELEASES
 from tests.cases import Case, load, manifest_values, pem
+from tests.golden.objects import BOOTSTRAP, Object, below, control_plane, flags_of, pod_specs
 
 Files = dict[str, File]
-Object = dict[str, Any]
-
-BOOTSTRAP: dict[Component, str] = {
-    "kube-apiserver": "bootstrap-manifests/bootstrap-apiserver.yaml",
-    "kube-controller-manager": "bootstrap-manifests/bootstrap-controller-manager.yaml",
-    "kube-scheduler": "bootstrap-manifests/bootstrap-scheduler.yaml",
-}
 
 # Names of manifests/ as bootkube rendered them, and why ours differ.
 SEED = set((Path(__file__).parent / "bootkube-manifests.txt").read_text().split())
@@ -51,49 +42,6 @@ ADDED = {
 ADDED_WITH_ONE_CONTROLLER = {
     "kubernetes-endpoint-slice": "the lease reconciler would empty the service while the apiserver rolls"
 }
-
-
-@pytest.fixture(scope="module")
-def files(case: Case) -> Files:
-    return render(case.cfg, case.texts)
-
-
-@pytest.fixture(scope="module")
-def objects(files: Files) -> dict[str, Object]:
-    """Every Kubernetes object by its path; fails if a file has not exactly one."""
-    return {
-        path: _only(list(yaml.safe_load_all(file.text)))
-        for path, file in files.items()
-        if path.endswith(".yaml")
-    }
-
-
-def _only(documents: list[Object]) -> Object:
-    (document,) = documents
-    return document
-
-
-def _below(directory: str, objects: Mapping[str, Object]) -> dict[str, Object]:
-    return {path: found for path, found in objects.items() if path.startswith(directory)}
-
-
-def _pod_specs(objects: Mapping[str, Object]) -> Iterator[tuple[str, Object]]:
-    for path, found in objects.items():
-        match found["kind"]:
-            case "Pod":
-                yield path, found["spec"]
-            case "Deployment" | "DaemonSet":
-                yield path, found["spec"]["template"]["spec"]
-
-
-def _control_plane(objects: Mapping[str, Object]) -> dict[str, Object]:
-    paths = {*BOOTSTRAP.values(), *(f"manifests/{component}.yaml" for component in COMPONENTS)}
-    return {path: spec for path, spec in _pod_specs(objects) if path in paths}
-
-
-def _flags(spec: Object) -> dict[str, str]:
-    (container,) = spec["containers"]
-    return dict(flag.removeprefix("--").split("=", 1) for flag in container["command"][1:])
 
 
 # -- the directory -------------------------------------------------------------------------------------------
@@ -150,21 +98,6 @@ def test_secrets_are_in_secrets_and_private_files_only(
         assert not secret or kind in (None, "Secret"), path
 
 
-def test_a_component_mounts_the_files_that_its_flags_name(case: Case, objects: dict[str, Object]) -> None:
-    specs = dict(_pod_specs(objects))
-    forms: dict[Form, dict[Component, str]] = {
-        "bootstrap": BOOTSTRAP,
-        "self-hosted": {component: f"manifests/{component}.yaml" for component in COMPONENTS},
-    }
-    for form, paths in forms.items():
-        for component, path in paths.items():
-            (mount,) = specs[path]["containers"][0]["volumeMounts"]
-            directory = f"{mount['mountPath']}/"
-            flags = _flags(specs[path]).values()
-            named = {value.removeprefix(directory) for value in flags if value.startswith(directory)}
-            assert named == set(control_plane_files(component, case.cfg, case.texts, form)), path
-
-
 @pytest.mark.parametrize(
     ("changed", "rolled"),
     [
@@ -190,125 +123,13 @@ def test_a_change_of_a_secret_renames_it_and_rolls_its_pods(changed: str, rolled
         assert (names[0] != names[1]) == (component in rolled)
 
 
-# -- pods ----------------------------------------------------------------------------------------------------
-
-
-def test_static_pods_name_no_object_of_the_api(objects: dict[str, Object]) -> None:
-    """Since 1.34 a kubelet rejects one that does."""
-    static = _below("bootstrap-manifests/", objects) | _below("static-manifests/", objects)
-    for path, spec in _pod_specs(static):
-        assert not {"serviceAccountName", "serviceAccount", "imagePullSecrets"} & set(spec), path
-        assert {kind for volume in spec["volumes"] for kind in volume} == {"name", "hostPath"}, path
-        for container in spec["containers"]:
-            assert "envFrom" not in container, path
-            for variable in container.get("env", []):
-                assert set(variable.get("valueFrom", {})) <= {"fieldRef"}, path
-
-
-def test_the_control_plane_declares_no_port(objects: dict[str, Object]) -> None:
-    """On the host's network it would be a host port: the second pod of a roll would not be scheduled."""
-    for path, spec in _control_plane(objects).items():
-        assert spec["hostNetwork"] is True, path
-        assert all("ports" not in container for container in spec["containers"]), path
-
-
-def test_the_control_plane_shares_ports_as_one_user(objects: dict[str, Object]) -> None:
-    """A listener lets only a process of the same user share its port."""
-    for path, spec in _control_plane(objects).items():
-        assert _flags(spec)["permit-port-sharing"] == "true", path
-        security = spec["securityContext"]
-        assert (security["runAsUser"], security["runAsGroup"], security["runAsNonRoot"]) == (UID, UID, True)
-        assert all("runAsUser" not in container["securityContext"] for container in spec["containers"]), path
-
-
-def test_control_plane_and_etcd_are_confined(objects: dict[str, Object]) -> None:
-    etcd = dict(_pod_specs(_below("static-manifests/", objects)))
-    for path, spec in (_control_plane(objects) | etcd).items():
-        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, path
-        assert spec["securityContext"]["runAsNonRoot"] is True, path
-        for container in spec["containers"]:
-            security = container["securityContext"]
-            assert security["allowPrivilegeEscalation"] is False, path
-            assert security["capabilities"] == {"drop": ["ALL"]}, path
-            assert security["readOnlyRootFilesystem"] is True, path
-
-
-def test_the_control_plane_needs_no_token_and_goes_where_controllers_are(objects: dict[str, Object]) -> None:
-    for path, spec in _control_plane(objects).items():
-        assert spec["automountServiceAccountToken"] is False, path
-        assert spec["tolerations"] == [{"operator": "Exists"}], path
-        if path.startswith("manifests/"):
-            assert spec["nodeSelector"] == {"node.kubernetes.io/controller": "true"}, path
-
-
-@pytest.mark.parametrize("component", COMPONENTS)
-def test_both_forms_of_a_component_are_the_same_but_for_what_is_listed(
-    case: Case, objects: dict[str, Object], component: Component
-) -> None:
-    temporary = _flags(objects[BOOTSTRAP[component]]["spec"])
-    real = _flags(objects[f"manifests/{component}.yaml"]["spec"]["template"]["spec"])
-    different = {flag for flag in temporary | real if temporary.get(flag) != real.get(flag)}
-    several = len(case.cfg.controllers) > 1
-    assert (
-        different
-        == {
-            # The temporary one is not an address of the service `kubernetes`.
-            "kube-apiserver": {"endpoint-reconciler-type"} if several else set(),
-            # It gives its lease back when it ends.
-            "kube-controller-manager": {"feature-gates"},
-            "kube-scheduler": set(),
-        }[component]
-    )
-    left_out = {"volumes", "nodeSelector", "affinity", "containers"}
-    specs = [
-        {key: value for key, value in spec.items() if key not in left_out}
-        for spec in (
-            objects[BOOTSTRAP[component]]["spec"],
-            objects[f"manifests/{component}.yaml"]["spec"]["template"]["spec"],
-        )
-    ]
-    assert specs[0] == specs[1]
-
-
-def test_only_the_serving_certificate_tells_the_apiservers_apart(case: Case) -> None:
-    temporary = control_plane_files("kube-apiserver", case.cfg, case.texts, "bootstrap")
-    real = control_plane_files("kube-apiserver", case.cfg, case.texts, "self-hosted")
-    assert temporary.keys() == real.keys()
-    assert {name for name in real if temporary[name] != real[name]} == {"apiserver.crt", "apiserver.key"}
-
-
-def test_every_apiserver_is_secure(objects: dict[str, Object]) -> None:
-    """The temporary one too: it serves the same cluster."""
-    forms = [spec for path, spec in _control_plane(objects).items() if "apiserver" in path]
-    assert len(forms) == 2
-    for spec in forms:
-        flags = _flags(spec)
-        assert flags["authorization-mode"] == "Node,RBAC"
-        assert flags["enable-admission-plugins"] == "NodeRestriction"
-        assert flags["authentication-config"].endswith("/authentication.yaml")
-        assert flags["tls-min-version"] == "VersionTLS12"
-        assert flags["kubelet-certificate-authority"].endswith("/ca.crt")
-        assert flags["etcd-cafile"].endswith("/etcd-ca.crt")
-        assert flags["profiling"] == "false"
-        assert not {"anonymous-auth", "token-auth-file", "insecure-port"} & set(flags)
-
-
-def test_the_anonymous_may_ask_for_health_only_and_probes_ask_for_no_more(objects: dict[str, Object]) -> None:
-    anonymous = yaml.safe_load(AUTHENTICATION)["anonymous"]
-    allowed = {condition["path"] for condition in anonymous["conditions"]}
-    assert allowed == {"/livez", "/readyz", "/healthz"}
-    for path, spec in _control_plane(objects).items():
-        for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
-            assert spec["containers"][0][probe]["httpGet"]["path"] in allowed, path
-
-
 # -- the cluster ---------------------------------------------------------------------------------------------
 
 
 def test_every_reference_of_a_pod_leads_to_an_object(objects: dict[str, Object]) -> None:
-    manifests = _below("manifests/", objects)
+    manifests = below("manifests/", objects)
     known = {(found["kind"], found["metadata"]["name"]) for found in manifests.values()}
-    for path, spec in _pod_specs(manifests):
+    for path, spec in pod_specs(manifests):
         references = [
             ("ConfigMap", volume["configMap"]["name"]) for volume in spec["volumes"] if "configMap" in volume
         ]
@@ -361,7 +182,7 @@ def test_images_are_those_of_the_release_unless_given(case: Case, objects: dict[
     components = [release.kubernetes_image(name) for name in (*COMPONENTS, "kube-proxy")]
     images = {
         container["image"]
-        for _, spec in _pod_specs(objects)
+        for _, spec in pod_specs(objects)
         for container in [*spec["containers"], *spec.get("initContainers", [])]
     }
     others = [release.etcd_image, release.coredns_image, release.flannel_image, release.flannel_cni_image]
@@ -372,20 +193,6 @@ def test_images_are_those_of_the_release_unless_given(case: Case, objects: dict[
     expected = {*components, *others, release.python_image}
     assert set(instead) <= expected
     assert images == expected - set(instead) | set(instead.values())
-
-
-@pytest.mark.parametrize("component", COMPONENTS)
-def test_given_flags_are_those_of_both_forms(
-    case: Case, objects: dict[str, Object], component: Component
-) -> None:
-    forms = (
-        _flags(objects[BOOTSTRAP[component]]["spec"]),
-        _flags(objects[f"manifests/{component}.yaml"]["spec"]["template"]["spec"]),
-    )
-    for flag, value in case.cfg.flags.of(component).items():
-        for flags in forms:
-            # The temporary controller manager has a gate of its own beside those given.
-            assert flags[flag] == value or (flag == "feature-gates" and flags[flag].endswith(f",{value}"))
 
 
 OVERLAPPING = {*COMPONENTS, "pod-checkpointer", "coredns"}
@@ -427,8 +234,8 @@ def test_a_pod_that_may_seem_ready_has_to_last(objects: dict[str, Object]) -> No
 
 def test_the_address_plan_is_everywhere_the_same(case: Case, objects: dict[str, Object]) -> None:
     cfg = case.cfg
-    for path, spec in _control_plane(objects).items():
-        flags = _flags(spec)
+    for path, spec in control_plane(objects).items():
+        flags = flags_of(spec)
         assert flags.get("service-cluster-ip-range", cfg.network.services) == cfg.network.services, path
         assert flags.get("cluster-cidr", cfg.network.pods) == cfg.network.pods, path
         assert flags.get("secure-port", str(cfg.api.port)) == str(cfg.api.port), path
@@ -445,11 +252,11 @@ def test_the_address_plan_is_everywhere_the_same(case: Case, objects: dict[str, 
 
 
 def test_every_member_of_etcd_knows_all_of_them(case: Case, objects: dict[str, Object]) -> None:
-    members = {path: _flags(spec) for path, spec in _pod_specs(_below("static-manifests/", objects))}
+    members = {path: flags_of(spec) for path, spec in pod_specs(below("static-manifests/", objects))}
     assert len({flags["initial-cluster"] for flags in members.values()}) == 1
     peers = {f"{flags['name']}={flags['initial-advertise-peer-urls']}" for flags in members.values()}
     clients = {flags["advertise-client-urls"] for flags in members.values()}
-    apiserver = _flags(objects[BOOTSTRAP["kube-apiserver"]]["spec"])
+    apiserver = flags_of(objects[BOOTSTRAP["kube-apiserver"]]["spec"])
     for path, flags in members.items():
         assert set(flags["initial-cluster"].split(",")) == peers, path
         assert (flags["client-cert-auth"], flags["peer-client-cert-auth"]) == ("true", "true"), path

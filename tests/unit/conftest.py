@@ -1,4 +1,4 @@
-"""Home directories with SSH keys, for configs that name them."""
+"""Home directories with SSH keys, for configs that name them, and what the program asks for in each case."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+
+from tests.cases import Case
+from tests.unit.recorder import Run, ran
 
 
 @pytest.fixture(scope="session")
@@ -37,6 +40,18 @@ def home(keys: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The home directory that `~` in a path means."""
     monkeypatch.setenv("HOME", str(keys))
     return keys
+
+
+@pytest.fixture(params=[False, True], ids=["up", "preview"])
+def run(case: Case, request: pytest.FixtureRequest) -> Run:
+    """What the program asks for in a run and in a preview without a state."""
+    return ran(case.name, preview=request.param)
+
+
+@pytest.fixture
+def up(case: Case) -> Run:
+    """What the program asks for in a run."""
+    return ran(case.name)
 
 
 def _private(

@@ -82,6 +82,11 @@ class Run:
     resources: list[Registered] = field(default_factory=list)
     outputs: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def by_urn(self) -> dict[str, Any]:
+        """The inputs of every resource, with secrets laid open."""
+        return {each.urn: each.plain for each in self.resources}
+
     def of(self, *types: str) -> list[Registered]:
         """The resources whose type is, or begins with, one of these."""
         return [resource for resource in self.resources if resource.type.startswith(types)]
@@ -313,6 +318,17 @@ def revealed(value: Any) -> Any:
             return [revealed(child) for child in value]
         case _:
             return value
+
+
+def has(kind: type, value: Any) -> bool:
+    """Whether a value of that kind is in it, such as `Unknown`."""
+    match value:
+        case dict():
+            return any(has(kind, child) for child in value.values())
+        case list():
+            return any(has(kind, child) for child in value)
+        case _:
+            return isinstance(value, kind)
 
 
 def exposed(value: Any) -> str:

@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import base64
-import re
 from collections import Counter
 from typing import Any
 
 import pulumi
 import pytest
-import yaml
 
-from components.assets.controlplane import COMPONENTS
-from components.assets.manifests import manifests
-from components.assets.node import retire_files, roll_seconds, script
 from components.assets.values import bootstrap_token
-from components.selfhosted import OWNER
-from components.versions import LATEST, RELEASES
-from tests.cases import Case, Raw, load, manifest_values, read
+from tests.cases import Case, Raw, load, read
 from tests.unit.recorder import (
     LOCAL,
     REMOTE,
-    Registered,
     Run,
     Secret,
     Unknown,
     exposed,
+    has,
     pki_texts,
     program,
     ran,
@@ -33,21 +26,6 @@ from tests.unit.recorder import (
 )
 
 STEPS = ("preflight", "node", "bootstrap", "retire")
-
-
-@pytest.fixture(params=[False, True], ids=["up", "preview"])
-def run(case: Case, request: pytest.FixtureRequest) -> Run:
-    return ran(case.name, preview=request.param)
-
-
-@pytest.fixture
-def up(case: Case) -> Run:
-    return ran(case.name)
-
-
-def _objects(run: Run) -> list[Registered]:
-    """The cluster's objects, the patches of nodes apart."""
-    return [each for each in run.of("kubernetes:") if not each.type.endswith("Patch")]
 
 
 # -- names ---------------------------------------------------------------------------------------------------
@@ -72,11 +50,7 @@ def test_what_is_a_hosts_has_its_name(run: Run, case: Case) -> None:
 def test_a_second_run_asks_for_the_same_whatever_the_order_of_hosts(case: Case) -> None:
     raw = read(case.name)
     raw["hosts"] = dict(reversed(raw["hosts"].items()))
-    assert _by_urn(program(raw)) == _by_urn(ran(case.name))
-
-
-def _by_urn(run: Run) -> dict[str, Any]:
-    return {each.urn: each.plain for each in run.resources}
+    assert program(raw).by_urn == ran(case.name).by_urn
 
 
 def test_a_preview_without_a_state_plans_what_up_makes(case: Case) -> None:
@@ -89,7 +63,7 @@ def test_a_preview_without_a_state_plans_what_up_makes(case: Case) -> None:
 def test_a_worker_that_leaves_takes_only_its_own_with_it(name: str, worker: str) -> None:
     raw = read(name)
     del raw["hosts"][worker]
-    before, after = _by_urn(ran(name)), _by_urn(program(raw))
+    before, after = ran(name).by_urn, program(raw).by_urn
     assert after.keys() < before.keys()
     assert all(worker in urn for urn in before.keys() - after.keys())
     # The hand-over waits for every node, so it knows their names.
@@ -109,8 +83,8 @@ def test_a_preview_of_a_worker_that_joins_shows_nothing_of_the_others(name: str,
     (changed,) = _changed(state, preview) & urns
     assert changed.endswith("-retire")
     (retire,) = [each for each in preview.resources if each.urn == changed]
-    assert not _has(Unknown, retire.inputs)
-    assert not _has(Unknown, preview.outputs)
+    assert not has(Unknown, retire.inputs)
+    assert not has(Unknown, preview.outputs)
 
 
 READERS: dict[str, list[str]] = {
@@ -133,12 +107,12 @@ def test_a_preview_of_a_leaf_that_is_renewed_shows_what_reads_it(leaf: str) -> N
     names = {each.urn: each.name for each in preview.resources}
     changed = sorted(names[urn].removeprefix("lab-") for urn in _changed(state, preview))
     assert changed == READERS[leaf]
-    assert _has(Unknown, preview.outputs) == (leaf == "admin")
+    assert has(Unknown, preview.outputs) == (leaf == "admin")
 
 
 def _changed(state: Run, preview: Run) -> set[str]:
     """URNs of what the preview shows as new or changed."""
-    before, after = _by_urn(state), _by_urn(preview)
+    before, after = state.by_urn, preview.by_urn
     return {urn for urn in after if after[urn] != before.get(urn)}
 
 
@@ -205,165 +179,6 @@ def test_hosts_that_are_clones_are_refused() -> None:
         program(read("lab"), answers=same)
 
 
-# -- the cluster ---------------------------------------------------------------------------------------------
-
-
-def test_the_temporary_control_plane_starts_once_every_node_is_set_up(run: Run, case: Case) -> None:
-    nodes = {run.only(f"{case.cfg.name}-{host}-node").urn for host in case.cfg.hosts}
-    assert nodes <= run.only(f"{case.cfg.name}-bootstrap").dependencies
-
-
-def test_no_object_is_made_before_the_temporary_api_answers(run: Run, case: Case) -> None:
-    provider = run.only(f"{case.cfg.name}-cluster")
-    bootstrap = run.only(f"{case.cfg.name}-bootstrap").urn
-    assert bootstrap in provider.dependencies
-    for each in run.of("kubernetes:"):
-        assert each.provider.startswith(f"{provider.urn}::"), each.name
-
-
-def test_the_hand_over_waits_for_every_object(run: Run, case: Case) -> None:
-    objects = {each.urn for each in _objects(run)}
-    assert objects
-    assert objects <= run.only(f"{case.cfg.name}-retire").dependencies
-
-
-AWAITED = ("DaemonSet", "Deployment", "Service")
-
-
-def test_no_pod_is_waited_for_by_the_provider(run: Run) -> None:
-    """Its deadline is ten minutes, and it does not tell what a container said: the hand-over does that."""
-    skipped = {
-        each.urn
-        for each in run.of("kubernetes:")
-        if "pulumi.com/skipAwait" in each.inputs.get("metadata", {}).get("annotations", {})
-    }
-    assert skipped == {each.urn for each in _objects(run) if each.type.rpartition(":")[2] in AWAITED}
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"flags": {"kube-apiserver": {"event-ttl": "2h"}}},
-        {"flags": {"kube-scheduler": {"v": 2}}},
-        *({"images": {name: "registry.example.com/other:1"}} for name in RELEASES[LATEST].workload_images),
-    ],
-    ids=str,
-)
-def test_a_change_of_any_workload_is_waited_for(change: dict[str, Any]) -> None:
-    before, after = (
-        run.only("lab-retire").files["workloads"].decode()
-        for run in (ran("lab"), program(read("lab") | change))
-    )
-    assert re.fullmatch("[0-9a-f]{64}", before)
-    assert before != after
-
-
-def test_the_hand_over_outlasts_the_deadlines_of_its_script(up: Run, case: Case) -> None:
-    command = up.only(f"{case.cfg.name}-retire").inputs["create"]
-    (seconds,) = re.findall(r"timeout (\d+) sh", command)
-    waits = sum(map(int, re.findall(r"wait_for (\d+)", script("retire"))))
-    leaders = script("retire").count("retire_leader kube-")
-    per_leader = sum(
-        map(int, re.findall(r"wait_for (\d+)", script("retire").split("retire_leader()")[1].split("}")[0]))
-    )
-    assert int(seconds) > roll_seconds(case.cfg) + 120 + waits + (leaders - 1) * per_leader
-
-
-def test_the_hand_over_brings_nothing_else_than_its_files_and_the_digest(up: Run, case: Case) -> None:
-    machine = case.machines[case.cfg.bootstrap_controller]
-    expected = retire_files(case.cfg, machine, pki_texts(case.name))
-    brought = {path: data.decode() for path, data in up.only(f"{case.cfg.name}-retire").files.items()}
-    assert brought.pop("run") == script("retire")
-    assert brought.pop("workloads")
-    assert brought == {path: file.text for path, file in expected.items()}
-
-
-def test_a_new_kubeconfig_replaces_nothing_and_half_made_objects_are_taken_over(run: Run, case: Case) -> None:
-    provider = run.only(f"{case.cfg.name}-cluster")
-    assert provider.inputs["clusterIdentifier"] == case.cfg.name
-    assert str(provider.inputs["upsertExistingObjects"]).lower() == "true"
-
-
-def test_the_provider_logs_in_with_more_than_the_exported_kubeconfig(up: Run, case: Case) -> None:
-    """Users are bound by RBAC and can be unbound; the program must be able to make the bindings."""
-    provider = yaml.safe_load(up.only(f"{case.cfg.name}-cluster").plain["kubeconfig"])
-    exported = yaml.safe_load(revealed(up.outputs["kubeconfig"]))
-    names = [config["users"][0]["name"] for config in (provider, exported)]
-    assert names == ["super-admin", "admin"]
-    assert {config["clusters"][0]["cluster"]["server"] for config in (provider, exported)} == {
-        case.cfg.api_endpoint
-    }
-
-
-def test_objects_end_with_the_cluster_instead_of_taking_the_api_from_under_each_other(
-    run: Run, case: Case
-) -> None:
-    bootstrap = run.only(f"{case.cfg.name}-bootstrap").urn
-    assert {each.deleted_with for each in run.of("kubernetes:")} == {bootstrap}
-
-
-def test_what_is_named_by_its_content_is_left_to_the_hand_over(run: Run, case: Case) -> None:
-    """Pulumi would delete it by a name that may be the newest one's again."""
-    left = {each.name.removeprefix(f"{case.cfg.name}-") for each in _objects(run) if each.retain_on_delete}
-    configs = ("coredns-config", "flannel-cfg", "kube-proxy-config", "kubeconfig-in-cluster")
-    assert left == {*configs, "pod-checkpointer-config", *(f"{each}-secret" for each in COMPONENTS)}
-
-
-def test_every_object_is_named_by_the_program(up: Run) -> None:
-    for each in up.of("kubernetes:"):
-        assert each.inputs["metadata"]["name"], each.name
-
-
-def test_objects_are_the_rendered_manifests(up: Run, case: Case) -> None:
-    values = manifest_values(case.cfg, pki_texts(case.name))
-    expected = manifests(case.cfg, values.__getitem__)
-    for manifest in expected.values():
-        skip = {"pulumi.com/skipAwait": "true"} if manifest["kind"] in AWAITED else {}
-        manifest["metadata"]["annotations"] = {**OWNER, **skip}
-    prefix = f"{case.cfg.name}-"
-    assert {each.name.removeprefix(prefix): each.plain for each in _objects(up)} == {
-        file.removesuffix(".yaml"): manifest for file, manifest in expected.items()
-    }
-
-
-def test_only_data_of_secrets_is_secret(up: Run) -> None:
-    """Names of Secrets come from their content; were they secret, a preview would show no workload."""
-    for each in up.of("kubernetes:"):
-        secret = {key for key, value in each.inputs.items() if _has(Secret, value)}
-        assert secret == ({"data"} if each.type.endswith(":Secret") else set()), each.name
-
-
-def test_a_preview_shows_all_of_an_object_but_what_certificates_give(case: Case) -> None:
-    run = ran(case.name, preview=True)
-    unknown = {
-        each.name.removeprefix(f"{case.cfg.name}-") for each in _objects(run) if _has(Unknown, each.inputs)
-    }
-    components = ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
-    assert unknown == {
-        "kubelet-bootstrap-token",
-        *components,
-        *(f"{component}-secret" for component in components),
-    }
-
-
-def _has(kind: type, value: Any) -> bool:
-    match value:
-        case dict():
-            return any(_has(kind, child) for child in value.values())
-        case list():
-            return any(_has(kind, child) for child in value)
-        case _:
-            return isinstance(value, kind)
-
-
-def test_controllers_get_their_role_last(run: Run, case: Case) -> None:
-    retired = run.only(f"{case.cfg.name}-retire").urn
-    patches = run.of("kubernetes:core/v1:NodePatch")
-    assert {each.inputs["metadata"]["name"] for each in patches} == set(case.cfg.controllers)
-    for each in patches:
-        assert retired in each.dependencies
-
-
 # -- snapshots that are asked for ----------------------------------------------------------------------------
 
 
@@ -385,7 +200,7 @@ def test_a_generation_makes_a_snapshot_on_every_controller_once_the_cluster_is_u
         for name, step in zip(case.cfg.controllers, steps, strict=True)
     }
     if preview:
-        assert _has(Unknown, run.outputs["backups"])
+        assert has(Unknown, run.outputs["backups"])
     else:
         assert run.outputs["backups"] == known
 
@@ -419,7 +234,7 @@ def test_outputs(up: Run, case: Case) -> None:
 
 def test_outputs_of_a_preview_are_unknown_where_they_have_to_be(case: Case) -> None:
     outputs = ran(case.name, preview=True).outputs
-    assert {key for key, value in outputs.items() if _has(Unknown, value)} == {
+    assert {key for key, value in outputs.items() if has(Unknown, value)} == {
         "kubeconfig",
         "ca_certificate",
     }

@@ -13,8 +13,10 @@ from tests.cases import CHECKOUT
 # A module imports from lines above its own, or from its own package.
 STAGES = """
     components.versions components.labels components.sshkeys components.archive components.section
-    components.durations components.s3 components.flags components.images
+    components.durations components.flags components.images
     components.addresses
+    components.s3
+    components.snapshots
     components.problems
     components.consistency
     components.config
@@ -43,6 +45,7 @@ PURE = (
     "components.machine",
     "components.s3",
     "components.section",
+    "components.snapshots",
     "components.sshkeys",
     "components.versions",
 )

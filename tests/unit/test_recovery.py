@@ -1,316 +1,35 @@
-"""A recovery: what the program asks for, and its script in a sandbox with a made-up cluster."""
+"""The script of a recovery, in a sandbox with a made-up cluster."""
 
 from __future__ import annotations
 
 import hashlib
-import re
 import shutil
-from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
-from components.assets.node import bootstrap_files, retire_files, retire_seconds, script
-from components.config import parse
-from components.recovery import recovery_files
-from components.selfhosted import OWNER
-from tests.cases import Raw, load, read
-from tests.unit.recorder import REMOTE, Run, pki_texts, program, ran, revealed
+from tests.unit.lost_control_plane import (
+    CHECKPOINT,
+    COMPONENTS,
+    DATA,
+    MANIFESTS,
+    SNAPSHOT,
+    STATE,
+    arrange,
+    calls,
+    data,
+    is_recovered,
+    pods,
+    run,
+    snapshot,
+)
 from tests.unit.sandbox import Sandbox
-
-# -- the program ---------------------------------------------------------------------------------------------
-
-
-@cache
-def recovered() -> Run:
-    """The lab's recovery, which no test changes."""
-    return program(recovering("lab"))
-
-
-def recovering(name: str, **recovery: Any) -> Raw:
-    return read(name) | {"recovery": {"generation": 1, **recovery}}
-
-
-def _by_urn(run: Run) -> dict[str, Any]:
-    return {each.urn: each.plain for each in run.resources}
-
-
-@pytest.mark.parametrize("name", ["lab", "baremetal"])
-def test_a_recovery_adds_a_step_and_changes_nothing_else(name: str) -> None:
-    before, after = _by_urn(ran(name)), _by_urn(program(recovering(name)))
-    (new,) = after.keys() - before.keys()
-    assert new.endswith("-recover")
-    assert {urn: after[urn] for urn in before} == before
-    assert _by_urn(program(read(name) | {"recovery": {"generation": 0}})) == before
-
-
-@pytest.mark.parametrize("preview", [False, True])
-@pytest.mark.parametrize(("chosen", "controller"), [({}, "alpha"), ({"controller": "gamma"}, "gamma")])
-def test_the_step_runs_on_the_chosen_controller(
-    chosen: dict[str, str], controller: str, preview: bool
-) -> None:
-    run, case = program(recovering("baremetal", **chosen), preview=preview), load("baremetal")
-    step = run.only("metal-recover")
-    assert revealed(step.inputs["connection"])["host"] == case.cfg.hosts[controller].address
-    # The cluster's own steps stay where they are: another host would replace them and all objects.
-    for other in ("bootstrap", "retire"):
-        connection = revealed(run.only(f"metal-{other}").inputs["connection"])
-        assert connection["host"] == case.cfg.hosts["alpha"].address
-
-
-def test_the_step_comes_after_the_nodes_and_before_everything_that_needs_an_api() -> None:
-    run = recovered()
-    step = run.only("lab-recover")
-    assert {run.only(f"lab-{host}-node").urn for host in load("lab").cfg.hosts} <= step.dependencies
-    for each in [run.only("lab-bootstrap"), run.only("lab-retire"), *run.of("kubernetes:")]:
-        assert step.urn in run.before(each), each.name
-
-
-def test_the_user_reads_what_a_recovery_does_and_of_no_other_step() -> None:
-    shown = {step.name: step.inputs["logging"] for step in recovered().of(REMOTE)}
-    assert {name for name, logging in shown.items() if logging != "none"} == {"lab-recover"}
-    assert shown["lab-recover"] == "stderr"
-
-
-def test_a_raised_generation_runs_the_step_again_and_no_other() -> None:
-    state = recovered()
-    preview = program(read("lab") | {"recovery": {"generation": 2}}, preview=True, state=state)
-    before, after = _by_urn(state), _by_urn(preview)
-    assert [urn.rpartition("::")[2] for urn in after if after[urn] != before.get(urn)] == ["lab-recover"]
-
-
-def test_it_outlasts_the_deadlines_of_its_scripts() -> None:
-    run, cfg = recovered(), load("lab").cfg
-    seconds = {
-        name: int(*re.findall(r"timeout (\d+) sh", run.only(f"lab-{name}").inputs["create"]))
-        for name in ("recover", "retire")
-    }
-    own = "".join(script(name) for name in ("recover", "bootstrap"))
-    assert seconds["recover"] > seconds["retire"] + sum(map(int, re.findall(r"wait_for (\d+)", own)))
-    assert seconds["retire"] == retire_seconds(cfg)
-
-
-def test_it_brings_the_steps_as_they_are_and_every_object_as_the_provider_gets_it() -> None:
-    run, texts = recovered(), pki_texts("lab")
-    cfg, machine = load("lab").cfg, load("lab").machines["controller-1"]
-    files = {path: data.decode() for path, data in run.only("lab-recover").files.items()}
-    for step, brought in {
-        "bootstrap": bootstrap_files(cfg, machine, texts),
-        "retire": retire_files(cfg, machine, texts),
-    }.items():
-        assert files[f"{step}/run"] == script(step)
-        for path, file in brought.items():
-            assert files[f"{step}/{path}"] == file.text, path
-    manifests = {path: yaml.safe_load(text) for path, text in files.items() if path.startswith("manifests/")}
-    given = {
-        f"manifests/{each.name.removeprefix('lab-')}.yaml": each.plain
-        for each in run.of("kubernetes:")
-        if not each.type.endswith("Patch")
-    }
-    assert manifests == given
-    for manifest in manifests.values():
-        assert OWNER.items() <= manifest["metadata"]["annotations"].items()
-
-
-def test_what_is_secret_is_in_private_files() -> None:
-    case = load("lab")
-    for path, file in recovery_files(case.cfg, case.machines["controller-1"], case.texts).items():
-        secret = any(
-            mark in file.text for mark in ("PRIVATE KEY", "key-data", "kind: Secret", "token-secret")
-        )
-        assert file.mode == 0o600 or not secret, path
-
-
-# -- the script ----------------------------------------------------------------------------------------------
-
-MANIFESTS = "/etc/kubernetes/manifests"
-DATA = "/var/lib/etcd"
-STATE = "/var/lib/kubepivot"
-SNAPSHOT = "/var/lib/kubepivot/snapshot.db"
-CHECKPOINT = f"{MANIFESTS}/kube-apiserver-checkpoint.json"
-COMPONENTS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "pod-checkpointer")
-
-# Every command of the made-up host counts; the one whose number is in `die-at` kills the script instead.
-COUNT = """
-number=$(($(cat /var/number) + 1))
-echo $number >/var/number
-[ "$number" != "$(cat /var/die-at)" ] || { kill -9 $PPID; exit 9; }
-"""
-# Containers are files `<container>.<pod>` of /var/tasks.
-CTR = """
-case "$*" in
-  *"tasks list") echo "TASK PID STATUS"; for task in /var/tasks/*; do echo "${task##*/} 1 RUNNING"; done ;;
-  *"containers list"*)
-    name=$(echo "$*" | sed 's/.*container.name"==\\([a-z-]*\\).*/\\1/')
-    not=$(echo "$*" | sed -n 's/.*pod.name"!=\\([a-z0-9-]*\\),.*pod.uid"!=\\(.*\\)/-e [.]\\1$ -e [.]\\2$/p')
-    [ -n "$not" ] || not=$(echo "$*" | sed -n 's/.*pod.name"!=\\([a-z0-9-]*\\)$/-e [.]\\1$/p')
-    is=$(echo "$*" | sed -n 's/.*pod.uid"==\\(.*\\)/\\1$/p')
-    ls /var/tasks | grep "^$name[.]$is" | grep -v ${not:--e none} || true ;;
-  *"tasks kill"*) for task; do :; done; rm "/var/tasks/$task" ;;
-esac
-"""
-SYSTEMCTL = """
-echo "$*" >>/var/calls
-case "$*" in
-  "stop kubelet") rm -f /var/kubelet ;;
-  *)
-    touch /var/kubelet
-    if [ -e /etc/kubernetes/manifests/etcd.yaml ]; then
-      [ -e /var/lib/etcd/member ] || { mkdir -p /var/lib/etcd/member; touch /var/etcd-was-empty; }
-      touch /var/tasks/etcd.etcd
-    fi ;;
-esac
-"""
-ETCDCTL = """
-case "$*" in
-  *"endpoint health") [ -e /var/tasks/etcd.etcd ] ;;
-  *" get /registry/namespaces/kube-system --keys-only") cat /var/lib/etcd/member/keys ;;
-  *" del "*) echo "etcd ${*##* del }" >>/var/calls ;;
-  *) exit 1 ;;
-esac
-"""
-ETCDUTL = """
-case "$2" in
-  status) grep -q /registry "$3" || { echo "not a database"; exit 1; } ;;
-  restore)
-    for flag; do case $flag in --data-dir=*) data=${flag#*=} ;; esac; done
-    mkdir -p "$data/member"; cp "$3" "$data/member/keys"; echo "$*" >/var/restore ;;
-esac
-"""
-CURL = 'echo "subject: CN=kube-bootstrap-apiserver"'
-# /var/pods are those of the API, /var/alive and /var/nodes names of nodes. New pods come with the objects.
-KUBECTL = """
-while case $1 in --cache*|--request*) true ;; *) false ;; esac; do shift; done
-case "$*" in
-  "get nodes "*) cat /var/nodes ;;
-  "get leases --namespace=kube-system "*) cat /var/leaders ;;
-  "get leases "*) for node in $(cat /var/nodes); do
-      grep -qx "$node" /var/alive && echo "$node 40 $(cat /var/number)" || echo "$node 40 long-ago"
-    done ;;
-  "get pods --namespace=kube-system --selector"*) cat /var/pods ;;
-  "get pods --namespace=kube-system "*) cat /var/late ;;
-  "apply "*)
-    ls manifests >/var/applied
-    [ -e /var/new-pods ] || {
-      cp /var/would-be /var/new-pods
-      cat /var/would-be >>/var/pods
-      awk -F '|' '$4 == "controller-1" { print $3 "." $1 }' /var/would-be |
-        while read -r task; do [ -e /var/stale ] || touch "/var/tasks/$task"; done
-    } ;;
-  "get --filename=manifests "*) [ ! -e /var/ending ] || { echo 2026-11-21T00:00:00Z; rm /var/ending; } ;;
-  "delete pods "*"--field-selector"*) echo "$*" >>/var/calls ;;
-  "delete pods "*)
-    for name; do
-      echo "$name" >>/var/deleted
-      uid=$(grep "|$name|" /var/pods | cut -d '|' -f 1)
-      sed -i "/|$name|/d" /var/pods
-      [ -z "$uid" ] || rm -f /var/tasks/*."$uid"
-    done ;;
-  "delete node "*) echo "$*" >>/var/calls; sed -i "/^$3$/d" /var/nodes ;;
-  "label "*) echo "$*" >>/var/calls ;;
-esac
-"""
-BOOTSTRAP = """
-[ ! -e /var/lib/kubepivot/pivoted ] || exit 1
-echo bootstrap >>/var/calls
-touch /etc/kubernetes/manifests/bootstrap-apiserver.yaml
-touch /var/tasks/kube-apiserver.bootstrap-apiserver-controller-1
-"""
-RETIRE = """
-. ./env
-echo "retire $NODES $WORKLOADS" >>/var/calls
-rm -f /etc/kubernetes/manifests/bootstrap-apiserver.yaml
-touch /var/lib/kubepivot/pivoted
-"""
-
-
-def pods(age: str, node: str = "controller-1", ready: str = "True") -> str:
-    """A line for each pod of the control plane, as kubectl is told to print it."""
-    return "".join(f"{age}-{name}|{name}-{age}|{name}|{node}|{ready}\n" for name in COMPONENTS)
-
-
-def arrange(host: Sandbox) -> Sandbox:
-    """A controller with the data of a cluster. Its API still lists old pods, and nothing of them runs."""
-    real = ("awk", "cat", "chmod", "cp", "cut", "date", "grep", "head", "ls", "mkdir", "paste", "rm", "sed")
-    host.real(*real, "sh", "sha256sum", "sort", "sync", "tail", "touch", "tr")
-    for command, body in {
-        "ctr": CTR,
-        "curl": CURL,
-        "etcdctl": ETCDCTL,
-        "etcdutl": ETCDUTL,
-        "kubectl": KUBECTL,
-        "systemctl": SYSTEMCTL,
-        # Only root may give a directory away.
-        "chown": "",
-        "install": 'for directory; do :; done; mkdir -p "$directory"',
-        # Behind a dash, where the sandbox leaves an absolute path alone.
-        "mv": f'"${{none-{shutil.which("mv")}}}" "$@"',
-    }.items():
-        host.fake(command, COUNT + body)
-    host.fake("sleep")
-    host.path("/var/tasks").mkdir(parents=True)
-    host.write("/var/number", "0")
-    host.write("/var/die-at", "0")
-    host.write("/var/kubelet")
-    host.write("/var/tasks/etcd.etcd")
-    host.write(f"{DATA}/member/keys", "/registry/namespaces/kube-system old")
-    host.write(f"{MANIFESTS}/etcd.yaml", "etcd")
-    host.write(CHECKPOINT, "armed")
-    host.write(f"{STATE}/pivoted")
-    host.write("/etc/kubernetes/checkpoints/kept")
-    host.write("/var/nodes", "controller-1\nworker-1\n")
-    host.write("/var/alive", "controller-1\nworker-1\n")
-    host.write("/var/pods", pods("old"))
-    host.write("/var/would-be", pods("new"))
-    host.write("/var/leaders")
-    host.write("/var/late", "etcd-controller-1 on controller-1|True\n")
-    host.write("/var/calls")
-    host.write("/var/deleted")
-    return host
 
 
 @pytest.fixture
 def controller(tmp_path: Path) -> Sandbox:
     return arrange(Sandbox(tmp_path))
-
-
-def run(
-    host: Sandbox, generation: int = 1, *, appended: Mapping[str, str] | None = None, **rest: Any
-) -> tuple[int, str]:
-    case = load("lab")
-    cfg = parse(case.raw | {"recovery": {"generation": generation, **rest}}, stack="lab")
-    files = recovery_files(cfg, case.machines["controller-1"], case.texts)
-    texts = {path: file.text for path, file in files.items() if path.split("/")[0] != "bootstrap"}
-    for path, text in (appended or {}).items():
-        texts[path] += text
-    done = host.run(script("recover"), texts | {"bootstrap/run": BOOTSTRAP, "retire/run": RETIRE})
-    return done.returncode, done.stderr
-
-
-def calls(host: Sandbox) -> list[str]:
-    return host.path("/var/calls").read_text().splitlines()
-
-
-def is_recovered(host: Sandbox, generation: int = 1) -> bool:
-    return (
-        sorted(path.name for path in host.path(MANIFESTS).iterdir()) == ["etcd.yaml"]
-        and host.path(f"{STATE}/recovered").read_text() == f"{generation}\n"
-        and not list(host.path(STATE).glob("recovery-*"))
-        and host.path("/var/kubelet").exists()
-        and "of" not in data(host)
-    )
-
-
-def data(host: Sandbox) -> str:
-    return host.path(f"{DATA}/member/keys").read_text().split()[-1]
-
-
-def snapshot(host: Sandbox, text: str = "saved") -> None:
-    host.write(SNAPSHOT, f"/registry/namespaces/kube-system {text}")
 
 
 def test_a_recovery_from_living_data(controller: Sandbox) -> None:

@@ -1,0 +1,45 @@
+"""Snapshots of etcd: how often a stack makes them, how many it keeps, and where copies go."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from components import durations
+from components.s3 import S3Config
+from components.section import Section
+
+__all__ = ["BackupConfig"]
+
+
+def _interval(text: str) -> str:
+    return durations.at_least(text, "5m")
+
+
+Interval = Annotated[str, AfterValidator(_interval)]
+
+
+class BackupConfig(Section):
+    """Snapshots of etcd, made and kept on every controller, in /var/lib/kubepivot/backups."""
+
+    interval: Interval = Field(
+        default="6h",
+        description="The time from one snapshot to the next, at least 5m: days, hours, minutes and seconds.",
+        examples=["1h30m"],
+    )
+    keep: int = Field(
+        default=28,
+        ge=1,
+        le=1000,
+        description="How many snapshots each controller keeps, and as many copies.",
+        examples=[56],
+    )
+    generation: int = Field(
+        default=0,
+        ge=0,
+        le=1_000_000,
+        description="Raise it, and run `pulumi up`, to make a snapshot now.",
+        examples=[1],
+    )
+    s3: S3Config | None = None

@@ -1,0 +1,112 @@
+"""What the program asks for when a recovery is asked for."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from typing import Any
+
+import pytest
+import yaml
+
+from components.assets.node import bootstrap_files, retire_files, retire_seconds, script
+from components.recovery import recovery_files
+from components.selfhosted import OWNER
+from tests.cases import Raw, load, read
+from tests.unit.recorder import REMOTE, Run, pki_texts, program, ran, revealed
+
+
+@cache
+def recovered() -> Run:
+    """The lab's recovery, which no test changes."""
+    return program(recovering("lab"))
+
+
+def recovering(name: str, **recovery: Any) -> Raw:
+    return read(name) | {"recovery": {"generation": 1, **recovery}}
+
+
+@pytest.mark.parametrize("name", ["lab", "baremetal"])
+def test_a_recovery_adds_a_step_and_changes_nothing_else(name: str) -> None:
+    before, after = ran(name).by_urn, program(recovering(name)).by_urn
+    (new,) = after.keys() - before.keys()
+    assert new.endswith("-recover")
+    assert {urn: after[urn] for urn in before} == before
+    assert program(read(name) | {"recovery": {"generation": 0}}).by_urn == before
+
+
+@pytest.mark.parametrize("preview", [False, True])
+@pytest.mark.parametrize(("chosen", "controller"), [({}, "alpha"), ({"controller": "gamma"}, "gamma")])
+def test_the_step_runs_on_the_chosen_controller(
+    chosen: dict[str, str], controller: str, preview: bool
+) -> None:
+    run, case = program(recovering("baremetal", **chosen), preview=preview), load("baremetal")
+    step = run.only("metal-recover")
+    assert revealed(step.inputs["connection"])["host"] == case.cfg.hosts[controller].address
+    # The cluster's own steps stay where they are: another host would replace them and all objects.
+    for other in ("bootstrap", "retire"):
+        connection = revealed(run.only(f"metal-{other}").inputs["connection"])
+        assert connection["host"] == case.cfg.hosts["alpha"].address
+
+
+def test_the_step_comes_after_the_nodes_and_before_everything_that_needs_an_api() -> None:
+    run = recovered()
+    step = run.only("lab-recover")
+    assert {run.only(f"lab-{host}-node").urn for host in load("lab").cfg.hosts} <= step.dependencies
+    for each in [run.only("lab-bootstrap"), run.only("lab-retire"), *run.of("kubernetes:")]:
+        assert step.urn in run.before(each), each.name
+
+
+def test_the_user_reads_what_a_recovery_does_and_of_no_other_step() -> None:
+    shown = {step.name: step.inputs["logging"] for step in recovered().of(REMOTE)}
+    assert {name for name, logging in shown.items() if logging != "none"} == {"lab-recover"}
+    assert shown["lab-recover"] == "stderr"
+
+
+def test_a_raised_generation_runs_the_step_again_and_no_other() -> None:
+    state = recovered()
+    preview = program(read("lab") | {"recovery": {"generation": 2}}, preview=True, state=state)
+    before, after = state.by_urn, preview.by_urn
+    assert [urn.rpartition("::")[2] for urn in after if after[urn] != before.get(urn)] == ["lab-recover"]
+
+
+def test_it_outlasts_the_deadlines_of_its_scripts() -> None:
+    run, cfg = recovered(), load("lab").cfg
+    seconds = {
+        name: int(*re.findall(r"timeout (\d+) sh", run.only(f"lab-{name}").inputs["create"]))
+        for name in ("recover", "retire")
+    }
+    own = "".join(script(name) for name in ("recover", "bootstrap"))
+    assert seconds["recover"] > seconds["retire"] + sum(map(int, re.findall(r"wait_for (\d+)", own)))
+    assert seconds["retire"] == retire_seconds(cfg)
+
+
+def test_it_brings_the_steps_as_they_are_and_every_object_as_the_provider_gets_it() -> None:
+    run, texts = recovered(), pki_texts("lab")
+    cfg, machine = load("lab").cfg, load("lab").machines["controller-1"]
+    files = {path: data.decode() for path, data in run.only("lab-recover").files.items()}
+    for step, brought in {
+        "bootstrap": bootstrap_files(cfg, machine, texts),
+        "retire": retire_files(cfg, machine, texts),
+    }.items():
+        assert files[f"{step}/run"] == script(step)
+        for path, file in brought.items():
+            assert files[f"{step}/{path}"] == file.text, path
+    manifests = {path: yaml.safe_load(text) for path, text in files.items() if path.startswith("manifests/")}
+    given = {
+        f"manifests/{each.name.removeprefix('lab-')}.yaml": each.plain
+        for each in run.of("kubernetes:")
+        if not each.type.endswith("Patch")
+    }
+    assert manifests == given
+    for manifest in manifests.values():
+        assert OWNER.items() <= manifest["metadata"]["annotations"].items()
+
+
+def test_what_is_secret_is_in_private_files() -> None:
+    case = load("lab")
+    for path, file in recovery_files(case.cfg, case.machines["controller-1"], case.texts).items():
+        secret = any(
+            mark in file.text for mark in ("PRIVATE KEY", "key-data", "kind: Secret", "token-secret")
+        )
+        assert file.mode == 0o600 or not secret, path

@@ -1,0 +1,168 @@
+"""What the cluster consists of, in which order it is made, and what hands it over."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+import yaml
+
+from components.assets.controlplane import COMPONENTS
+from components.assets.manifests import manifests
+from components.assets.node import retire_files, roll_seconds, script
+from components.selfhosted import OWNER
+from components.versions import LATEST, RELEASES
+from tests.cases import Case, manifest_values, read
+from tests.unit.recorder import Registered, Run, Secret, Unknown, has, pki_texts, program, ran, revealed
+
+
+def _objects(run: Run) -> list[Registered]:
+    """The cluster's objects, the patches of nodes apart."""
+    return [each for each in run.of("kubernetes:") if not each.type.endswith("Patch")]
+
+
+def test_the_temporary_control_plane_starts_once_every_node_is_set_up(run: Run, case: Case) -> None:
+    nodes = {run.only(f"{case.cfg.name}-{host}-node").urn for host in case.cfg.hosts}
+    assert nodes <= run.only(f"{case.cfg.name}-bootstrap").dependencies
+
+
+def test_no_object_is_made_before_the_temporary_api_answers(run: Run, case: Case) -> None:
+    provider = run.only(f"{case.cfg.name}-cluster")
+    bootstrap = run.only(f"{case.cfg.name}-bootstrap").urn
+    assert bootstrap in provider.dependencies
+    for each in run.of("kubernetes:"):
+        assert each.provider.startswith(f"{provider.urn}::"), each.name
+
+
+def test_the_hand_over_waits_for_every_object(run: Run, case: Case) -> None:
+    objects = {each.urn for each in _objects(run)}
+    assert objects
+    assert objects <= run.only(f"{case.cfg.name}-retire").dependencies
+
+
+AWAITED = ("DaemonSet", "Deployment", "Service")
+
+
+def test_no_pod_is_waited_for_by_the_provider(run: Run) -> None:
+    """Its deadline is ten minutes, and it does not tell what a container said: the hand-over does that."""
+    skipped = {
+        each.urn
+        for each in run.of("kubernetes:")
+        if "pulumi.com/skipAwait" in each.inputs.get("metadata", {}).get("annotations", {})
+    }
+    assert skipped == {each.urn for each in _objects(run) if each.type.rpartition(":")[2] in AWAITED}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"flags": {"kube-apiserver": {"event-ttl": "2h"}}},
+        {"flags": {"kube-scheduler": {"v": 2}}},
+        *({"images": {name: "registry.example.com/other:1"}} for name in RELEASES[LATEST].workload_images),
+    ],
+    ids=str,
+)
+def test_a_change_of_any_workload_is_waited_for(change: dict[str, Any]) -> None:
+    before, after = (
+        run.only("lab-retire").files["workloads"].decode()
+        for run in (ran("lab"), program(read("lab") | change))
+    )
+    assert re.fullmatch("[0-9a-f]{64}", before)
+    assert before != after
+
+
+def test_the_hand_over_outlasts_the_deadlines_of_its_script(up: Run, case: Case) -> None:
+    command = up.only(f"{case.cfg.name}-retire").inputs["create"]
+    (seconds,) = re.findall(r"timeout (\d+) sh", command)
+    waits = sum(map(int, re.findall(r"wait_for (\d+)", script("retire"))))
+    leaders = script("retire").count("retire_leader kube-")
+    per_leader = sum(
+        map(int, re.findall(r"wait_for (\d+)", script("retire").split("retire_leader()")[1].split("}")[0]))
+    )
+    assert int(seconds) > roll_seconds(case.cfg) + 120 + waits + (leaders - 1) * per_leader
+
+
+def test_the_hand_over_brings_nothing_else_than_its_files_and_the_digest(up: Run, case: Case) -> None:
+    machine = case.machines[case.cfg.bootstrap_controller]
+    expected = retire_files(case.cfg, machine, pki_texts(case.name))
+    brought = {path: data.decode() for path, data in up.only(f"{case.cfg.name}-retire").files.items()}
+    assert brought.pop("run") == script("retire")
+    assert brought.pop("workloads")
+    assert brought == {path: file.text for path, file in expected.items()}
+
+
+def test_a_new_kubeconfig_replaces_nothing_and_half_made_objects_are_taken_over(run: Run, case: Case) -> None:
+    provider = run.only(f"{case.cfg.name}-cluster")
+    assert provider.inputs["clusterIdentifier"] == case.cfg.name
+    assert str(provider.inputs["upsertExistingObjects"]).lower() == "true"
+
+
+def test_the_provider_logs_in_with_more_than_the_exported_kubeconfig(up: Run, case: Case) -> None:
+    """Users are bound by RBAC and can be unbound; the program must be able to make the bindings."""
+    provider = yaml.safe_load(up.only(f"{case.cfg.name}-cluster").plain["kubeconfig"])
+    exported = yaml.safe_load(revealed(up.outputs["kubeconfig"]))
+    names = [config["users"][0]["name"] for config in (provider, exported)]
+    assert names == ["super-admin", "admin"]
+    assert {config["clusters"][0]["cluster"]["server"] for config in (provider, exported)} == {
+        case.cfg.api_endpoint
+    }
+
+
+def test_objects_end_with_the_cluster_instead_of_taking_the_api_from_under_each_other(
+    run: Run, case: Case
+) -> None:
+    bootstrap = run.only(f"{case.cfg.name}-bootstrap").urn
+    assert {each.deleted_with for each in run.of("kubernetes:")} == {bootstrap}
+
+
+def test_what_is_named_by_its_content_is_left_to_the_hand_over(run: Run, case: Case) -> None:
+    """Pulumi would delete it by a name that may be the newest one's again."""
+    left = {each.name.removeprefix(f"{case.cfg.name}-") for each in _objects(run) if each.retain_on_delete}
+    configs = ("coredns-config", "flannel-cfg", "kube-proxy-config", "kubeconfig-in-cluster")
+    assert left == {*configs, "pod-checkpointer-config", *(f"{each}-secret" for each in COMPONENTS)}
+
+
+def test_every_object_is_named_by_the_program(up: Run) -> None:
+    for each in up.of("kubernetes:"):
+        assert each.inputs["metadata"]["name"], each.name
+
+
+def test_objects_are_the_rendered_manifests(up: Run, case: Case) -> None:
+    values = manifest_values(case.cfg, pki_texts(case.name))
+    expected = manifests(case.cfg, values.__getitem__)
+    for manifest in expected.values():
+        skip = {"pulumi.com/skipAwait": "true"} if manifest["kind"] in AWAITED else {}
+        manifest["metadata"]["annotations"] = {**OWNER, **skip}
+    prefix = f"{case.cfg.name}-"
+    assert {each.name.removeprefix(prefix): each.plain for each in _objects(up)} == {
+        file.removesuffix(".yaml"): manifest for file, manifest in expected.items()
+    }
+
+
+def test_only_data_of_secrets_is_secret(up: Run) -> None:
+    """Names of Secrets come from their content; were they secret, a preview would show no workload."""
+    for each in up.of("kubernetes:"):
+        secret = {key for key, value in each.inputs.items() if has(Secret, value)}
+        assert secret == ({"data"} if each.type.endswith(":Secret") else set()), each.name
+
+
+def test_a_preview_shows_all_of_an_object_but_what_certificates_give(case: Case) -> None:
+    run = ran(case.name, preview=True)
+    unknown = {
+        each.name.removeprefix(f"{case.cfg.name}-") for each in _objects(run) if has(Unknown, each.inputs)
+    }
+    components = ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
+    assert unknown == {
+        "kubelet-bootstrap-token",
+        *components,
+        *(f"{component}-secret" for component in components),
+    }
+
+
+def test_controllers_get_their_role_last(run: Run, case: Case) -> None:
+    retired = run.only(f"{case.cfg.name}-retire").urn
+    patches = run.of("kubernetes:core/v1:NodePatch")
+    assert {each.inputs["metadata"]["name"] for each in patches} == set(case.cfg.controllers)
+    for each in patches:
+        assert retired in each.dependencies
