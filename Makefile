@@ -26,7 +26,7 @@ kubeconfig: .venv/ready ## print the kubeconfig
 env: .venv/ready ## print the settings for this shell: eval "$(make -s env)"
 	@$(LAB) env --stack '$(STACK)'
 
-doctor: .venv/ready ## say what this machine has, what would be downloaded or built, and what is wrong
+doctor: .venv/ready ## say what this machine has, would download or build, and what is wrong; changes only .venv
 	@$(LAB) doctor
 
 check: .venv/ready ## lint, types, unit and golden tests (under a minute)
@@ -37,11 +37,12 @@ check: .venv/ready ## lint, types, unit and golden tests (under a minute)
 
 test: check e2e ## all tests, those on real clusters too
 
-e2e: .venv/ready
+e2e: .venv/ready ## tests on real clusters
 	$(LAB) toolchain
 	$(LAB) mirror
-	.venv/bin/pytest -m 'e2e and alone'
-	.venv/bin/pytest -m 'e2e and not alone' --numprocesses=2 --dist=loadfile
+	@# Both runs, whatever the first one finds, but for an interrupt, which is 2.
+	.venv/bin/pytest -m 'e2e and alone' ; first=$$? ; [ $$first -ne 2 ] && \
+	.venv/bin/pytest -m 'e2e and not alone' --numprocesses=2 --dist=loadfile && exit $$first
 
 # On stderr, because `make -s env` is read by a shell.
 .venv/ready: $(REQUIREMENTS)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import shlex
 import signal
+import subprocess
 import sys
 
 from lab import doctor, lifecycle, pulumi
@@ -37,13 +39,21 @@ def main() -> int:
     try:
         return _run(arguments.verb, arguments.stack)
     except LabError as error:
-        print(f"\nerror: {error}", file=sys.stderr)
-        if error.mend:
-            print(f"mend:  {error.mend}", file=sys.stderr)
-        return 1
+        return _failed(str(error), error.mend)
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        return _failed(str(error), "free disk space, then run again" if full else "mend that, then run again")
+    except subprocess.SubprocessError as error:
+        said = getattr(error, "stderr", None) or ""
+        return _failed(f"{error} {said}".strip(), "mend that, then run again")
     except KeyboardInterrupt:
         print("\nstopped: run again, it continues", file=sys.stderr)
         return INTERRUPTED
+
+
+def _failed(what: str, mend: str) -> int:
+    print(f"\nerror: {what}\nmend:  {mend}", file=sys.stderr)
+    return 1
 
 
 def _run(verb: str, stack: str) -> int:

@@ -7,6 +7,7 @@ import platform
 import shutil
 import subprocess
 
+from lab import processes
 from lab.cache import cache_dir, locked
 from lab.errors import LabError
 
@@ -33,17 +34,17 @@ def install(*packages: str) -> None:
 
 
 def _apt_get(*arguments: str) -> None:
-    command = ["apt-get", f"--option=DPkg::Lock::Timeout={WAIT_SECONDS}", *arguments]
+    options = (
+        f"--option=DPkg::Lock::Timeout={WAIT_SECONDS}",
+        "--option=Dpkg::Use-Pty=0",  # or dpkg has a session of its own, and does not end with it
+    )
+    command = ["apt-get", *options, *arguments]
     text = " ".join(command)
     try:
-        done = subprocess.run(
+        done = processes.run(
             command,
-            env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=APT_SECONDS,
+            environment={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
+            seconds=APT_SECONDS,
         )
     except subprocess.TimeoutExpired as error:
         raise LabError(

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from lab import apt
+from lab import apt, processes
 from lab.cache import cache_dir, locked
 from lab.engine import can_pull, docker
 from lab.errors import LabError
@@ -67,22 +67,13 @@ def bootstrap(target: Path, packages: Iterable[str], *, variant: str) -> None:
     apt.ensure_command("mmdebstrap", "mmdebstrap", "debian-archive-keyring")
     options = [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in LEFT_OUT]
     try:
-        done = subprocess.run(
+        done = processes.run(
             [
-                *(
-                    "mmdebstrap",
-                    "--quiet",
-                    f"--variant={variant}",
-                    f"--include={','.join(packages)}",
-                    *options,
-                ),
+                *("mmdebstrap", "--quiet", f"--variant={variant}", f"--include={','.join(packages)}"),
+                *options,
                 *(SUITE, str(target)),  # no mirror: Debian's own, security updates among them
             ],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=BUILD_SECONDS,
+            seconds=BUILD_SECONDS,
         )
     except subprocess.TimeoutExpired as error:
         raise LabError(

@@ -8,7 +8,7 @@ import platform
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,14 +19,15 @@ from lab.images import IMAGES
 from lab.mirror import NETWORK, SUBNET
 from lab.toolchain.download import Sites
 from lab.toolchain.gotoolchain import find_go, module_proxy
-from lab.toolchain.tools import BUNDLES
+from lab.toolchain.tools import BUNDLES, Bundle
 
 PROC = Path("/proc")
 SYS_MODULE = Path("/sys/module")
 MODULES = Path("/lib/modules")
 
 GB = 1 << 30
-DISK_GB = 20  # the Go caches alone take 8
+BUILD_GB = 20  # the Go caches alone take 8
+DISK_GB = 5  # for images and hosts
 MEMORY_GB = 4
 KERNEL_FEATURES = {
     "overlay": "OVERLAY_FS",
@@ -60,17 +61,20 @@ def report(sites: Sites = toolchain.SITES) -> int:
 def examine(sites: Sites) -> Iterator[Finding]:
     """Look at everything that `up` needs, cheapest first."""
     yield _python()
-    yield _disk()
     yield _memory()
     yield from _kernel()
     engine = engine_state()
     yield _engine(engine)
     yield _addresses(engine)
+    to_build = []
     for bundle in BUNDLES:
-        yield Finding(
-            topic=bundle.name, text=f"{bundle.version} {_WAYS[toolchain.source(bundle, sites=sites)]}"
-        )
-    yield from _building(sites)
+        source = toolchain.source(bundle, sites=sites)
+        yield Finding(topic=bundle.name, text=f"{bundle.version} {_WAYS[source]}")
+        if source == "build":
+            to_build.append(bundle)
+    yield _disk(BUILD_GB if to_build else DISK_GB)
+    if to_build:
+        yield from _building(to_build, sites)
     if not can_pull("docker.io"):
         yield _command("mmdebstrap", "install it (a package of most distributions)")
     for name, version in pins.PLUGINS.items():
@@ -97,9 +101,9 @@ def _python() -> Finding:
     return Finding(topic="python", text=f"{platform.python_version()} at {sys.executable}")
 
 
-def _disk() -> Finding:
+def _disk(wanted: int) -> Finding:
     free = shutil.disk_usage(_existing(cache_dir())).free / GB
-    mend = "" if free >= DISK_GB else f"free {DISK_GB} GB there, or set XDG_CACHE_HOME to a larger disk"
+    mend = "" if free >= wanted else f"free {wanted} GB there, or set XDG_CACHE_HOME to a larger disk"
     return Finding(topic="disk", text=f"{free:.0f} GB free for {cache_dir()}", mend=mend)
 
 
@@ -172,11 +176,8 @@ def _address(hexadecimal: str) -> int:
     return int.from_bytes(bytes.fromhex(hexadecimal), "little")
 
 
-def _building(sites: Sites) -> Iterator[Finding]:
-    """What a build needs, where something is to be built."""
-    to_build = [bundle for bundle in BUNDLES if toolchain.source(bundle, sites=sites) == "build"]
-    if not to_build:
-        return
+def _building(to_build: Iterable[Bundle], sites: Sites) -> Iterator[Finding]:
+    """What a build needs."""
     go, proxy = find_go(), module_proxy()
     if proxy is None:
         mend = "" if go else "install Go from https://go.dev/dl, or set GOPROXY to a module proxy"

@@ -65,7 +65,10 @@ def docker(*args: str, input: bytes | None = None, timeout: float = 120) -> str:
             f"`{command}` did not end within {timeout:.0f} s", "see whether `docker info` answers"
         ) from error
     if done.returncode:
-        raise LabError(f"`{command}` failed: {done.stderr.decode(errors='replace').strip()}")
+        raise LabError(
+            f"`{command}` failed: {done.stderr.decode(errors='replace').strip()}",
+            "mend that; see that `docker info` answers and that the disk has room; then run again",
+        )
     return done.stdout.decode(errors="replace").strip()
 
 

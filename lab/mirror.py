@@ -35,7 +35,15 @@ def registry_dir() -> Path:
 def ensure_network() -> None:
     """Have the Docker network that hosts and mirror share."""
     if not docker("network", "ls", "--quiet", "--filter", f"name=^{NETWORK}$"):
-        docker("network", "create", "--subnet", SUBNET, "--label", LABEL, NETWORK)
+        try:
+            docker("network", "create", "--subnet", SUBNET, "--label", LABEL, NETWORK)
+        except LabError as error:
+            if "overlaps" not in str(error):
+                raise
+            raise LabError(
+                f"another network of this machine has addresses of the lab's, {SUBNET}: {error}",
+                "find it with `docker network ls` or `ip route`, then remove it or give it other addresses",
+            ) from error
     subnet = docker("network", "inspect", "--format", "{{range .IPAM.Config}}{{.Subnet}}{{end}}", NETWORK)
     if subnet != SUBNET:
         raise LabError(

@@ -309,14 +309,18 @@ def _release_stale_lock(stack: str) -> None:
     stale = False
     for lock in (data_dir() / "state/.pulumi/locks/organization" / _project() / stack).glob("*.json"):
         try:
-            owner = json.loads(lock.read_text())
+            owner = json.loads(lock.read_bytes())
+            pid, hostname = int(owner["pid"]), str(owner["hostname"])
         except FileNotFoundError:  # its run has ended meanwhile
             continue
-        here = owner["hostname"] == socket.gethostname()
-        if not here or is_running(owner["pid"], "pulumi"):
-            where = "" if here else f" on {owner['hostname']}"
+        except (ValueError, KeyError, TypeError):
+            stale = True  # Pulumi puts a lock in place in one piece: this one was torn by a power cut
+            continue
+        here = hostname == socket.gethostname()
+        if not here or is_running(pid, "pulumi"):
+            where = "" if here else f" on {hostname}"
             raise LabError(
-                f"the stack {stack} is in use by Pulumi with pid {owner['pid']}{where}",
+                f"the stack {stack} is in use by Pulumi with pid {pid}{where}",
                 "wait for it to end; if it is dead, run `pulumi cancel` after "
                 f'`eval "$({make_command("-s env", stack)})"`',
             )

@@ -72,6 +72,8 @@ CONNECTION_SECRETS = ("password", "privateKey", "privateKeyPassword")
 TYPE_NAMES = {str: "string", float: "number", bool: "boolean", tuple: "list", Mapping: "map"}
 LOGGING = ("stdout", "stderr", "stdoutAndStderr", "none")
 OUTPUTS = ("stdout", "stderr")
+OVERDUE = "context deadline exceeded"
+"""How a command fails that takes longer than the resource's `customTimeouts`."""
 
 CHUNK_BYTES = 64 * 1024
 LOGGED_BYTES = 4000
@@ -208,9 +210,9 @@ class CommandProvider(Provider):
 
         output = Output(log=log)
         running = (
-            _run_here(command, values, output)
+            _run_here(command, values, output, request.timeout)
             if resource_type(request.urn) == LOCAL
-            else _run_on_host(command, values, output, status)
+            else _run_on_host(command, values, output, status, request.timeout)
         )
         task = asyncio.create_task(running)
         self._running.add(task)
@@ -222,12 +224,13 @@ class CommandProvider(Provider):
                 raise
             raise ProviderError(f"canceled: running {_quote(command)}", grpc.StatusCode.CANCELLED) from None
         if failure is not None:
-            raise ProviderError(f"{failure}: running {_quote(command)}:\n{_text(output.both)}")
+            code = grpc.StatusCode.DEADLINE_EXCEEDED if failure == OVERDUE else grpc.StatusCode.UNKNOWN
+            raise ProviderError(f"{failure}: running {_quote(command)}:\n{_text(output.both)}", code)
         return output
 
 
-async def _run_here(command: str, values: Mapping[str, Any], output: Output) -> str | None:
-    """Run `command` on this machine; how it failed, or None.
+async def _run_here(command: str, values: Mapping[str, Any], output: Output, seconds: float) -> str | None:
+    """Run `command` on this machine, for `seconds` at most (0: without limit); how it failed, or None.
 
     It stays in the plugin's process group: the engine kills that group when it ends the plugin.
     """
@@ -246,12 +249,15 @@ async def _run_here(command: str, values: Mapping[str, Any], output: Output) -> 
         return str(error)
     assert process.stdout is not None and process.stderr is not None
     try:
-        await asyncio.gather(
-            output.collect("stdout", process.stdout.read),
-            output.collect("stderr", process.stderr.read),
-            *([_feed(process.stdin, stdin)] if stdin else []),
-        )
-        code = await process.wait()
+        async with asyncio.timeout(seconds or None):
+            await asyncio.gather(
+                output.collect("stdout", process.stdout.read),
+                output.collect("stderr", process.stderr.read),
+                *([_feed(process.stdin, stdin)] if stdin else []),
+            )
+            code = await process.wait()
+    except TimeoutError:
+        return OVERDUE
     finally:
         if process.returncode is None:
             # Not awaited: children of the shell may hold its output open until the engine ends the plugin.
@@ -262,27 +268,42 @@ async def _run_here(command: str, values: Mapping[str, Any], output: Output) -> 
 
 
 async def _run_on_host(
-    command: str, values: Mapping[str, Any], output: Output, status: Callable[[str], Awaitable[None]]
+    command: str,
+    values: Mapping[str, Any],
+    output: Output,
+    status: Callable[[str], Awaitable[None]],
+    seconds: float,
 ) -> str | None:
     """Run `command` over SSH; how it failed, or None.
 
-    A refusal of the previous output as environment (sshd's AcceptEnv) cannot be seen here.
+    Connecting and running take `seconds` at most (0: without limit), where the official plugin bounds the
+    connecting alone. A refusal of the previous output as environment (sshd's AcceptEnv) cannot be seen here.
     """
     import asyncssh
 
     from lab.plugins.ssh import dial
 
-    async with await dial(values["connection"], status) as client:
-        try:
+    try:
+        async with (
+            asyncio.timeout(seconds or None) as limit,
+            await dial(values["connection"], status) as client,
+        ):
             process = await client.create_process(command, env=values.get("environment") or (), encoding=None)
-            await asyncio.gather(
-                output.collect("stdout", process.stdout.read),
-                output.collect("stderr", process.stderr.read),
-                _feed(process.stdin, values.get("stdin") or ""),
-            )
-            await process.wait_closed()
-        except (asyncssh.Error, ConnectionError) as error:
-            return f"wait: remote command exited without exit status or exit signal ({error})"
+            try:
+                await asyncio.gather(
+                    output.collect("stdout", process.stdout.read),
+                    output.collect("stderr", process.stderr.read),
+                    _feed(process.stdin, values.get("stdin") or ""),
+                )
+                await process.wait_closed()
+            finally:
+                if limit.expired():
+                    with contextlib.suppress(OSError):  # it has ended just now
+                        process.kill()
+    except (asyncssh.Error, OSError) as error:
+        if limit.expired():
+            return OVERDUE
+        return f"wait: remote command exited without exit status or exit signal ({error})"
     if process.exit_signal is not None:
         name, _, message, _ = process.exit_signal
         number = getattr(signal, f"SIG{name}", 0)

@@ -80,7 +80,7 @@ class Sites:
             for attempt in range(1, ATTEMPTS + 1):
                 try:
                     return self._stream(client, url, target, progress)
-                except httpx.TransportError as error:
+                except httpx.RequestError as error:
                     if attempt == ATTEMPTS:
                         raise UnavailableError(f"{url} broke off {ATTEMPTS} times ({error})") from error
         raise AssertionError("not reached: the last attempt returns or raises")

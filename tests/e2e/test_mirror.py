@@ -19,11 +19,13 @@ from lab.errors import LabError
 from lab.hostimage import IMAGE, ensure_host_image
 from lab.images import IMAGES, ensure_images
 from lab.progress import Progress
+from tests.e2e.stacks import remove_hosts
 
 pytestmark = [pytest.mark.e2e, pytest.mark.alone]
 
 MIRROR = f"{mirror.ADDRESS}:{mirror.REGISTRY_PORT}"
 ADDRESSES = {"kubepivot-test-host-1": "172.30.255.11", "kubepivot-test-host-2": "172.30.255.12"}
+CLUSTER = "mirror"
 BOOT_SECONDS = 30
 PULL_SECONDS = 60
 
@@ -51,6 +53,7 @@ class LabHost:
         options = shlex.split(RUN_OPTIONS)
         docker(
             *("run", "--detach", "--name", name, "--hostname", name, *options),
+            *("--label", f"kubepivot.cluster={CLUSTER}"),
             *("--network", mirror.NETWORK, "--ip", self.address, IMAGE),
         )
 
@@ -102,18 +105,11 @@ def wait_for(is_true: Callable[[], bool], seconds: float) -> None:
         time.sleep(0.1)
 
 
-def remove(*names: str) -> None:
-    there = docker("container", "ls", "--all", "--format", "{{.Names}}").split()
-    if found := sorted(set(names) & set(there)):
-        docker("container", "rm", "--force", "--volumes", *found)
-
-
 @pytest.fixture(scope="module")
 def host(machine: None) -> Iterator[LabHost]:
-    remove(*ADDRESSES)
-    host = LabHost("kubepivot-test-host-1")
-    yield host
-    remove(host.name)
+    remove_hosts(CLUSTER)  # those of a test run that was killed
+    yield LabHost("kubepivot-test-host-1")
+    remove_hosts(CLUSTER)
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +167,7 @@ def test_hosts_have_machine_ids_of_their_own_and_identity_can_come_at_once(host:
         assert other.exec("systemctl is-active ssh") == "active"
         assert other.exec("cat /etc/machine-id") != host.exec("cat /etc/machine-id")
     finally:
-        remove(other.name)
+        docker("container", "rm", "--force", "--volumes", other.name)
 
 
 def test_host_fetches_files_by_http_and_changes_none(host: LabHost) -> None:

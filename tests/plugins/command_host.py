@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 import subprocess
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import asyncssh
 
@@ -55,7 +56,10 @@ async def host() -> AsyncIterator[Host]:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            start_new_session=True,
         )
+        # As sshd does: to all that the command has started.
+        cast(Any, process).signal_received = lambda name: os.killpg(shell.pid, signal.Signals[f"SIG{name}"])
         output, errors = await shell.communicate(given)
         process.stdout.write(output)
         process.stderr.write(errors)
@@ -108,13 +112,15 @@ def plugin(log: EngineLog | None = None) -> AbstractAsyncContextManager[Any]:
 
 async def create(stub: Any, kind: str, **properties: Any) -> Json:
     """The answer to a Create of a resource inside a component."""
-    urn = f"urn:pulumi:dev::rec::my:index:Component${kind}::it"
-    return await ask(stub, "Create", {"urn": urn, "properties": properties})
+    return await ask(stub, "Create", {"urn": urn(kind), "properties": properties})
 
 
 async def check(stub: Any, kind: str, **news: Any) -> Json:
-    urn = f"urn:pulumi:dev::rec::my:index:Component${kind}::it"
-    return await ask(stub, "Check", {"urn": urn, "olds": {}, "news": news})
+    return await ask(stub, "Check", {"urn": urn(kind), "olds": {}, "news": news})
+
+
+def urn(kind: str) -> str:
+    return f"urn:pulumi:dev::rec::my:index:Component${kind}::it"
 
 
 def run(scenario: Callable[[], Coroutine[Any, Any, None]], *, seconds: float = 30) -> None:

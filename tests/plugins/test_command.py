@@ -30,8 +30,9 @@ from tests.plugins.command_host import (
     plugin,
     run,
     silent_port,
+    urn,
 )
-from tests.plugins.replay import Json
+from tests.plugins.replay import Json, ask
 
 
 @pytest.mark.parametrize("kind", [LOCAL, REMOTE])
@@ -243,6 +244,47 @@ def test_secret_stdin_is_in_no_error_and_no_log() -> None:
         assert lines.shown == []
 
     run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("kind", "method"), [(LOCAL, "Create"), (LOCAL, "Update"), (LOCAL, "Delete"), (REMOTE, "Create")]
+)
+def test_a_command_that_outlasts_its_custom_timeout_is_ended(kind: str, method: str, tmp_path: Path) -> None:
+    """Whoever of it is alive holds the fifo open."""
+    command = f"exec 3> {tmp_path}/fifo; exec sleep 60"
+
+    async def scenario() -> None:
+        async with host() as here, plugin() as stub:
+            properties = {name.lower(): command for name in ("create", "update", "delete")}
+            extra = {"connection": here.connection()} if kind == REMOTE else {}
+            request = {"urn": urn(kind), "timeout": 2}
+            if method == "Update":
+                request |= {"id": "it", "olds": extra, "news": properties | extra}
+            else:
+                request |= {"properties": properties | extra}
+            os.mkfifo(tmp_path / "fifo")
+            waiting = asyncio.create_task(ask(stub, method, request))
+            with await asyncio.to_thread((tmp_path / "fifo").open) as alive:
+                assert await asyncio.to_thread(alive.read) == ""
+            answer = await waiting
+        assert answer["errors"] == [
+            f'rpc error: code = DeadlineExceeded desc = context deadline exceeded: running "{command}":\n'
+        ]
+
+    run(scenario)
+
+
+def test_a_custom_timeout_bounds_the_dialing_too() -> None:
+    async def scenario(silent: int) -> None:
+        async with host() as here, plugin() as stub:
+            connection = here.connection(port=silent, perDialTimeout=0, dialErrorLimit=-1)
+            properties = {"create": "true", "connection": connection}
+            request = {"urn": urn(REMOTE), "timeout": 0.3, "properties": properties}
+            answer = await ask(stub, "Create", request)
+        assert "code = DeadlineExceeded desc = context deadline exceeded: running" in answer["errors"][0]
+
+    with silent_port() as silent:
+        run(lambda: scenario(silent))
 
 
 @contextmanager

@@ -17,12 +17,14 @@ HOSTS = ("get.pulumi.com", "dl.k8s.io", "github.com", "api.github.com", "modules
 class OfficialSites:
     """Serves `files`, by host and path, and remembers what was asked for. What is not there is a 404.
 
-    A path in `broken` is announced with its length and ends after half of it.
+    A path in `broken` is announced with its length and ends after half of it, one in `circling` is sent
+    back to itself.
     """
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
         self.broken: set[str] = set()
+        self.circling: set[str] = set()
         self.asked: list[str] = []
         outer = self
 
@@ -34,6 +36,11 @@ class OfficialSites:
             def do_GET(self) -> None:
                 path = self.path.lstrip("/")
                 outer.asked.append(path)
+                if path in outer.circling:
+                    self.send_response(302)
+                    self.send_header("Location", self.path)
+                    self.end_headers()
+                    return
                 content = outer.files.get(path)
                 if content is None:
                     self.send_error(404)

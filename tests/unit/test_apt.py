@@ -32,7 +32,7 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_runs_at_once_take_turns(log: Path) -> None:
     with ThreadPoolExecutor() as pool:
         list(pool.map(apt.install, ("gcc", "mmdebstrap")))
-    calls = [line.split(" ", 1)[1] for line in log.read_text().splitlines()]
+    calls = [line.split(" ", 2)[2] for line in log.read_text().splitlines()]
     assert calls[::2] == ["update", "update"]
     assert {call.split()[-1] for call in calls[1::2]} == {"gcc", "mmdebstrap"}
 

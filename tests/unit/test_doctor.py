@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lab import apt, doctor
+from lab import apt, doctor, toolchain
 from lab.engine import EngineState
 from lab.toolchain import gotoolchain
 from tests.unit.sites import FakeGo, OfficialSites, unreachable
@@ -89,6 +89,15 @@ def test_something_wrong_ends_with_one(machine: Path, capsys: pytest.CaptureFixt
 def test_full_disk_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, 19 << 30))
     assert wrong() == ["disk"]
+
+
+@pytest.mark.parametrize(("free", "topics"), [(6, []), (4, ["disk"])])
+def test_disk_need_not_have_room_for_builds_that_are_done(
+    free: int, topics: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, free << 30))
+    monkeypatch.setattr(toolchain, "source", lambda bundle, sites: "cached")
+    assert wrong() == topics
 
 
 @pytest.mark.parametrize("feature", doctor.KERNEL_FEATURES)

@@ -78,8 +78,11 @@ def test_docker_returns_what_it_prints_and_passes_input_on(machine: Path) -> Non
 
 
 def test_docker_error_has_the_command_and_its_stderr(machine: Path) -> None:
-    with pytest.raises(LabError, match=r"`docker image ls` failed: Cannot connect to the Docker daemon"):
+    with pytest.raises(
+        LabError, match=r"`docker image ls` failed: Cannot connect to the Docker daemon"
+    ) as it:
         engine.docker("image", "ls")
+    assert "`docker info`" in it.value.mend
 
 
 def test_docker_that_hangs_is_given_up(machine: Path) -> None:

@@ -34,7 +34,7 @@ class Engine:
         self.calls.append(args)
         match args:
             case ("pull", *_, name) if name in self.unpullable:
-                raise LabError(f"`docker pull {name}` failed: denied")
+                raise LabError(f"`docker pull {name}` failed: denied", "")
             case ("push", *_, target):
                 repository, tag = target.split("/", 1)[1].rsplit(":", 1)
                 repositories = mirror.registry_dir() / "docker/registry/v2/repositories"
@@ -220,7 +220,7 @@ def test_interrupted_run_goes_on_where_it_was(
 ) -> None:
     def break_at_the_third(self: images.Workshop, image: Image, target: str) -> None:
         if len(made) == 2:
-            raise LabError("the disk is full")
+            raise LabError("the disk is full", "")
         made.append(image.name)
 
     with monkeypatch.context() as broken:
@@ -245,6 +245,20 @@ def test_network_of_another_range_is_named_with_the_mend(monkeypatch: pytest.Mon
     with pytest.raises(LabError, match=r"has the subnet 10\.1\.0\.0/16, not 172\.30\.0\.0/16") as raised:
         mirror.ensure_network()
     assert "docker network rm kubepivot" in raised.value.mend
+
+
+def test_network_that_overlaps_with_anothers_is_named_with_the_mend(monkeypatch: pytest.MonkeyPatch) -> None:
+    def docker(*args: str) -> str:
+        if args[1] == "create":
+            raise LabError("Pool overlaps with other one on this address space", "see docker")
+        return ""
+
+    monkeypatch.setattr(mirror, "docker", docker)
+    with pytest.raises(
+        LabError, match=r"another network .* has addresses of the lab.s, 172\.30\.0\.0/16"
+    ) as it:
+        mirror.ensure_network()
+    assert "docker network ls" in it.value.mend
 
 
 def test_mirror_is_asked_past_the_users_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

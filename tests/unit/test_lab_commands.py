@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -59,6 +60,39 @@ def test_error_says_what_is_wrong_and_what_mends_it(run: Run, capsys: pytest.Cap
     error = capsys.readouterr().err
     assert "error: the stack prod has no file Pulumi.prod.yaml" in error
     assert "mend:  write it" in error
+
+
+@pytest.mark.parametrize(
+    ("failure", "said"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device", "/x"),
+            "error: [Errno 28] No space left on device: '/x'\nmend:  free disk space, then run again\n",
+        ),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "/x"),
+            "'/x'\nmend:  mend that, then run again\n",
+        ),
+        (
+            subprocess.CalledProcessError(3, ["sh", "trim"], stderr="no such file"),
+            "returned non-zero exit status 3. no such file\nmend:  mend that",
+        ),
+        (subprocess.TimeoutExpired(["gcc"], 60), "timed out after 60 seconds\nmend:  mend that"),
+    ],
+)
+def test_failure_of_the_machine_is_an_error_too(
+    failure: Exception,
+    said: str,
+    run: Run,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fails(stack: str) -> None:
+        raise failure
+
+    monkeypatch.setattr(lifecycle, "up", fails)
+    assert run("up") == 1
+    assert said in capsys.readouterr().err
 
 
 def test_interrupt_says_that_it_continues(
@@ -198,7 +232,7 @@ def test_down_leaves_an_engine_that_has_other_work(run: Run, monkeypatch: pytest
     monkeypatch.setattr(lifecycle, "remove_mirror", lambda: None)
 
     def stop() -> None:
-        raise LabError("stopped")
+        raise LabError("stopped", "")
 
     monkeypatch.setattr(lifecycle, "stop_engine", stop)
     assert run("down") == 0

@@ -341,6 +341,20 @@ class TestLock:
         pulumi.up("dev", Progress())
         assert fake.calls[0].startswith("cancel ")
 
+    @pytest.mark.parametrize("content", [b"", b'{"pid": 1, "host', b"\0" * 200, b"\xff\xfe", b"[]", b"{}"])
+    def test_that_a_power_cut_has_torn_is_released(self, content: bytes, fake: FakePulumi) -> None:
+        self.lock(pid=1).write_bytes(content)
+        fake.does('[ "$verb" = stack ] && echo "{}"; true')
+        pulumi.up("dev", Progress())
+        assert fake.calls[0].startswith("cancel ")
+        assert fake.calls[1].startswith("up ")
+
+    def test_that_is_torn_does_not_hide_a_living_run(self, alive: int, fake: FakePulumi) -> None:
+        (self.lock(pid=alive).parent / "2.json").touch()
+        with pytest.raises(LabError, match=f"in use by Pulumi with pid {alive}"):
+            pulumi.up("dev", Progress())
+        assert fake.calls == []
+
     @pytest.mark.parametrize("verb", [pulumi.up, pulumi.destroy])
     def test_of_a_living_run_is_an_error(self, verb: object, alive: int, fake: FakePulumi) -> None:
         self.lock(pid=alive)

@@ -111,6 +111,10 @@ class TestDownload:
         assert toolchain.ensure("kubelet", sites=official.sites()).read_text().startswith("built ")
         assert official.asked.count(KUBELET.removeprefix("https://")) == 3
 
+    def test_that_is_redirected_without_end_is_built(self, official: OfficialSites, go: FakeGo) -> None:
+        official.circling.add(f"{KUBELET}.sha256".removeprefix("https://"))
+        assert toolchain.ensure("kubelet", sites=official.sites()).read_text().startswith("built ")
+
     def test_archive_gives_all_of_its_binaries(self, official: OfficialSites) -> None:
         bundle = toolchain.bundle_of("etcd")
         assert bundle.official is not None
