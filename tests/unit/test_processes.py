@@ -13,12 +13,11 @@ import pytest
 
 from lab import apt, debian, processes
 
-# Whoever of it is alive holds the fifo open.
+# Whoever of it is alive holds the fifo open, and nobody is started any more once somebody does.
 PROGRAM = """#!/bin/sh
 {trap}
+sleep 60 3> {fifo} &
 exec 3> {fifo}
-sleep 60 &
-sleep 60
 wait
 """
 
