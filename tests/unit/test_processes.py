@@ -8,6 +8,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,18 +32,26 @@ def sigint() -> Iterator[None]:
 
 
 def interrupted(call: Callable[[], object], fifo: Path) -> None:
-    """Interrupt `call` when its program is under way, and see that nothing is left of it."""
+    """Interrupt `call` when its program is under way and waited for, and see that nothing is left of it."""
     left: list[str] = []
+    awaited = threading.Event()
+    communicate = subprocess.Popen.communicate
+
+    def told(process: subprocess.Popen[str], *args: Any, **kwargs: Any) -> Any:
+        awaited.set()
+        return communicate(process, *args, **kwargs)
 
     def interrupt() -> None:
         with fifo.open() as alive:
+            assert awaited.wait(timeout=10)
             os.kill(os.getpid(), signal.SIGINT)
             left.append(alive.read())
 
     os.mkfifo(fifo)
     thread = threading.Thread(target=interrupt, daemon=True)
     thread.start()
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(subprocess.Popen, "communicate", told)
         call()
     thread.join(timeout=10)
     assert left == [""]
