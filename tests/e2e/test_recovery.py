@@ -226,12 +226,20 @@ def test_nobody_makes_pods_any_more(stack: Stack) -> None:
     assert containers(stack) == before
 
 
+CTR = "ctr --namespace k8s.io"
+KILL_CHECKPOINTER = (
+    f"for id in $({CTR} containers list --quiet "
+    """'labels."io.kubernetes.container.name"==pod-checkpointer'); do """
+    f"! {CTR} tasks list --quiet | grep -qx $id || {CTR} tasks kill --signal SIGKILL $id; done"
+)
+
+
 def test_checkpoints_are_lost_before_a_reboot_and_a_worker_is_cut_off(stack: Stack) -> None:
     """The controller boots with etcd only. The worker is taken for dead, and comes back."""
     with new_writer(stack, "lost") as writer:
         on_controller(
             *("sh", "-ec"),
-            f"systemctl stop kubelet; pkill -9 -f 'components[.]checkpointer'; rm -rf {CHECKPOINTS}",
+            f"systemctl stop kubelet; {KILL_CHECKPOINTER}; rm -rf {CHECKPOINTS}",
         )
         docker("kill", CONTROLLER)
         docker("pause", WORKER)
@@ -257,7 +265,7 @@ def test_etcd_is_lost_and_a_snapshot_is_there(stack: Stack) -> None:
         writer.writes_on()
     before, uids, keys, snapshot = containers(stack), identities(stack), registry(), back_up()
     stack.kubectl("create", "configmap", "after-the-snapshot")
-    on_controller("rm", "-rf", "/var/lib/etcd")
+    on_controller("sh", "-c", "rm -rf /var/lib/etcd/*")
     docker("kill", CONTROLLER)
     docker("start", CONTROLLER)
     recover(stack, 5, RESTORED_SECONDS, snapshot=snapshot)
