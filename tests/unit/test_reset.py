@@ -91,6 +91,12 @@ def test_what_a_killed_step_has_left_goes(host: Sandbox, owner: str) -> None:
     assert left == {"kubepivot.service"}
 
 
+def test_a_host_that_was_refused_is_as_it_was(host: Sandbox) -> None:
+    host.real("rm")
+    assert host.run(RESET).returncode == 0
+    assert list(host.path("/run").iterdir()) == []
+
+
 def test_the_kubelet_is_stopped_before_anything_is_removed(host: Sandbox) -> None:
     host.write(OWNER, "metal/alpha")
     host.run(RESET)

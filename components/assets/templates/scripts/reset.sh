@@ -8,7 +8,10 @@ fi
 # What a step that was killed has left, secrets among it: whoever holds the lock is the only one.
 rm -rf /run/kubepivot.??????
 owner=$(cat /etc/kubernetes/kubepivot.cluster 2>/dev/null || true)
-if [ -z "$owner" ]; then exit 0; fi
+if [ -z "$owner" ]; then # a step was refused here, and has made the lock only
+  rm -f /run/kubepivot.lock
+  exit 0
+fi
 if [ "$owner" != "$CLUSTER/$NAME" ]; then
   echo "the host is $owner by now: left alone"
   exit 0
