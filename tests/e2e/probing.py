@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import ssl
 import subprocess
@@ -41,7 +42,7 @@ def wait_until_ready(endpoint: str, ca: str, seconds: float) -> None:
     def ready() -> bool:
         try:
             urllib.request.urlopen(f"{endpoint}/readyz", context=context, timeout=2).close()
-        except (urllib.error.URLError, OSError):
+        except (urllib.error.URLError, OSError, http.client.HTTPException):
             return False
         return True
 

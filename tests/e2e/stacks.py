@@ -128,8 +128,8 @@ class Stack:
         return self.pulumi("destroy", "--yes", "--skip-preview", timeout=120)
 
     def second_up_changes_nothing(self) -> None:
-        """The preview finds nothing to do."""
-        self.pulumi("preview", "--expect-no-changes")
+        """A preview that looks at the cluster too finds nothing to do."""
+        self.pulumi("preview", "--refresh", "--expect-no-changes")
 
     def state(self) -> dict[str, dict[str, Any]]:
         """Resources in the state by name, secrets in plain text."""

@@ -15,11 +15,14 @@ from lab import toolchain
 from lab.engine import docker
 from lab.images import S3_CLIENT, ensure_images
 from lab.progress import Progress
+from tests.e2e.probing import credentials
 from tests.e2e.stacks import Checkout, Stack, eventually, lab_config, remove_hosts
+from tests.e2e.witnesses import Writer, add_users, lost, users
 
 pytestmark = pytest.mark.e2e
 
 CONTROLLER = "backup-controller-1"
+ENDPOINT = "https://172.30.8.11:6443"
 BACKUPS = "/var/lib/kubepivot/backups"
 BACKUP = "/usr/local/libexec/kubepivot/backup"
 SERVER = "172.30.8.5"
@@ -80,6 +83,7 @@ def stack(new_stack: Callable[..., Stack], storage: Storage) -> Iterator[Stack]:
     stack.up()
     print(f"pulumi up took {time.monotonic() - begin:.0f} s")
     stack.kubectl("create", "secret", "generic", "known", f"--from-literal=text={KNOWN}")
+    add_users(stack)
     yield stack
 
 
@@ -243,22 +247,27 @@ def test_a_full_disk_leaves_nothing_behind(stack: Stack) -> None:
 
 def test_a_snapshot_needs_etcd_and_nothing_else(stack: Stack) -> None:
     """The kubelet, and with it the control plane, is stopped; then etcd is."""
-    before = snapshots()
-    on_controller("systemctl stop kubelet")
-    try:
-        for process in ("kube-apiserver", "kube-controller-manager", "kube-scheduler"):
-            on_controller(f"pkill -9 -f '^{process} '")
-        on_controller("systemctl start kubepivot-backup.service")
-        assert snapshots()[0] == before[1]
-        on_controller("pkill -9 -f '^etcd '")
-        begin = time.monotonic()
-        said = failed_run()
-        print(f"without etcd it failed after {time.monotonic() - begin:.0f} s: {said.strip()}")
-    finally:
-        on_controller("systemctl start kubelet")
-    assert "error: etcd on this host gave no snapshot" in said
-    eventually("etcd and the API again", 120, lambda: _serves(stack))
+    before, people, known = snapshots(), users(stack), credentials(stack)
+    assert known is not None
+    with Writer(ENDPOINT, known, "backup") as writer:
+        on_controller("systemctl stop kubelet")
+        try:
+            for process in ("kube-apiserver", "kube-controller-manager", "kube-scheduler"):
+                on_controller(f"pkill -9 -f '^{process} '")
+            on_controller("systemctl start kubepivot-backup.service")
+            assert snapshots()[0] == before[1]
+            on_controller("pkill -9 -f '^etcd '")
+            begin = time.monotonic()
+            said = failed_run()
+            print(f"without etcd it failed after {time.monotonic() - begin:.0f} s: {said.strip()}")
+        finally:
+            on_controller("systemctl start kubelet")
+        assert "error: etcd on this host gave no snapshot" in said
+        eventually("etcd and the API again", 120, lambda: _serves(stack))
+        writer.writes_on()
     on_controller("systemctl start kubepivot-backup.service")
+    assert lost(stack, writer.acknowledged) == set()
+    assert users(stack) == people
     stack.second_up_changes_nothing()
 
 

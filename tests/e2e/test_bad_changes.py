@@ -1,4 +1,7 @@
-"""Changes that cannot work: nothing that serves is taken away, the error says why, and going back heals."""
+"""Changes that cannot work: nothing that serves is taken away, the error says why, and going back heals.
+
+And changes that do.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ import pytest
 from lab.engine import docker
 from tests.e2e.probing import Prober, credentials
 from tests.e2e.stacks import Stack, eventually, lab_config
-from tests.e2e.witnesses import add_users, users
+from tests.e2e.witnesses import Writer, add_users, lost, users
 
 pytestmark = pytest.mark.e2e
 
@@ -127,6 +130,16 @@ def is_ready(pod: dict[str, Any]) -> bool:
     return conditions.get("Ready") == "True" and "deletionTimestamp" not in pod["metadata"]
 
 
+def nodes(stack: Stack) -> dict[str, str]:
+    """Whether each is Ready."""
+    return {
+        node["metadata"]["name"]: condition["status"]
+        for node in stack.get("nodes")["items"]
+        for condition in node["status"]["conditions"]
+        if condition["type"] == "Ready"
+    }
+
+
 def ready(stack: Stack, name: str) -> set[str]:
     """UIDs of a workload's pods that are Ready."""
     found = pods(stack, SYSTEM, f"--selector=app.kubernetes.io/name={name}")
@@ -173,43 +186,85 @@ def crashing(stack: Stack, words: str) -> Iterator[None]:
         path.write_text(text)
 
 
+@contextmanager
+def watched(stack: Stack, prefix: str) -> Iterator[None]:
+    """Clients lose no request meanwhile, the API nothing that it acknowledged, and the user's pods run on."""
+    known, people, begin = credentials(stack), users(stack), time.monotonic()
+    assert known is not None
+    prober = Prober.start(known, ADDRESS, 6443)
+    with Writer(f"https://{ADDRESS}:6443", known, prefix) as writer:
+        yield
+        writer.writes_on()
+    counts = prober.stop()
+    print(counts)
+    assert counts["requests"] > 20 * (time.monotonic() - begin)
+    assert counts["lost"] == 0, counts
+    assert lost(stack, writer.acknowledged) == set()
+    assert users(stack) == people
+
+
 @pytest.mark.parametrize("name", DISASTERS)
 def test_a_change_that_cannot_work(stack: Stack, name: str) -> None:
     disaster = DISASTERS[name]
-    known = credentials(stack)
-    assert known is not None
     before = {workload: ready(stack, workload) for workload in disaster.said}
-    people, saved = users(stack), checkpoints()
-    prober = Prober.start(known, ADDRESS, 6443)
+    saved = checkpoints()
+    with watched(stack, f"wrong-{[*DISASTERS].index(name)}"):
+        stack.configure(lab_config(7) | dict(disaster.change))
+        begin = time.monotonic()
+        with crashing(stack, disaster.program):
+            output = stack.up(fails=True)
+        failed = time.monotonic() - begin
+        print(output)
+        assert failed < FAILS_WITHIN_SECONDS
+        about = told(output)
+        assert about.keys() == disaster.said.keys()
+        for workload, parts in disaster.said.items():
+            for part in parts:
+                assert part in about[workload], workload
+        assert "What is Ready goes on serving." in output
+        for workload in disaster.overlapping:
+            assert before[workload] <= ready(stack, workload), workload
+        assert checkpoints() == saved, "what does not run is not saved"
 
-    stack.configure(lab_config(7) | dict(disaster.change))
-    begin = time.monotonic()
-    with crashing(stack, disaster.program):
-        output = stack.up(fails=True)
-    seconds = time.monotonic() - begin
-    print(output)
-    assert seconds < FAILS_WITHIN_SECONDS
-    about = told(output)
-    assert about.keys() == disaster.said.keys()
-    for workload, parts in disaster.said.items():
-        for part in parts:
-            assert part in about[workload], workload
-    assert "What is Ready goes on serving." in output
-    for workload in disaster.overlapping:
-        assert before[workload] <= ready(stack, workload), workload
-    assert checkpoints() == saved, "what does not run is not saved"
+        stack.configure(lab_config(7))
+        begin = time.monotonic()
+        stack.up()
+        eventually("every pod to be Ready", HEALS_WITHIN_SECONDS, lambda: settled(stack))
+        print(f"{name}: failed after {failed:.0f} s, healed after {time.monotonic() - begin:.0f} s")
+        for workload in disaster.overlapping:
+            assert ready(stack, workload) == before[workload], workload
+        configmaps_are_there(stack)
+        stack.second_up_changes_nothing()
 
-    stack.configure(lab_config(7))
-    begin = time.monotonic()
-    stack.up()
-    eventually("every pod to be Ready", HEALS_WITHIN_SECONDS, lambda: settled(stack))
-    healed = time.monotonic() - begin
-    for workload in disaster.overlapping:
-        assert ready(stack, workload) == before[workload], workload
-    configmaps_are_there(stack)
-    stack.second_up_changes_nothing()
-    counts = prober.stop()
-    print(f"{name}: failed after {seconds:.0f} s, healed after {healed:.0f} s, {counts}")
-    assert counts["requests"] > 20 * seconds
-    assert counts["lost"] == 0, counts
-    assert users(stack) == people
+
+def test_a_worker_is_added_and_a_flag_is_changed(stack: Stack) -> None:
+    """Both in one run: the new node is waited for, and kube-apiserver rolls."""
+    before = ready(stack, "kube-apiserver")
+    change = {"flags": {"kube-apiserver": {"event-ttl": "2h"}}}
+    with watched(stack, "more"):
+        stack.configure(lab_config(7, workers=2) | change)
+        begin = time.monotonic()
+        stack.up()
+        print(f"with another worker pulumi up took {time.monotonic() - begin:.0f} s")
+        assert nodes(stack) == {"controller-1": "True", "worker-1": "True", "worker-2": "True"}
+        for name in ("flannel", "kube-proxy"):
+            assert len(ready(stack, name)) == 3
+        stack.second_up_changes_nothing()
+    (apiserver,) = pods(stack, SYSTEM, "--selector=app.kubernetes.io/name=kube-apiserver")
+    assert apiserver["metadata"]["uid"] not in before
+    (container,) = apiserver["spec"]["containers"]
+    assert "--event-ttl=2h" in container["command"] + container.get("args", [])
+
+
+def test_the_worker_is_removed(stack: Stack) -> None:
+    with watched(stack, "fewer"):
+        stack.kubectl("drain", "worker-2", "--ignore-daemonsets", "--delete-emptydir-data")
+        stack.configure(lab_config(7))
+        stack.up()
+        stack.kubectl("delete", "node", "worker-2")
+        eventually("CoreDNS", HEALS_WITHIN_SECONDS, lambda: len(ready(stack, "coredns")) == 2)
+        assert nodes(stack) == {"controller-1": "True", "worker-1": "True"}
+        label = "label=kubepivot.cluster=changes"
+        left = docker("container", "ls", "--all", "--format={{.Names}}", "--filter", label).split()
+        assert sorted(left) == [CONTROLLER, "changes-worker-1"]
+        stack.second_up_changes_nothing()

@@ -146,7 +146,7 @@ def test_the_apiservers_daemonset_is_deleted(cluster: Cluster) -> None:
         cluster.stack.kubectl("delete", SYSTEM, "daemonset", "kube-apiserver")
         eventually("the armed pods", 120, lambda: ARMED in cluster.manifests())
         wait_until_ready(cluster.endpoint, cluster.known["ca"], READY_SECONDS)
-        cluster.stack.second_up_changes_nothing()  # it does not look at the cluster
+        cluster.stack.pulumi("preview", "--expect-no-changes")  # it does not look at the cluster
         cluster.stack.up("--refresh")
         cluster.stands_alone(EVER)
     assert cluster.apiserver()["metadata"]["uid"] != old["metadata"]["uid"]

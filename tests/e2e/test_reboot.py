@@ -73,18 +73,32 @@ def test_all_hosts_come_back_twice_in_a_row(cluster: Cluster) -> None:
     cluster.stack.second_up_changes_nothing()
 
 
+def scale(cluster: Cluster, leader: str, replicas: int) -> None:
+    """Scales a leader's Deployment, to nothing at once: its pods are gone then."""
+    stack = cluster.stack
+    stack.kubectl("scale", SYSTEM, f"deployment/{leader}", f"--replicas={replicas}")
+    if not replicas:
+        pods = f"--selector=app.kubernetes.io/name={leader}"
+        eventually(f"no {leader}", 60, lambda: not stack.get("pods", SYSTEM, pods)["items"])
+
+
 def test_an_apiserver_that_nobody_would_make_again_is_armed(cluster: Cluster) -> None:
-    """Its pod is deleted while no controller manager runs: neither would bring the other back."""
-    stack, old = cluster.stack, cluster.apiserver()
-    stack.kubectl("scale", SYSTEM, "deployment/kube-controller-manager", "--replicas=0")
-    of_manager = "--selector=app.kubernetes.io/name=kube-controller-manager"
-    eventually("no controller manager", 60, lambda: not stack.get("pods", SYSTEM, of_manager)["items"])
-    stack.kubectl("delete", SYSTEM, "pod", old["metadata"]["name"], "--force", "--grace-period=0")
-    eventually("the armed pods", 90, lambda: "kube-apiserver-checkpoint.json" in cluster.manifests())
-    wait_until_ready(cluster.endpoint, cluster.known["ca"], READY_SECONDS)
-    stack.kubectl("scale", SYSTEM, "deployment/kube-controller-manager", "--replicas=1")
-    cluster.stands_alone(datetime.min.replace(tzinfo=UTC))
+    """Its pod is deleted while neither scheduler nor controller manager runs: none would bring the others."""
+    stack, old, before = cluster.stack, cluster.apiserver(), users(cluster.stack)
+    leaders = ("kube-scheduler", "kube-controller-manager")  # the latter takes the former's pods away
+    with cluster.writer("nobody") as writer:
+        for leader in leaders:
+            scale(cluster, leader, 0)
+        stack.kubectl("delete", SYSTEM, "pod", old["metadata"]["name"], "--force", "--grace-period=0")
+        eventually("the armed pods", 90, lambda: "kube-apiserver-checkpoint.json" in cluster.manifests())
+        wait_until_ready(cluster.endpoint, cluster.known["ca"], READY_SECONDS)
+        for leader in leaders:
+            scale(cluster, leader, 1)
+        cluster.stands_alone(datetime.min.replace(tzinfo=UTC))
+        writer.writes_on()
     assert cluster.apiserver()["metadata"]["uid"] != old["metadata"]["uid"]
+    assert lost(stack, writer.acknowledged) == set()
+    assert users(stack) == before
     stack.second_up_changes_nothing()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import os
 import re
 import signal
@@ -12,11 +13,13 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 
 from lab.engine import docker
+from lab.errors import LabError
 from tests.e2e.probing import credentials, wait_until_ready
 from tests.e2e.stacks import Stack, eventually, lab_config
 from tests.e2e.test_killed import descendants
@@ -27,8 +30,13 @@ pytestmark = [pytest.mark.e2e, pytest.mark.alone]
 ENDPOINT = "https://172.30.9.11:6443"
 CONTROLLER, WORKER = "recovery-controller-1", "recovery-worker-1"
 SYSTEM = "--namespace=kube-system"
-SNAPSHOT = "/var/lib/kubepivot/snapshot.db"
+LEADERS = ("kube-scheduler", "kube-controller-manager")
+"""The second takes the first's pods away."""
+CHECKPOINTS = "/etc/kubernetes/checkpoints"
+BACKUPS = "/var/lib/kubepivot/backups"
 RECOVERED_SECONDS, RESTORED_SECONDS = 60, 90
+SILENT_SECONDS = 60
+"""For how long a worker may be silent before it is taken for dead."""
 OWNERS = [f"kube-system-DaemonSet-{name}" for name in ("kube-apiserver", "pod-checkpointer")]
 OWNERS += [f"kube-system-Deployment-kube-{name}" for name in ("controller-manager", "scheduler")]
 # What comes and goes by itself, and the pods that a recovery makes anew.
@@ -76,7 +84,7 @@ def answers(stack: Stack) -> bool:
     context = ssl.create_default_context(cadata=known["ca"])
     try:
         urllib.request.urlopen(f"{ENDPOINT}/readyz", context=context, timeout=2).close()
-    except (urllib.error.URLError, OSError):
+    except (urllib.error.URLError, OSError, http.client.HTTPException):
         return False
     return True
 
@@ -89,18 +97,27 @@ def new_writer(stack: Stack, prefix: str) -> Writer:
 
 def containers(stack: Stack) -> dict[str, tuple[str, str]]:
     """Containers of the user's pods, and since when they run."""
-    pods: list[Any] = stack.get("pods", "--selector=app=users")["items"]
+    found: list[Any] = stack.get("pods", "--selector=app=users")["items"]
     return {
         pod["metadata"]["uid"]: (status["containerID"], status["state"]["running"]["startedAt"])
-        for pod in pods
+        for pod in found
         for status in pod["status"]["containerStatuses"]
     }
 
 
+def pods(stack: Stack, *components: str) -> set[str]:
+    """UIDs of their pods."""
+    names = f"--selector=app.kubernetes.io/name in ({','.join(components)})"
+    return {pod["metadata"]["uid"] for pod in stack.get("pods", SYSTEM, names)["items"]}
+
+
+def gone(stack: Stack, component: str) -> bool:
+    return not pods(stack, component)
+
+
 def control_plane(stack: Stack) -> set[str]:
     """UIDs of its pods."""
-    names = "app.kubernetes.io/name in (kube-apiserver,kube-controller-manager,kube-scheduler)"
-    return {pod["metadata"]["uid"] for pod in stack.get("pods", SYSTEM, f"--selector={names}")["items"]}
+    return pods(stack, "kube-apiserver", *LEADERS)
 
 
 def manifests() -> set[str]:
@@ -109,9 +126,9 @@ def manifests() -> set[str]:
 
 def is_well(stack: Stack) -> bool:
     """Whether every pod of kube-system is Ready, and nothing temporary is among them."""
-    pods = stack.get("pods", SYSTEM)["items"]
-    conditions = [{each["type"]: each["status"] for each in pod["status"]["conditions"]} for pod in pods]
-    names = [pod["metadata"]["name"] for pod in pods]
+    found = stack.get("pods", SYSTEM)["items"]
+    conditions = [{each["type"]: each["status"] for each in pod["status"]["conditions"]} for pod in found]
+    names = [pod["metadata"]["name"] for pod in found]
     return all(each.get("Ready") == "True" for each in conditions) and not [
         name for name in names if name.startswith("bootstrap-") or "checkpoint-" in name
     ]
@@ -133,24 +150,18 @@ def as_before(stack: Stack) -> None:
 
 
 def delete_all(stack: Stack, *kinds: str) -> None:
-    """What nobody should do in kube-system. The API goes too, maybe before the last of them."""
+    """What nobody should do in kube-system. The API goes with the DaemonSets, maybe before kubectl ends."""
+    delete = ["kubectl", "--request-timeout=5s", "delete", SYSTEM, "--all", "--force", "--grace-period=0"]
     for kind in kinds:
-        subprocess.run(
-            [
-                "kubectl",
-                "--request-timeout=5s",
-                "delete",
-                kind,
-                SYSTEM,
-                "--all",
-                "--force",
-                "--grace-period=0",
-            ],
-            env=stack.environment,
-            capture_output=True,
-            timeout=60,
+        done = subprocess.run(
+            [*delete, kind], env=stack.environment, capture_output=True, text=True, timeout=60
         )
+        assert done.returncode == 0 or not answers(stack), done.stderr
     eventually("the API to go", 120, lambda: not answers(stack))
+    for kind in {*",".join(kinds).split(",")} - {"pods"}:
+        # What kubectl did not get to any more.
+        etcdctl("del", "--prefix", f"/registry/{kind}/kube-system/")
+        assert etcdctl("get", "--prefix", "--keys-only", f"/registry/{kind}/kube-system/") == ""
 
 
 # A host that is no more: nobody renews its lease, and its pod counts as running until somebody looks.
@@ -190,26 +201,74 @@ def test_all_objects_of_the_control_plane_are_deleted(stack: Stack) -> None:
 
 def test_secrets_and_checkpoints_are_gone_too(stack: Stack) -> None:
     before = containers(stack)
-    delete_all(stack, "secrets", "daemonsets,deployments", "pods")
-    on_controller(
-        "sh", "-c", "rm -rf /etc/kubernetes/checkpoints /etc/kubernetes/manifests/*-checkpoint.json"
-    )
-    recover(stack, 2, RECOVERED_SECONDS)
+    with new_writer(stack, "secrets") as writer:
+        delete_all(stack, "secrets,configmaps", "daemonsets,deployments", "pods")
+        on_controller("sh", "-c", f"rm -rf {CHECKPOINTS} /etc/kubernetes/manifests/*-checkpoint.json")
+        recover(stack, 2, RECOVERED_SECONDS)
+        writer.writes_on()
     as_before(stack)
+    assert lost(stack, writer.acknowledged) == set()
     assert containers(stack) == before
+
+
+def test_nobody_makes_pods_any_more(stack: Stack) -> None:
+    """Neither scheduler nor controller manager is left; kube-apiserver serves, and nothing is armed."""
+    before = containers(stack)
+    with new_writer(stack, "nobody") as writer:
+        for leader in LEADERS:
+            stack.kubectl("scale", SYSTEM, f"deployment/{leader}", "--replicas=0")
+            eventually(f"no {leader}", 60, partial(gone, stack, leader))
+        stack.kubectl("scale", SYSTEM, *(f"deployment/{leader}" for leader in LEADERS), "--replicas=1")
+        recover(stack, 3, RECOVERED_SECONDS)
+        writer.writes_on()
+    as_before(stack)
+    assert lost(stack, writer.acknowledged) == set()
+    assert containers(stack) == before
+
+
+CTR = "ctr --namespace k8s.io"
+KILL_CHECKPOINTER = (
+    f"for id in $({CTR} containers list --quiet "
+    """'labels."io.kubernetes.container.name"==pod-checkpointer'); do """
+    f"! {CTR} tasks list --quiet | grep -qx $id || {CTR} tasks kill --signal SIGKILL $id; done"
+)
+
+
+def test_checkpoints_are_lost_before_a_reboot_and_a_worker_is_cut_off(stack: Stack) -> None:
+    """The controller boots with etcd only. The worker is taken for dead, and comes back."""
+    with new_writer(stack, "lost") as writer:
+        on_controller(
+            *("sh", "-ec"),
+            f"systemctl stop kubelet; {KILL_CHECKPOINTER}; rm -rf {CHECKPOINTS}",
+        )
+        docker("kill", CONTROLLER)
+        docker("pause", WORKER)
+        try:
+            docker("start", CONTROLLER)
+            eventually("etcd", 60, etcd_is_well)
+            assert manifests() == {"etcd.yaml"}
+            assert not answers(stack)
+            output = recover(stack, 4, RECOVERED_SECONDS + SILENT_SECONDS)
+        finally:
+            docker("unpause", WORKER)
+        assert f"node worker-1 has not been heard of for {SILENT_SECONDS} s: it is removed" in output
+        assert "NotFound" in stack.kubectl("get", "node", "worker-1", fails=True)
+        docker("exec", WORKER, "systemctl", "restart", "kubelet")
+        eventually("the worker to be a node again", 60, lambda: len(stack.get("nodes")["items"]) == 2)
+        writer.writes_on()
+    as_before(stack)
+    assert lost(stack, writer.acknowledged) == set()
 
 
 def test_etcd_is_lost_and_a_snapshot_is_there(stack: Stack) -> None:
     with new_writer(stack, "saved") as writer:
         writer.writes_on()
-    before, uids, keys = containers(stack), identities(stack), registry()
-    etcdctl("snapshot", "save", SNAPSHOT)
-    on_controller("sh", "-c", f"sha256sum {SNAPSHOT} >{SNAPSHOT}.sha256")
+    before, uids, keys, snapshot = containers(stack), identities(stack), registry(), back_up()
     stack.kubectl("create", "configmap", "after-the-snapshot")
-    on_controller("rm", "-rf", "/var/lib/etcd")
+    on_controller("sh", "-c", "rm -rf /var/lib/etcd/*")
     docker("kill", CONTROLLER)
     docker("start", CONTROLLER)
-    recover(stack, 3, RESTORED_SECONDS, snapshot=SNAPSHOT)
+    recover(stack, 5, RESTORED_SECONDS, snapshot=snapshot)
     assert identities(stack) == uids
     assert lost(stack, writer.acknowledged) == set()
     assert keys - registry() == set()
@@ -229,6 +288,21 @@ def etcdctl(*arguments: str) -> str:
     return on_controller("etcdctl", "--endpoints=https://127.0.0.1:2379", *login, *arguments)
 
 
+def etcd_is_well() -> bool:
+    try:
+        return "is healthy" in etcdctl("endpoint", "health", "--write-out=simple")
+    except LabError:
+        return False
+
+
+def back_up() -> str:
+    """A snapshot as the product makes it: its path on the controller."""
+    on_controller("systemctl", "start", "kubepivot-backup")
+    *_, newest, digest = sorted(on_controller("ls", BACKUPS).split())
+    assert digest == f"{newest}.sha256"
+    return f"{BACKUPS}/{newest}"
+
+
 def registry() -> set[str]:
     """Keys of all objects that last."""
     found = etcdctl("get", "/registry/", "--prefix", "--keys-only").split()
@@ -237,10 +311,10 @@ def registry() -> set[str]:
 
 def test_a_restore_of_what_works_goes_back_in_time_and_survives_a_kill(stack: Stack) -> None:
     """Pulumi is killed and the controller's power cut in the middle of it."""
-    before = users(stack)
+    before, keys, snapshot = users(stack), registry(), back_up()
     stack.kubectl("create", "configmap", "too-much")
     stack.kubectl("delete", "configmap", "saved-1")
-    configure(stack, 4, snapshot=SNAPSHOT)
+    configure(stack, 6, snapshot=snapshot)
     process = stack.start("up", "--yes", "--skip-preview", output=subprocess.DEVNULL)
     eventually("the temporary control plane", 90, lambda: "bootstrap-apiserver.yaml" in manifests())
     for pid in descendants(process.pid):
@@ -250,13 +324,14 @@ def test_a_restore_of_what_works_goes_back_in_time_and_survives_a_kill(stack: St
     docker("kill", CONTROLLER)
     docker("start", CONTROLLER)
     stack.pulumi("cancel", "--yes")
-    recover(stack, 4, RESTORED_SECONDS, snapshot=SNAPSHOT)
+    recover(stack, 6, RESTORED_SECONDS, snapshot=snapshot)
     stack.kubectl("get", "configmap", "too-much", fails=True)
     stack.kubectl("get", "configmap", "saved-1")
+    assert keys - registry() == set()
     as_before(stack)
     assert users(stack).keys() == before.keys()
     aside = on_controller("ls", "/var/lib/etcd").split()
-    assert sorted(aside) == ["before-recovery-4", "member"]
+    assert sorted(aside) == ["before-recovery-6", "member"]
 
 
 def test_a_reboot_after_a_recovery(stack: Stack) -> None:
@@ -271,6 +346,6 @@ def test_a_reboot_after_a_recovery(stack: Stack) -> None:
 def test_a_generation_is_done_once(stack: Stack) -> None:
     """Another value of the config runs the step again, and it does nothing."""
     old = control_plane(stack)
-    recover(stack, 4, 30)
+    recover(stack, 6, 30)
     assert control_plane(stack) == old
     stack.second_up_changes_nothing()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import ssl
 import tempfile
@@ -93,6 +94,6 @@ class Writer:
             try:
                 with urllib.request.urlopen(request, context=self._context, timeout=WRITE_SECONDS) as answer:
                     answer.read()
-            except (urllib.error.URLError, OSError):
+            except (urllib.error.URLError, OSError, http.client.HTTPException):
                 continue
             self.acknowledged.add(name)

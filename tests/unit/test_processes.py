@@ -6,45 +6,54 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lab import apt, debian, processes
 
-# Whoever of it is alive holds the fifo open.
+# Whoever of it is alive holds the fifo open, and nobody is started any more once somebody does.
 PROGRAM = """#!/bin/sh
 {trap}
+sleep 60 3> {fifo} &
 exec 3> {fifo}
-sleep 60 &
-sleep 60
 wait
 """
 
 
-@pytest.fixture(autouse=True)
-def sigint() -> Iterator[None]:
-    """Ctrl-C as at a terminal: what a shell puts in the background inherits that it is ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 def interrupted(call: Callable[[], object], fifo: Path) -> None:
-    """Interrupt `call` when its program is under way, and see that nothing is left of it."""
+    """Interrupt `call` when its program is under way and waited for, and see that nothing is left of it."""
     left: list[str] = []
+    awaited, heard = threading.Event(), threading.Event()
+    communicate = subprocess.Popen.communicate
+
+    def told(process: subprocess.Popen[str], *args: Any, **kwargs: Any) -> Any:
+        awaited.set()
+        return communicate(process, *args, **kwargs)
+
+    def once(*_: object) -> None:
+        if not heard.is_set():
+            heard.set()
+            raise KeyboardInterrupt
 
     def interrupt() -> None:
         with fifo.open() as alive:
-            os.kill(os.getpid(), signal.SIGINT)
+            assert awaited.wait(timeout=10)
+            # Between Python's last look for signals and its system call one goes unnoticed.
+            while not heard.wait(timeout=0.1):
+                os.kill(os.getpid(), signal.SIGINT)
             left.append(alive.read())
 
     os.mkfifo(fifo)
     thread = threading.Thread(target=interrupt, daemon=True)
     thread.start()
-    with pytest.raises(KeyboardInterrupt):
+    before = signal.signal(signal.SIGINT, once)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(subprocess.Popen, "communicate", told)
         call()
+    signal.signal(signal.SIGINT, before)
     thread.join(timeout=10)
     assert left == [""]
 
