@@ -37,7 +37,7 @@ def adapted(value: Any, here: Host, silent: int, directory: Path) -> Any:
                 "host": "127.0.0.1",
                 "port": here.port if value["host"] == RECORDED_HOST else silent,
                 "hostKey": WRONG_HOST_KEY if wrong else here.host_key,
-                "perDialTimeout": 3 if value["host"] == RECORDED_HOST else 0.2,
+                "perDialTimeout": 3 if value["host"] == RECORDED_HOST else 0.05,
             }
         return adapted_items
     if isinstance(value, list):

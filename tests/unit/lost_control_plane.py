@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from components.assets.node import script
@@ -27,20 +28,26 @@ COMPONENTS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "po
 
 # Every command of the made-up host counts; the one whose number is in `die-at` kills the script instead.
 COUNT = """
-number=$(($(cat /var/number) + 1))
+read -r number </var/number
+read -r last </var/die-at
+number=$((number + 1))
 echo $number >/var/number
-[ "$number" != "$(cat /var/die-at)" ] || { kill -9 $PPID; exit 9; }
+[ "$number" != "$last" ] || { kill -9 $PPID; exit 9; }
 """
 # Containers are files `<container>.<pod>` of /var/tasks.
 CTR = """
 case "$*" in
   *"tasks list") echo "TASK PID STATUS"; for task in /var/tasks/*; do echo "${task##*/} 1 RUNNING"; done ;;
   *"containers list"*)
-    name=$(echo "$*" | sed 's/.*container.name"==\\([a-z-]*\\).*/\\1/')
-    not=$(echo "$*" | sed -n 's/.*pod.name"!=\\([a-z0-9-]*\\),.*pod.uid"!=\\(.*\\)/-e [.]\\1$ -e [.]\\2$/p')
-    [ -n "$not" ] || not=$(echo "$*" | sed -n 's/.*pod.name"!=\\([a-z0-9-]*\\)$/-e [.]\\1$/p')
-    is=$(echo "$*" | sed -n 's/.*pod.uid"==\\(.*\\)/\\1$/p')
-    ls /var/tasks | grep "^$name[.]$is" | grep -v ${not:--e none} || true ;;
+    filter=$* only="" one=/ another=/
+    case $filter in *pod.uid\\"==*) only=${filter#*pod.uid\\"==} ;; esac
+    case $filter in *pod.name\\"!=*) one=${filter#*pod.name\\"!=} ;; esac
+    case $filter in *pod.uid\\"!=*) another=${filter#*pod.uid\\"!=} ;; esac
+    name=${filter#*container.name\\"==}
+    for task in /var/tasks/"${name%%,*}.$only"*; do
+      case ${task##*.} in "${one%%,*}" | "$another") continue ;; esac
+      [ ! -e "$task" ] || echo "${task##*/}"
+    done ;;
   *"tasks kill"*) for task; do :; done; rm "/var/tasks/$task" ;;
 esac
 """
@@ -80,7 +87,7 @@ case "$*" in
   "get nodes "*) cat /var/nodes ;;
   "get leases --namespace=kube-system "*) cat /var/leaders ;;
   "get leases "*) for node in $(cat /var/nodes); do
-      grep -qx "$node" /var/alive && echo "$node 40 $(cat /var/number)" || echo "$node 40 long-ago"
+      grep -qx "$node" /var/alive && echo "$node 40 $number" || echo "$node 40 long-ago"
     done ;;
   "get pods --namespace=kube-system --selector"*) cat /var/pods ;;
   "get pods --namespace=kube-system "*) cat /var/late ;;
@@ -95,12 +102,16 @@ case "$*" in
   "get --filename=manifests "*) [ ! -e /var/ending ] || { echo 2026-11-21T00:00:00Z; rm /var/ending; } ;;
   "delete pods "*"--field-selector"*) echo "$*" >>/var/calls ;;
   "delete pods "*)
-    for name; do
-      echo "$name" >>/var/deleted
-      uid=$(grep "|$name|" /var/pods | cut -d '|' -f 1)
-      sed -i "/|$name|/d" /var/pods
-      [ -z "$uid" ] || rm -f /var/tasks/*."$uid"
-    done ;;
+    echo "$*" >>/var/deleted
+    kept=""
+    while read -r pod; do
+      name=${pod#*|}
+      case " $* " in
+        *" ${name%%|*} "*) rm -f /var/tasks/*."${pod%%|*}" ;;
+        *) kept="$kept$pod\\n" ;;
+      esac
+    done </var/pods
+    printf "$kept" >/var/pods ;;
   "delete node "*) echo "$*" >>/var/calls; sed -i "/^$3$/d" /var/nodes ;;
   "label "*) echo "$*" >>/var/calls ;;
 esac
@@ -168,14 +179,20 @@ def run(
     host: Sandbox, generation: int = 1, *, appended: Mapping[str, str] | None = None, **rest: Any
 ) -> tuple[int, str]:
     """Runs a recovery: exit status, and what the user reads. `rest` is config, `appended` text of files."""
-    case = load("lab")
-    cfg = parse(case.raw | {"recovery": {"generation": generation, **rest}}, stack="lab")
-    files = recovery_files(cfg, case.machines["controller-1"], case.texts)
-    texts = {path: file.text for path, file in files.items() if path.split("/")[0] != "bootstrap"}
+    texts = dict(_files(generation, **rest))
     for path, text in (appended or {}).items():
         texts[path] += text
     done = host.run(script("recover"), texts | {"bootstrap/run": BOOTSTRAP, "retire/run": RETIRE})
     return done.returncode, done.stderr
+
+
+@cache
+def _files(generation: int, **rest: Any) -> dict[str, str]:
+    """What a recovery brings, but for the temporary control plane."""
+    case = load("lab")
+    cfg = parse(case.raw | {"recovery": {"generation": generation, **rest}}, stack="lab")
+    files = recovery_files(cfg, case.machines["controller-1"], case.texts)
+    return {path: file.text for path, file in files.items() if path.split("/")[0] != "bootstrap"}
 
 
 def calls(host: Sandbox) -> list[str]:

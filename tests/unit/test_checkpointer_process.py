@@ -74,7 +74,7 @@ def api(pem: Path) -> Iterator[LocalApi]:
         context.verify_mode = ssl.CERT_REQUIRED
         context.load_cert_chain(pem)
         server.socket = context.wrap_socket(server.socket, server_side=True)
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         yield LocalApi(server.server_address[1])
         server.shutdown()

@@ -33,15 +33,19 @@ esac
 """
 KUBECTL = """
 while case $1 in --*) true ;; *) false ;; esac; do shift; done
-now=$(cat /var/clock)
-echo "$now $(ls /etc/kubernetes/manifests | grep bootstrap- | tr '\\n' ' ')" >>/var/seen
+read -r now </var/clock
+manifests=""
+for manifest in /etc/kubernetes/manifests/bootstrap-*; do
+  [ ! -e "$manifest" ] || manifests="$manifests ${manifest##*/}"
+done
+echo "$now$manifests" >>/var/seen
 reached() { [ -e "$1" ] && [ "$now" -ge "$(cat "$1")" ]; }
 lease() {
   [ ! -e /var/no-lease ] || exit 1
   if [ -e "/var/dead-$1" ] && ! reached /var/takeover; then sed "s/MOMENT/$(cat /var/moment)/" "/var/dead-$1"
   elif [ -e /var/real-leads ] || [ ! -e "/etc/kubernetes/manifests/bootstrap-$1.yaml" ]; then
-    echo "$(stamp "$now").900000Z real"
-  else echo "$(stamp "$now").900000Z temporary"; fi
+    stamp "$now"; echo ".900000Z real"
+  else stamp "$now"; echo ".900000Z temporary"; fi
 }
 case "$*" in
   "get daemonset/"*)
@@ -71,11 +75,12 @@ stamp() { printf '2026-11-21T%02d:%02d:%02d' $(($1 / 3600)) $(($1 / 60 % 60)) $(
 """
 # Ten seconds go by whenever somebody looks.
 DATE = """
-now=$(($(cat /var/clock) + 10))
+read -r now </var/clock
+now=$((now + 10))
 echo "$now" >/var/clock
 case $* in
   +%s) echo "$now" ;;
-  "-u +%Y-%m-%dT%H:%M:%S.%N") stamp "$now" >/var/moment; echo "$(cat /var/moment).500000000" ;;
+  "-u +%Y-%m-%dT%H:%M:%S.%N") stamp "$now" >/var/moment; stamp "$now"; echo .500000000 ;;
   *) exit 1 ;;
 esac
 """

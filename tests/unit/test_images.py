@@ -265,7 +265,7 @@ def test_mirror_is_asked_past_the_users_proxy(tmp_path: Path, monkeypatch: pytes
     handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
     (tmp_path / "v2").mkdir()
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         monkeypatch.setattr(mirror, "push_address", lambda: f"127.0.0.1:{server.server_port}")
         monkeypatch.setattr(mirror, "START_SECONDS", 0)

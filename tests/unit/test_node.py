@@ -6,6 +6,7 @@ import hashlib
 import io
 import shlex
 import tarfile
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,7 @@ def host(tmp_path: Path) -> Sandbox:
     return host
 
 
+@cache
 def _files(name: str) -> dict[str, str]:
     case = load(NODES[name])
     files = node_files(case.cfg, case.machines[name], case.texts)

@@ -30,7 +30,8 @@ case "$*" in
   "get daemonset/"*)
     [ ! -e /var/no-api ] || { echo "the API is away" >&2; exit 1; }
     for workload; do
-      case $workload in */*) echo "${workload#*/}|$(cat "/var/counts/${workload#*/}")" ;; esac
+      name=${workload#*/}
+      case $workload in */*) read -r counts <"/var/counts/$name"; echo "$name|$counts" ;; esac
     done ;;
   "annotate pods --selector=app.kubernetes.io/name in "*) ;;
   "get pods --selector="*"jsonpath={..waiting.reason}") say "/var/backoff/${3##*/name=}" ;;
@@ -52,7 +53,7 @@ def host(tmp_path: Path) -> Sandbox:
     host.fake("curl", 'case "$*" in *--verbose*) echo "subject: CN=kube-apiserver" ;; esac')
     host.fake("kubectl", KUBECTL)
     # Ten seconds go by whenever somebody looks.
-    host.fake("date", "now=$(($(cat /var/clock) + 10)); echo $now >/var/clock; echo $now")
+    host.fake("date", "read -r now </var/clock; now=$((now + 10)); echo $now >/var/clock; echo $now")
     host.fake("sleep")
     host.write("/var/clock", "0")
     host.write("/var/lib/kubepivot/pivoted")
