@@ -54,8 +54,9 @@ def test_a_host_of_nobody_or_of_another_is_left_alone(host: Sandbox, owner: str 
     done = host.run(RESET)
     assert done.returncode == 0
     assert said in done.stdout
-    (call,) = host.path("/var/calls").read_text().splitlines()
-    assert call == f"rm -rf {host.path('/run/kubepivot.??????')}"
+    removed = ["/run/kubepivot.??????", *([] if owner else ["/run/kubepivot.lock"])]
+    assert _removed(host) == removed
+    assert {line.split()[0] for line in host.path("/var/calls").read_text().splitlines()} == {"rm"}
 
 
 def test_everything_that_was_put_on_the_host_goes(host: Sandbox) -> None:
