@@ -74,6 +74,7 @@ LOGGING = ("stdout", "stderr", "stdoutAndStderr", "none")
 OUTPUTS = ("stdout", "stderr")
 OVERDUE = "context deadline exceeded"
 """How a command fails that takes longer than the resource's `customTimeouts`."""
+END_SECONDS = 1.0
 
 CHUNK_BYTES = 64 * 1024
 LOGGED_BYTES = 4000
@@ -260,8 +261,10 @@ async def _run_here(command: str, values: Mapping[str, Any], output: Output, sec
         return OVERDUE
     finally:
         if process.returncode is None:
-            # Not awaited: children of the shell may hold its output open until the engine ends the plugin.
             process.kill()
+            # Not for long: children of the shell may hold its output open until the engine ends the plugin.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(process.wait(), END_SECONDS)
     if code < 0:
         return f"signal: {(signal.strsignal(-code) or str(-code)).lower()}"
     return f"exit status {code}" if code else None
