@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -46,6 +46,8 @@ class Host:
 
 @asynccontextmanager
 async def host() -> AsyncIterator[Host]:
+    shells: list[asyncio.subprocess.Process] = []
+
     async def run(process: asyncssh.SSHServerProcess[bytes]) -> None:
         given = await process.stdin.read()
         if process.command == DROP:
@@ -58,6 +60,7 @@ async def host() -> AsyncIterator[Host]:
             stderr=subprocess.PIPE,
             start_new_session=True,
         )
+        shells.append(shell)
         # As sshd does: to all that the command has started.
         cast(Any, process).signal_received = lambda name: os.killpg(shell.pid, signal.Signals[f"SIG{name}"])
         output, errors = await shell.communicate(given)
@@ -86,6 +89,11 @@ async def host() -> AsyncIterator[Host]:
             host_key=key.export_public_key().decode().strip(),
             user_key=user.export_private_key().decode(),
         )
+    for shell in shells:
+        if shell.returncode is None:
+            with suppress(ProcessLookupError):
+                os.killpg(shell.pid, signal.SIGKILL)
+            await shell.wait()
 
 
 class Lines(EngineLog):
