@@ -1,7 +1,7 @@
 # Everything that a machine needs to run a cluster is made by lab/; these targets only call it.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help up down preview kubeconfig env doctor check test e2e
+.PHONY: help up down preview kubeconfig env doctor check lint unit test e2e
 
 STACK ?= dev
 LAB := .venv/bin/python -m lab
@@ -29,10 +29,15 @@ env: .venv/ready ## print the settings for this shell: eval "$(make -s env)"
 doctor: .venv/ready ## say what this machine has, would download or build, and what is wrong; changes only .venv
 	@$(LAB) doctor
 
-check: .venv/ready ## lint, types, unit and golden tests (under a minute)
+check: .venv/ready ## both of the next, in under a minute
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint unit
+
+lint: .venv/ready ## ruff and mypy
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy .
+
+unit: .venv/ready ## unit and golden tests
 	.venv/bin/pytest --quiet --numprocesses=2
 
 test: check e2e ## all tests, those on real clusters too
