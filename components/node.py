@@ -1,4 +1,4 @@
-"""Hosts become nodes: first all of them are looked at, then each is set up."""
+"""Hosts become nodes: all of them are looked at, then all download what they lack, then each is set up."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any
 
 import pulumi
 
-from components.assets.node import node_files, preflight_files, script
+from components.archive import File
+from components.assets.node import download_files, node_files, preflight_files, script
 from components.config import ClusterConfig
-from components.hosts import Hosts
+from components.hosts import Host, Hosts
 from components.pki import Pki
 from components.ssh import Payload, RemoteStep
 
@@ -29,8 +30,9 @@ def make_nodes(
 ) -> dict[str, RemoteStep]:
     """Looks at every host, then installs container runtime, kubelet and, on controllers, etcd.
 
-    Nothing is written to any host before all of them have passed. A host's step ends when its kubelet has
-    been started, not when its node is Ready.
+    Nothing is downloaded to any host before all of them have passed, and nothing is installed on any before
+    all have what they need, verified. A host's step ends when its kubelet has been started, not when its
+    node is Ready.
     """
     preflights = {
         host.name: RemoteStep(
@@ -46,21 +48,35 @@ def make_nodes(
     passed = pulumi.Output.all(**{n: step.stdout for n, step in preflights.items()}).apply(
         _refuse_duplicates, run_with_unknowns=True
     )
+    downloads = [
+        RemoteStep(
+            f"{name}-{host.name}-download",
+            host,
+            passed.apply(partial(_download, cfg, host)),
+            timeout=900,
+            depends_on=[*preflights.values(), *after],
+            opts=opts,
+        )
+        for host in hosts.values()
+    ]
     return {
         host.name: RemoteStep(
             f"{name}-{host.name}-node",
             host,
-            pulumi.Output.all(pki.read(partial(node_files, cfg, host)), passed).apply(_node),
+            pki.read(partial(node_files, cfg, host)).apply(_node),
             timeout=900,
-            depends_on=[*preflights.values(), *after],
+            depends_on=downloads,
             opts=opts,
         )
         for host in hosts.values()
     }
 
 
-def _node(known: list[Any]) -> Payload:
-    files, _ = known
+def _download(cfg: ClusterConfig, host: Host, _: None) -> Payload:
+    return Payload(script=script("download"), files=download_files(cfg, host))
+
+
+def _node(files: Mapping[str, File]) -> Payload:
     return Payload(script=script("node"), files=files)
 
 

@@ -37,6 +37,7 @@ from components.machine import Machine
 
 __all__ = [
     "bootstrap_files",
+    "download_files",
     "etcd_pod",
     "node_files",
     "preflight_files",
@@ -84,6 +85,16 @@ def preflight_files(cfg: ClusterConfig, machine: Machine) -> dict[str, File]:
 # -- node ----------------------------------------------------------------------------------------------------
 
 
+def download_files(cfg: ClusterConfig, machine: Machine) -> dict[str, File]:
+    """Where the host's binaries come from, and the preflight once more."""
+    return {
+        "env": _node_env(cfg, machine),
+        "preflight": File(script("preflight")),
+        **preflight_files(cfg, machine),
+        "lib.sh": File(script("lib")),
+    }
+
+
 def node_files(cfg: ClusterConfig, machine: Machine, texts: Mapping[str, str]) -> dict[str, File]:
     """Everything that makes the host a node, below `root/` in the place where it goes."""
     token_id, token_secret = bootstrap_token(texts["bootstrap-token.key"])
@@ -113,10 +124,8 @@ def node_files(cfg: ClusterConfig, machine: Machine, texts: Mapping[str, str]) -
         placed |= _kubelet_identity(cfg, machine, texts) | _etcd_files(cfg, machine, texts)
         placed |= _checkpoint_files() | backup_files(cfg, machine)
     return {
-        "env": _node_env(cfg, machine),
-        "preflight": File(script("preflight")),
-        **preflight_files(cfg, machine),
-        "lib.sh": File(script("lib")),
+        **download_files(cfg, machine),
+        "download": File(script("download")),
         "containerd.toml": File(_template("containerd.toml", values)),
         **{f"root{path}": file for path, file in placed.items()},
     }

@@ -72,7 +72,8 @@ def look(box: Box) -> list[str]:
 def untouched(box: Box) -> bool:
     return (
         box.run(
-            "ls -A /etc/kubernetes /var/lib/kubelet /etc/systemd/system/kubelet.service 2>/dev/null || true"
+            "ls -A /etc/kubernetes /usr/local/bin /var/lib/kubelet /etc/systemd/system/kubelet.service"
+            " 2>/dev/null || true"
         )
         == ""
     )
@@ -192,21 +193,43 @@ def test_a_host_that_changed_since_its_preflight_is_looked_at_again(
     assert untouched(boxes["second"])
 
 
-def test_a_wrong_checksum_installs_nothing(fresh: Stack, boxes: dict[str, Box]) -> None:
-    bad = Box.make("metal", "bad", "172.30.3.31", LOGIN)
-    bad.run(
-        "mkdir -p /srv/x && cd /srv/x && for f in"
-        " dl.k8s.io/v1.36.3/bin/linux/amd64/kubelet dl.k8s.io/v1.36.3/bin/linux/amd64/kubectl;"
-        " do mkdir -p $(dirname $f); echo broken >$f; echo 0000 >$f.sha256; done;"
-        " systemd-run --quiet --unit www --working-directory=/srv/x python3 -m http.server 80;"
+# Has another kubectl than its checksum says; everything else comes from the mirror.
+DAMAGED = f"""
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+class Site(BaseHTTPRequestHandler):
+    def do_GET(self):
+        damaged = self.path.endswith("/kubectl")
+        self.send_response(200 if damaged else 302)
+        self.send_header("Location", "{MIRROR["artifacts"]}" + self.path)
+        self.end_headers()
+        self.wfile.write(b"damaged")
+
+    def do_HEAD(self):
+        self.send_response(302)
+        self.send_header("Location", "{MIRROR["artifacts"]}" + self.path)
+        self.end_headers()
+
+HTTPServer(("", 80), Site).serve_forever()
+"""
+
+
+def test_a_wrong_checksum_for_one_host_installs_nothing_on_any(fresh: Stack, boxes: dict[str, Box]) -> None:
+    before = {name: look(box) for name, box in boxes.items()}
+    site = Box.make("metal", "site", "172.30.3.31", LOGIN)
+    site.run("cat >/srv/site.py", stdin=DAMAGED)
+    site.run(
+        "systemd-run --quiet --unit www python3 /srv/site.py;"
         " until ss -ltnH 'sport = :80' | grep -q .; do sleep 0.1; done"
     )
     fresh.configure(config(boxes, name="metal", mirror={**MIRROR, "artifacts": "http://172.30.3.31"}))
     output = fresh.up(fails=True, timeout=150)
-    docker("container", "rm", "--force", "--volumes", bad.container)
-    assert "the checksum of http://172.30.3.31/dl.k8s.io/v1.36.3/bin/linux/amd64/kubelet is" in output
+    docker("container", "rm", "--force", "--volumes", site.container)
+    assert "the checksum of http://172.30.3.31/dl.k8s.io/v1.36.3/bin/linux/amd64/kubectl is" in output
     assert all(untouched(box) for box in boxes.values())
     fresh.destroy()
+    for name, box in boxes.items():
+        assert look(box) == before[name], _difference(before[name], look(box))
 
 
 def test_two_machines_become_a_cluster_and_clean_again(stack: Stack, boxes: dict[str, Box]) -> None:

@@ -25,7 +25,7 @@ from tests.unit.recorder import (
     revealed,
 )
 
-STEPS = ("preflight", "node", "bootstrap", "retire")
+STEPS = ("preflight", "download", "node", "bootstrap", "retire")
 
 
 # -- names ---------------------------------------------------------------------------------------------------
@@ -42,7 +42,7 @@ def test_names_begin_with_the_clusters(run: Run, case: Case) -> None:
 
 def test_what_is_a_hosts_has_its_name(run: Run, case: Case) -> None:
     for host in case.cfg.hosts:
-        for step in ("preflight", "node"):
+        for step in ("preflight", "download", "node"):
             (name,) = {each.name for each in run.of(REMOTE) if each.name.endswith(f"{host}-{step}")}
             assert name == f"{case.cfg.name}-{host}-{step}"
 
@@ -159,10 +159,10 @@ def test_nothing_secret_is_in_the_state_in_plain_text(run: Run, case: Case) -> N
         assert secret not in shown
 
 
-def test_a_host_is_logged_in_to_four_times_at_most(up: Run) -> None:
+def test_a_host_is_logged_in_to_five_times_at_most(up: Run) -> None:
     """Every step rewrites the whole state, and its connection stays open until the plugin ends."""
     logins = Counter(step.plain["connection"]["host"] for step in up.of(REMOTE))
-    assert max(logins.values()) <= 4
+    assert max(logins.values()) <= 5
 
 
 def test_nothing_is_written_before_every_host_has_passed(run: Run) -> None:
@@ -171,6 +171,14 @@ def test_nothing_is_written_before_every_host_has_passed(run: Run) -> None:
     assert others
     for step in others:
         assert preflights <= run.before(step), step.name
+
+
+def test_nothing_is_installed_before_every_host_has_its_downloads(run: Run) -> None:
+    downloads = {step.urn for step in run.of(REMOTE) if step.name.endswith("-download")}
+    nodes = [step for step in run.of(REMOTE) if step.name.endswith("-node")]
+    assert len(downloads) == len(nodes) > 0
+    for step in nodes:
+        assert downloads <= run.before(step), step.name
 
 
 def test_hosts_that_are_clones_are_refused() -> None:
@@ -210,7 +218,8 @@ def test_nothing_but_another_generation_makes_another_snapshot(case: Case) -> No
         return program(raw, preview=False).only(f"{case.cfg.name}-{case.cfg.controllers[0]}-backup").files
 
     one, two = (files(_with_generation(case.name, number)) for number in (1, 2))
-    assert one == files(_with_generation(case.name, 1) | {"pki": {"protect": False}})
+    protect = not case.cfg.pki.protect
+    assert one == files(_with_generation(case.name, 1) | {"pki": {"protect": protect}})
     assert {name for name in one if one[name] != two[name]} == {"generation"}
 
 
@@ -272,7 +281,7 @@ def test_bare_metal_makes_nothing_on_this_machine_and_gives_the_hosts_back() -> 
         assert isinstance(each.inputs["stdin"], Secret)
     # Made first, so that they are deleted last, when nothing else needs the hosts.
     for host in case.cfg.hosts:
-        assert {each.urn for each in resets} <= run.only(f"metal-{host}-node").dependencies
+        assert {each.urn for each in resets} <= run.only(f"metal-{host}-download").dependencies
 
 
 @pytest.mark.parametrize(("name", "preview"), [("lab", True), ("baremetal", False)])

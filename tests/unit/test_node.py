@@ -73,7 +73,7 @@ def host(tmp_path: Path) -> Sandbox:
     host.write("/etc/resolv.conf", "nameserver 192.0.2.1\n")
     host.path("/etc/systemd/system").mkdir(parents=True)
     host.path("/usr/local/bin").mkdir(parents=True)
-    host.path("/var/tmp").mkdir(parents=True)
+    host.write("/proc/sys/kernel/random/boot_id", "first")
     host.write("/var/downloads")
     host.write("/var/calls")
     host.write("/var/kernel", "".join(f"{key} = {value}\n" for key, value in THEIRS.items()))
@@ -201,25 +201,70 @@ def test_a_controller_gets_what_makes_and_restores_snapshots(host: Sandbox, name
 SHA256SUM = 'case $1 in */kubectl) echo "bad  $1" ;; *) echo "good  $1" ;; esac'
 
 
-def test_a_wrong_checksum_is_found_before_the_host_is_touched(host: Sandbox) -> None:
+@pytest.mark.parametrize("step", ["download", "node"])
+def test_a_wrong_checksum_is_found_before_anything_is_installed(host: Sandbox, step: str) -> None:
     host.fake("sha256sum", SHA256SUM)
     host.without("runc")
     before = sorted(host.root.rglob("*"))
-    done = host.run(script("node"), _files("alpha"))
+    done = host.run(script(step), _files("alpha"))
     assert done.returncode == 1
     url = _env("alpha")["KUBECTL_URL"]
     assert done.stderr.startswith(f"error: the checksum of {url} is bad, but {url}.sha256 says good: ")
     assert len(set(host.path("/var/downloads").read_text().split())) == 12  # each, and its checksum
-    assert sorted(host.root.rglob("*")) == before
+    left = [path for path in host.root.rglob("*") if not path.is_relative_to(host.path("/var/cache"))]
+    assert sorted(left) == before
 
 
-def test_downloads_are_on_disk_and_gone_afterwards(host: Sandbox) -> None:
-    left = host.path("/var/tmp/kubepivot.AbCdEf")  # by a step that was killed
-    left.mkdir()
-    host.fake("curl", f'echo "$*" >>/var/arguments\n{CURL}')
-    assert _set_up(host, "alpha", lacks="kubelet") == (0, "")
-    assert f"--output {host.path('/var/tmp')}/kubepivot." in host.path("/var/arguments").read_text()
-    assert list(host.path("/var/tmp").iterdir()) == []
+def _downloaded(host: Sandbox) -> set[str]:
+    """What was downloaded since the last time."""
+    urls = set(host.path("/var/downloads").read_text().split())
+    host.write("/var/downloads")
+    return urls
+
+
+def _part(name: str) -> set[str]:
+    return {_env("alpha")[f"{name}_{what}"] for what in ("URL", "SUMS")}
+
+
+def test_what_waits_is_not_downloaded_again(host: Sandbox) -> None:
+    host.fake("sha256sum", SHA256SUM)
+    assert host.run(script("download"), _files("alpha")).returncode == 1
+    _downloaded(host)
+    host.fake("sha256sum", 'echo "good  $1"')
+    assert host.run(script("download"), _files("alpha")).returncode == 0
+    assert _downloaded(host) == _part("KUBECTL")
+    host.fake("tar")
+    for tool in ("etcdctl", "etcdutl"):
+        host.write(f"/var/cache/kubepivot/{tool}", tool)
+    host.write("/var/lib/kubepivot/rclone", _env("alpha")["RCLONE_IMAGE"])
+    done = host.run(script("node"), _files("alpha"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert _downloaded(host) == set()
+    assert host.path("/usr/local/bin/kubectl").read_text() == "downloaded\n"
+    assert host.path("/var/lib/kubepivot/kubectl").read_text() == f"{_env('alpha')['KUBECTL_URL']}\n"
+    assert list(host.path("/var/cache").iterdir()) == []
+
+
+def test_downloads_that_a_power_cut_may_have_spoiled_are_made_again(host: Sandbox) -> None:
+    assert host.run(script("download"), _files("gpu")).returncode == 0
+    first = _downloaded(host)
+    host.write("/proc/sys/kernel/random/boot_id", "second")
+    assert host.run(script("download"), _files("gpu")).returncode == 0
+    assert _downloaded(host) == first != set()
+
+
+def test_a_host_that_has_everything_downloads_nothing(host: Sandbox) -> None:
+    assert _set_up(host, "alpha") == (0, "")
+    assert host.run(script("download"), _files("alpha")).returncode == 0
+    assert _downloaded(host) == set()
+
+
+def test_nothing_is_downloaded_to_a_host_that_another_has_taken(host: Sandbox) -> None:
+    files = _files("gpu") | {"preflight": "echo it belongs to the cluster other; exit 1"}
+    done = host.run(script("download"), files)
+    assert (done.returncode, done.stderr) == (1, "error: it belongs to the cluster other\n")
+    assert _downloaded(host) == set()
+    assert not host.path("/var/cache").exists()
 
 
 # Answers for the registry with the image that is in /var/rclone.tar.

@@ -54,7 +54,7 @@ def test_a_host_of_nobody_or_of_another_is_left_alone(host: Sandbox, owner: str 
     done = host.run(RESET)
     assert done.returncode == 0
     assert said in done.stdout
-    removed = ["/run/kubepivot.??????", *([] if owner else ["/run/kubepivot.lock"])]
+    removed = ["/run/kubepivot.??????", *([] if owner else ["/run/kubepivot.lock", "/var/cache/kubepivot"])]
     assert _removed(host) == removed
     assert {line.split()[0] for line in host.path("/var/calls").read_text().splitlines()} == {"rm"}
 

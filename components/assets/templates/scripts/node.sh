@@ -1,60 +1,5 @@
 # Makes the host a node: container runtime, CNI plugins, kubelet and, on a controller, etcd. Converges.
-case $(uname -m) in aarch64) arch=arm64 ;; *) arch=amd64 ;; esac
-sed -i "s/@ARCH@/$arch/" env
-. ./env
-. ./lib.sh
-
-# The preflight of a run that was cut short may be days old, and the host another's by now.
-mark=/etc/kubernetes/kubepivot.cluster
-marked=$(cat "$mark" 2>/dev/null || true)
-if [ "$marked" != "$CLUSTER/$NAME" ]; then
-  found=$(sh -eu ./preflight 2>&1) || die "$found"
-fi
-
-# -- downloads: the host stays as it is until all that is missing is here and right -----------------------------
-
-# On a disk: the working directory is in memory, and they may be more than fits there.
-rm -rf /var/tmp/kubepivot.??????
-downloads=$(mktemp -d /var/tmp/kubepivot.XXXXXX)
-trap 'rm -rf "$downloads"' EXIT
-trap 'exit 143' HUP INT TERM
-
-# fetch URL SUMS FILE: downloads the file and holds it against the sums that the same site publishes.
-fetch() {
-  get="curl --fail --silent --show-error --location --retry 5 --retry-connrefused --connect-timeout 10 --max-time 600"
-  $get --output "$3" "$1" || die "cannot download $1: let the host reach it, or set a mirror in the stack's config"
-  sums=$($get "$2") || die "cannot download $2, the checksum of $1"
-  want=$(printf '%s\n' "$sums" | awk -v name="${1##*/}" 'NF == 1 || $2 == name || $2 == "*" name { print $1; exit }')
-  got=$(sha256sum "$3" | cut -d ' ' -f 1)
-  [ "$want" = "$got" ] || die "the checksum of $1 is $got, but $2 says ${want:-nothing}: the mirror is wrong or the download was damaged"
-}
-
-missing="" fetching=""
-# need NAME URL SUMS: fetches it in the background unless the host has what is at this URL.
-need() {
-  [ "$(cat "/var/lib/kubepivot/$1" 2>/dev/null)" != "$2" ] || return 0
-  missing="$missing $1"
-  echo "$2" >"$downloads/$1.url"
-  fetch "$2" "$3" "$downloads/$1" &
-  fetching="$fetching $!"
-}
-need containerd "$CONTAINERD_URL" "$CONTAINERD_SUMS"
-need cni "$CNI_URL" "$CNI_SUMS"
-need kubelet "$KUBELET_URL" "$KUBELET_SUMS"
-if [ -e /var/lib/kubepivot/runc ] || ! command -v runc >/dev/null; then
-  need runc "$RUNC_URL" "$RUNC_SUMS"
-fi
-if [ "$ROLE" = controller ]; then
-  need kubectl "$KUBECTL_URL" "$KUBECTL_SUMS"
-  need etcd "$ETCD_URL" "$ETCD_SUMS"
-fi
-failed=0
-for each in $fetching; do
-  wait "$each" || failed=1
-done
-[ "$failed" = 0 ] || exit 1
-
-# -- installation ------------------------------------------------------------------------------------------------
+. ./download
 
 if [ "$marked" != "$CLUSTER/$NAME" ]; then
   mkdir -p /etc/kubernetes
@@ -97,7 +42,7 @@ for part in $missing; do
 done
 [ -z "$missing" ] || sync
 for part in $missing; do
-  record "/var/lib/kubepivot/$part" "$(cat "$downloads/$part.url")"
+  record "/var/lib/kubepivot/$part" "$(cut -d ' ' -f 1 "$downloads/$part.url")"
 done
 
 # What depends on the machine is found out here.
@@ -184,6 +129,7 @@ elif [ "$(cat /var/lib/kubepivot/rclone 2>/dev/null)" != "$RCLONE_IMAGE" ]; then
   images="ctr --namespace kubepivot images"
   said=$(timeout 300 $images pull --hosts-dir /etc/containerd/certs.d "$RCLONE_IMAGE" 2>&1) ||
     die "cannot pull $RCLONE_IMAGE for kubepivot:backup.s3: let the host reach its registry, or set a mirror in the stack's config: $(printf '%s\n' "$said" | tail -n 2)"
+  rm -rf "$downloads/rclone"
   mkdir "$downloads/rclone"
   # By its other way, containerd 2.2's ctr may end before it has written all.
   $images export --local - "$RCLONE_IMAGE" | tar --extract --directory "$downloads/rclone"
@@ -195,3 +141,4 @@ elif [ "$(cat /var/lib/kubepivot/rclone 2>/dev/null)" != "$RCLONE_IMAGE" ]; then
   sync "$rclone"
   record /var/lib/kubepivot/rclone "$RCLONE_IMAGE"
 fi
+rm -rf "$downloads"

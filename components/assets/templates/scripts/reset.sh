@@ -8,8 +8,8 @@ fi
 # What a step that was killed has left, secrets among it: whoever holds the lock is the only one.
 rm -rf /run/kubepivot.??????
 owner=$(cat /etc/kubernetes/kubepivot.cluster 2>/dev/null || true)
-if [ -z "$owner" ]; then # a step was refused here, and has made the lock only
-  rm -f /run/kubepivot.lock
+if [ -z "$owner" ]; then # nothing was installed here
+  rm -rf /run/kubepivot.lock /var/cache/kubepivot
   exit 0
 fi
 if [ "$owner" != "$CLUSTER/$NAME" ]; then
@@ -89,6 +89,6 @@ remove() { # directories; one that is a disk of its own is emptied, and the disk
 }
 remove /etc/containerd /etc/cni /opt/cni /opt/containerd /var/lib/kubelet /var/lib/etcd /var/lib/containerd \
   /var/lib/cni /var/lib/kubepivot /var/log/pods /var/log/containers /run/containerd /run/flannel /run/nri \
-  /run/kubepivot.lock /usr/libexec/kubernetes /var/tmp/kubepivot.??????
+  /run/kubepivot.lock /usr/libexec/kubernetes /var/cache/kubepivot
 # Last, because it says whose the host is: a reset that was cut short has to find it.
 remove /etc/kubernetes
