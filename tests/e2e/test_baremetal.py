@@ -69,14 +69,15 @@ def look(box: Box) -> list[str]:
     return sorted(set(box.run(LOOK).splitlines()))
 
 
+# `ls` names those that are there.
+PLACES = (
+    "/etc/kubernetes /etc/systemd/system/kubelet.service /usr/local/bin/containerd /usr/local/bin/kubelet"
+    " /var/lib/kubelet /var/lib/kubepivot"
+)
+
+
 def untouched(box: Box) -> bool:
-    return (
-        box.run(
-            "ls -A /etc/kubernetes /usr/local/bin /var/lib/kubelet /etc/systemd/system/kubelet.service"
-            " 2>/dev/null || true"
-        )
-        == ""
-    )
+    return box.run(f"ls -d {PLACES} 2>/dev/null || true") == ""
 
 
 # Each: what is wrong with the machines or the config, and what the user is told.
