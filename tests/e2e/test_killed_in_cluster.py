@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.e2e.killing import DOWN, UP, down_that_is_killed_ends_well, up_that_is_killed_ends_well
+from tests.e2e.killing import POINTS, down_that_is_killed_ends_well, up_that_is_killed_ends_well
 from tests.e2e.stacks import Stack, lab_config
 
 pytestmark = pytest.mark.e2e
@@ -18,7 +18,7 @@ def stack(new_stack: Callable[..., Stack]) -> Iterator[Stack]:
     yield new_stack("slain", lab_config(14))
 
 
-@pytest.mark.parametrize(("up", "down"), [*zip(UP, DOWN, strict=True)][5:])
+@pytest.mark.parametrize(("up", "down"), POINTS[5:])
 def test_what_is_killed_ends_well(stack: Stack, up: str, down: str) -> None:
     up_that_is_killed_ends_well(stack, up)
     if up == "pivoted":
