@@ -20,9 +20,9 @@ import pytest
 
 from lab.engine import docker
 from lab.errors import LabError
+from tests.e2e.killing import descendants
 from tests.e2e.probing import credentials, wait_until_ready
 from tests.e2e.stacks import Stack, eventually, lab_config
-from tests.e2e.test_killed import descendants
 from tests.e2e.witnesses import Writer, add_users, lost, users
 
 pytestmark = [pytest.mark.e2e, pytest.mark.alone]
