@@ -3,7 +3,7 @@
  * and timers that are set to a time of day.
  *
  * The clock is asked for by system calls, which seccomp hands to a child of ours, or in the vDSO, which another child
- * takes out of sight of every program when it starts. Neither can set the machine's clock. */
+ * takes out of sight of every program when it starts. None of them can set the machine's clock. */
 #define _GNU_SOURCE
 #include <elf.h>
 #include <errno.h>
@@ -45,6 +45,8 @@ static int intercept(void) {
       BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
       IF_CALL(SYS_clock_settime, SECCOMP_RET_ERRNO | EPERM),
       IF_CALL(SYS_settimeofday, SECCOMP_RET_ERRNO | EPERM),
+      IF_CALL(SYS_adjtimex, SECCOMP_RET_ERRNO | EPERM),
+      IF_CALL(SYS_clock_adjtime, SECCOMP_RET_ERRNO | EPERM),
       IF_CALL(SYS_gettimeofday, SECCOMP_RET_USER_NOTIF),
 #ifdef SYS_time
       IF_CALL(SYS_time, SECCOMP_RET_USER_NOTIF),
