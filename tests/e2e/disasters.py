@@ -8,7 +8,8 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 from lab.engine import docker
 from tests.e2e.probing import credentials, wait_until_ready
 from tests.e2e.stacks import Stack, eventually, lab_config
-from tests.e2e.witnesses import Writer, add_users
+from tests.e2e.witnesses import Writer, add_users, lost, users
 
 READY_SECONDS = 60
 SETTLED_SECONDS = 240
@@ -32,8 +33,8 @@ LEADERS = tuple(f"kube-system-Deployment-kube-{name}" for name in ("controller-m
 class Cluster:
     """A lab of one controller and one worker, and what can befall it."""
 
-    def __init__(self, new_stack: Callable[..., Stack], name: str, subnet: int) -> None:
-        self.stack = new_stack(name, lab_config(subnet))
+    def __init__(self, new_stack: Callable[..., Stack], name: str, subnet: int, **changes: Any) -> None:
+        self.stack = new_stack(name, {**lab_config(subnet), **changes})
         self.address = f"172.30.{subnet}.11"
         self.endpoint = f"https://{self.address}:6443"
         self.controller, self.worker = f"{name}-controller-1", f"{name}-worker-1"
@@ -152,6 +153,18 @@ class Cluster:
                     if not began or datetime.fromisoformat(began) < since:
                         return False
         return True
+
+
+@contextmanager
+def harmless(cluster: Cluster, prefix: str) -> Iterator[None]:
+    """Somebody's pods and objects live through it, and it leaves nothing to do for a second `pulumi up`."""
+    before = users(cluster.stack)
+    with cluster.writer(prefix) as writer:
+        yield
+        writer.writes_on()
+    assert lost(cluster.stack, writer.acknowledged) == set()
+    assert users(cluster.stack) == before
+    cluster.stack.second_up_changes_nothing()
 
 
 def stop(*hosts: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,10 +21,10 @@ from tests.e2e.disasters import (
     READY_SECONDS,
     SYSTEM,
     Cluster,
+    harmless,
 )
 from tests.e2e.probing import wait_until_ready
 from tests.e2e.stacks import Stack, eventually
-from tests.e2e.witnesses import lost, users
 
 pytestmark = pytest.mark.e2e
 
@@ -40,18 +39,6 @@ def cluster(new_stack: Callable[..., Stack]) -> Iterator[Cluster]:
     cluster.up()
     eventually("every checkpoint", 30, lambda: cluster.is_saved(*EVERYTHING))
     yield cluster
-
-
-@contextmanager
-def harmless(cluster: Cluster, prefix: str) -> Iterator[None]:
-    """Somebody's pods and objects live through it, and it leaves nothing to do for a second `pulumi up`."""
-    before = users(cluster.stack)
-    with cluster.writer(prefix) as writer:
-        yield
-        writer.writes_on()
-    assert lost(cluster.stack, writer.acknowledged) == set()
-    assert users(cluster.stack) == before
-    cluster.stack.second_up_changes_nothing()
 
 
 def said(cluster: Cluster) -> str:

@@ -68,7 +68,7 @@ def host(tmp_path: Path) -> Sandbox:
     """A controller of the case `baremetal`, which copies to S3 and keeps 10, without its S3."""
     host = Sandbox(tmp_path)
     host.real("cat", "cp", "cut", "date", "flock", "grep", "head", "install", "ls", "mkdir", "mv", "od", "rm")
-    host.real("sed", "sha256sum", "sleep", "sort", "stat", "sync", "tail", "timeout", "touch", "tr")
+    host.real("awk", "sed", "sha256sum", "sleep", "sort", "stat", "sync", "tail", "timeout", "touch", "tr")
     host.fake("etcdctl", ETCDCTL)
     host.fake("etcdutl", ETCDUTL)
     host.write("/var/calls")
@@ -197,6 +197,17 @@ def test_the_new_one_stays_whatever_the_clock_says(host: Sandbox) -> None:
     host.write(f"{BACKUPS}/metal-29991231T235959Z-1.db")
     path = made(host)
     assert snapshots(host) == [path.name]
+
+
+def test_snapshots_of_the_future_go_before_those_of_the_past(host: Sandbox) -> None:
+    configure(host, keep=4)
+    names = older(host, 1, 2)
+    future = [f"metal-2999123{day}T000000Z-1.db" for day in (0, 1)]
+    for name in future:
+        host.write(f"{BACKUPS}/{name}")
+        host.write(f"{BACKUPS}/{name}.sha256")
+    path = made(host)
+    assert snapshots(host) == [*names, path.name, future[1]]
 
 
 def test_files_that_are_no_snapshots_of_the_cluster_stay(host: Sandbox) -> None:

@@ -50,8 +50,12 @@ settle() { # name: what has been checked gets its name, and the host keeps it
 }
 tell() { printf 'path=%s\nsha256=%s\n' "$directory/$1" "$(cut -c 1-64 "$1.sha256")"; }
 
-# Of the snapshots on standard input, those beyond `keep`; never the one that has just been made.
-surplus() { is_snapshot | grep -vxF "$1" | sort -r | tail -n "+$KEEP"; }
+# Of the snapshots on standard input, those beyond `keep`; never the one that has just been made. What has a later name
+# than that was made while the clock was wrong, and counts as older than all others.
+surplus() {
+  is_snapshot | grep -vxF "$1" | sort -r |
+    awk -v made="$1" '$0 < made { print; next } { later = later $0 "\n" } END { printf "%s", later }' | tail -n "+$KEEP"
+}
 
 etcd() { # seconds, arguments of etcdctl
   seconds=$1
