@@ -130,9 +130,9 @@ def test_a_controller_boots_with_a_wrong_clock_and_with_the_right_one(cluster: C
         since = cluster.power_cut()
         # To the kubelet the containers of tomorrow, which have ended, are the latest.
         eventually("names to be taken", 120, lambda: "CreateContainerError" in reasons(cluster), every=1)
-        works(cluster, "booted-right")
         put_right(cluster)
         cluster.stands_alone(since, "controller-1")
+        works(cluster, "booted-right")
 
 
 def test_destroy_leaves_nothing(cluster: Cluster) -> None:
