@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
+from components import steering
+from components.checkpointer.pods import STEERING
 from components.config import ClusterConfig
 
 __all__ = ["COMPONENTS", "UID", "Component", "Form", "bootstrap_pod", "pod_spec", "secret_files"]
@@ -105,12 +108,8 @@ def pod_spec(
         "image": cfg.workload_images[component],
         "command": [component, *(f"--{name}={value}" for name, value in sorted(flags.items()))],
         "resources": {"requests": {"cpu": process.cpu, "memory": process.memory}},
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "capabilities": {"drop": ["ALL"]},
-            "readOnlyRootFilesystem": True,
-        },
-        "startupProbe": _probe(component, port, "/livez", periodSeconds=2, failureThreshold=60),
+        "securityContext": _confined(),
+        "startupProbe": _startup_probe(component, port),
         # Lenient, because another instance on the same port may answer.
         "livenessProbe": _probe(component, port, "/livez", periodSeconds=10, failureThreshold=8),
         "readinessProbe": _probe(component, port, "/readyz", periodSeconds=2, failureThreshold=3),
@@ -118,6 +117,8 @@ def pod_spec(
     }
     if component == "kube-apiserver":
         container["env"] = [{"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}]
+    # The temporary one is the first at the port.
+    steered = component == "kube-apiserver" and form == "self-hosted"
     return {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
@@ -132,9 +133,38 @@ def pod_spec(
         },
         "terminationGracePeriodSeconds": 75 if component == "kube-apiserver" else 30,
         "tolerations": [{"operator": "Exists"}],
+        **({"initContainers": [_steering(cfg)]} if steered else {}),
         "containers": [container],
         "volumes": [{"name": "secrets", **volume}],
     }
+
+
+def _confined() -> dict[str, Any]:
+    return {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "readOnlyRootFilesystem": True,
+    }
+
+
+def _steering(cfg: ClusterConfig) -> dict[str, Any]:
+    """Keeps clients with the instance that serves until it ends, see `components.steering`."""
+    return {
+        "name": STEERING,
+        "image": cfg.workload_images["pod-checkpointer"],
+        "command": ["python3", "-c", Path(steering.__file__).read_text(), str(cfg.api.port)],
+        "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}},
+        "securityContext": _confined(),
+    }
+
+
+def _startup_probe(component: Component, port: int) -> dict[str, Any]:
+    if component != "kube-apiserver":
+        return _probe(component, port, "/livez", periodSeconds=2, failureThreshold=60)
+    # By steering the address of an instance that is new beside another, from when it listens.
+    probe = _probe(component, port, "/readyz", initialDelaySeconds=5, periodSeconds=2, failureThreshold=60)
+    probe["httpGet"]["host"] = "127.0.0.2"
+    return probe
 
 
 def _probe(component: Component, port: int, path: str, **timing: int) -> dict[str, Any]:

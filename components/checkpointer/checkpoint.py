@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.checkpointer.pods import ANNOTATION, Object, Owner
+from components.checkpointer.pods import ANNOTATION, STEERING, Object, Owner
 
 
 class Refused(Exception):
@@ -66,7 +66,10 @@ def render(owner: Owner, pod: Object, get: Callable[[str, str], Object | None]) 
     if pod["spec"].get("resourceClaims"):
         raise Refused("it has resource claims")
     spec["automountServiceAccountToken"] = False
-    containers = [*spec.get("initContainers", []), *spec["containers"]]
+    before = [each for each in spec.pop("initContainers", []) if each.get("name") != STEERING]
+    if before:
+        spec["initContainers"] = before
+    containers = [*before, *spec["containers"]]
     for container in containers:
         # On its node the pod would count twice.
         container.pop("resources", None)

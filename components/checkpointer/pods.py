@@ -11,6 +11,8 @@ from typing import Any
 ANNOTATION = "kubepivot.dev/checkpoint"
 MIRROR_POD = "kubernetes.io/config.mirror"
 NAMESPACE = "kube-system"
+STEERING = "port-steering"
+"""The init container that prepares a port for two instances. Without an API there is one."""
 
 Object = dict[str, Any]
 

@@ -19,12 +19,16 @@ SCRIPT = Path(__file__).with_name("prober.py")
 
 
 def credentials(stack: Stack) -> dict[str, str] | None:
-    """What an administrator logs in with, from the state: it is there before the cluster is."""
+    """What the scheduler logs in with, from the state: it is there before the cluster is.
+
+    The roles of the cluster let it ask, as they do nearly everybody; an instance that has not read them yet
+    refuses it, where an administrator of `system:masters` would not notice.
+    """
     state, name = stack.state(), stack.name
     wanted = {
         "ca": (f"{name}-ca-cert", "certPem"),
-        "cert": (f"{name}-super-admin-cert", "certPem"),
-        "key": (f"{name}-super-admin-key", "privateKeyPem"),
+        "cert": (f"{name}-scheduler-cert", "certPem"),
+        "key": (f"{name}-scheduler-key", "privateKeyPem"),
     }
     if not all(resource in state for resource, _ in wanted.values()):
         return None

@@ -12,7 +12,7 @@ import yaml
 
 from components.assets.render import render as render_assets
 from components.checkpointer.checkpoint import Refused, render
-from components.checkpointer.pods import ANNOTATION, APISERVER, Owner, is_ready, newest
+from components.checkpointer.pods import ANNOTATION, APISERVER, STEERING, Owner, is_ready, newest
 from tests.cases import Case
 from tests.unit.checkpoints import OWNERS, SECRET, START, Object, checkpoint, pod, secret, status
 
@@ -108,6 +108,15 @@ def test_a_static_pod_is_the_real_one_without_what_names_the_api() -> None:
         {"name": "secrets", "hostPath": {"path": "/revision/secrets", "type": "Directory"}},
     ]
     assert "status" not in made and "secretName" not in json.dumps(made)
+
+
+def test_init_containers_are_kept_but_for_the_one_that_prepares_a_second_instance() -> None:
+    real = pod()
+    real["spec"]["initContainers"] = [{"name": STEERING}, {"name": "prepare"}]
+    spec = render(APISERVER, real, secret).pod["spec"]
+    assert spec["initContainers"] == [{"name": "prepare"}]
+    real["spec"]["initContainers"] = [{"name": STEERING}]
+    assert "initContainers" not in render(APISERVER, real, secret).pod["spec"]
 
 
 def test_the_pod_that_is_saved_is_not_changed() -> None:

@@ -13,7 +13,7 @@ from tests.cases import CHECKOUT
 # A module imports from lines above its own, or from its own package.
 STAGES = """
     components.versions components.labels components.sshkeys components.archive components.section
-    components.durations components.flags components.images
+    components.durations components.flags components.images components.steering
     components.addresses
     components.s3
     components.snapshots
@@ -47,6 +47,7 @@ PURE = (
     "components.section",
     "components.snapshots",
     "components.sshkeys",
+    "components.steering",
     "components.versions",
 )
 KNOWS_PULUMI = ("components.config", "components.problems")

@@ -97,7 +97,9 @@ explain_pods() { # of this name; one that crashes may be Ready for a moment
 
 way_back() {
   case $1 in
-    kube-apiserver | kube-controller-manager | kube-scheduler) echo "kubepivot:flags.$1 or kubepivot:images.$1" ;;
+    # Its pods begin with a container of the pod-checkpointer's image.
+    kube-apiserver) echo "kubepivot:flags.$1, kubepivot:images.$1 or kubepivot:images.pod-checkpointer" ;;
+    kube-controller-manager | kube-scheduler) echo "kubepivot:flags.$1 or kubepivot:images.$1" ;;
     flannel) echo "kubepivot:images.flannel or kubepivot:images.flannel-cni" ;;
     *) echo "kubepivot:images.$1" ;;
   esac
