@@ -48,8 +48,8 @@ class Cluster:
 
     @cached_property
     def known(self) -> dict[str, str]:
-        """What an administrator logs in with. None of the scenarios changes it."""
-        known = credentials(self.stack)
+        """What logs in whatever became of the cluster's roles. None of the scenarios changes it."""
+        known = credentials(self.stack, "super-admin")
         assert known is not None
         return known
 

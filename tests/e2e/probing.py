@@ -18,17 +18,18 @@ from tests.e2e.stacks import Stack, eventually
 SCRIPT = Path(__file__).with_name("prober.py")
 
 
-def credentials(stack: Stack) -> dict[str, str] | None:
-    """What the scheduler logs in with, from the state: it is there before the cluster is.
+def credentials(stack: Stack, user: str = "admin") -> dict[str, str] | None:
+    """What a user logs in with, from the state: it is there before the cluster is.
 
-    The roles of the cluster let it ask, as they do nearly everybody; an instance that has not read them yet
-    refuses it, where an administrator of `system:masters` would not notice.
+    The cluster's roles let the administrator do everything, and the scheduler look around from the first
+    moment; a kube-apiserver that has not read them yet refuses both, and only `system:masters` would not
+    notice.
     """
     state, name = stack.state(), stack.name
     wanted = {
         "ca": (f"{name}-ca-cert", "certPem"),
-        "cert": (f"{name}-scheduler-cert", "certPem"),
-        "key": (f"{name}-scheduler-key", "privateKeyPem"),
+        "cert": (f"{name}-{user}-cert", "certPem"),
+        "key": (f"{name}-{user}-key", "privateKeyPem"),
     }
     if not all(resource in state for resource, _ in wanted.values()):
         return None

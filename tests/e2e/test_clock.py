@@ -14,7 +14,7 @@ from lab import pins
 from lab.engine import docker
 from tests.e2e import wallclock
 from tests.e2e.disasters import SYSTEM, Cluster, harmless, now
-from tests.e2e.probing import Prober
+from tests.e2e.probing import Prober, credentials
 from tests.e2e.stacks import Checkout, Stack, eventually
 from tests.e2e.wallclock import DAY, jump
 
@@ -85,7 +85,9 @@ def put_right(cluster: Cluster) -> None:
 def test_the_clock_of_a_controller_jumps(cluster: Cluster) -> None:
     address = cluster.address
     with harmless(cluster, "jump"):
-        client = Prober.start(cluster.known, address, 6443, rate=20)
+        known = credentials(cluster.stack)
+        assert known is not None
+        client = Prober.start(known, address, 6443, rate=20)
         cluster.on_controller("touch /run/jumped")
         jump(cluster.controller, DAY)
         assert time_of(cluster) - now() > timedelta(hours=23)

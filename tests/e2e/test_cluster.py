@@ -58,7 +58,7 @@ def stack(new_stack: Callable[..., Stack], seen: Seen) -> Iterator[Stack]:
         up = stack.start("up", "--yes", "--skip-preview", output=log)
     eventually("the hosts", 60, all_hosts_run)
     watchers = {host: watch_arguments(host) for host in HOSTS}
-    known = eventually("the PKI in the state", 120, lambda: credentials(stack))
+    known = eventually("the PKI in the state", 120, lambda: credentials(stack, "scheduler"))
     wait_until_ready(ENDPOINT, known["ca"], 120)
     at_endpoint = Prober.start(known, CONTROLLER, 6443)
     eventually("kube-proxy on the controller", 120, _kube_proxy_ready)

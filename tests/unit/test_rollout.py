@@ -148,7 +148,8 @@ def test_all_that_has_failed_is_told_at_once_with_the_way_back(host: Sandbox) ->
         "--- kube-apiserver is not rolled out; 2 of 2 pods serve",
         f"  pod kube-apiserver-new, container kube-apiserver: CrashLoopBackOff, restarted 4 times. {loop}",
         "    | Error: unknown flag: --no",
-        "  If you changed it, put back kubepivot:flags.kube-apiserver or kubepivot:images.kube-apiserver.",
+        "  If you changed it, put back kubepivot:flags.kube-apiserver, kubepivot:images.kube-apiserver or"
+        " kubepivot:images.pod-checkpointer.",
         "--- coredns is not rolled out; 2 of 2 pods serve",
         f"  pod coredns-new, container coredns: ImagePullBackOff, restarted 4 times. {pull}",
         "  If you changed it, put back kubepivot:images.coredns.",
