@@ -35,8 +35,6 @@ LEADERS = ("kube-scheduler", "kube-controller-manager")
 CHECKPOINTS = "/etc/kubernetes/checkpoints"
 BACKUPS = "/var/lib/kubepivot/backups"
 RECOVERED_SECONDS, RESTORED_SECONDS = 60, 90
-BARE_SECONDS = 150
-"""With Secrets, pods and checkpoints gone as well: 39 to 47 s, and 97 s once, all of it for pods to come."""
 SILENT_SECONDS = 60
 """For how long a worker may be silent before it is taken for dead."""
 OWNERS = [f"kube-system-DaemonSet-{name}" for name in ("kube-apiserver", "pod-checkpointer")]
@@ -206,7 +204,7 @@ def test_secrets_and_checkpoints_are_gone_too(stack: Stack) -> None:
     with new_writer(stack, "secrets") as writer:
         delete_all(stack, "secrets,configmaps", "daemonsets,deployments", "pods")
         on_controller("sh", "-c", f"rm -rf {CHECKPOINTS} /etc/kubernetes/manifests/*-checkpoint.json")
-        recover(stack, 2, BARE_SECONDS)
+        recover(stack, 2, RECOVERED_SECONDS)
         writer.writes_on()
     as_before(stack)
     assert lost(stack, writer.acknowledged) == set()
