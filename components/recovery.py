@@ -17,6 +17,7 @@ from components.machine import Machine
 from components.pki import Pki
 from components.selfhosted import objects, owned
 from components.ssh import Payload, RemoteStep
+from components.steering import NEWCOMER
 
 __all__ = ["recover", "recovery_files"]
 
@@ -74,7 +75,8 @@ def recovery_files(cfg: ClusterConfig, machine: Machine, texts: Mapping[str, str
         "lib.sh": File(script("lib")),
         "ca.crt": File(texts["ca.crt"]),
         "kubeconfig": File(
-            client_kubeconfig(cfg, texts, "super-admin", server=f"https://127.0.0.1:{cfg.api.port}"),
+            # The temporary kube-apiserver, not an old one that listens and does not answer.
+            client_kubeconfig(cfg, texts, "super-admin", loopback=NEWCOMER),
             mode=0o600,
         ),
     }

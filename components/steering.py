@@ -3,50 +3,54 @@
 The kernel gives every process that shares a port (SO_REUSEPORT) connections as soon as it listens, and a
 kube-apiserver listens before it has read the cluster's roles: for a second it answers 403 to whom it would
 let in later. With this a newcomer gets no connection until its predecessor stops listening, but for those to
-two addresses. At 127.0.0.2 it alone answers, so that its own probe can see it start; while nobody is new, the
-other one does. At 127.0.0.1 any of them answers, since a kube-apiserver looks for itself there.
+`localhost`, 127.0.0.1 and ::1. There the newcomer answers, since a kube-apiserver that starts asks itself,
+and ends if another one answers. Its own startup probe asks there too. While nobody is new the other one does.
 
 Standard library only: `python3 steering.py PORT` runs in each pod that is about to share the port, as the
-same user. It leaves a filter with those that listen by then; where none does there is nobody to choose from.
+same user. It leaves a filter with the one that listens by then; where none does there is nobody to choose
+from. Where two do it waits for one of them to end: the filter cannot tell which of three is the newest.
 """
 
 import ctypes
+import signal
 import socket
 import struct
 import sys
+import time
 from pathlib import Path
 
-LOAD, IF_EQUAL, RETURN = 0x20, 0x15, 0x06
-"""Of classic BPF: a word at an address, two jumps, an end."""
-DESTINATION = 0x100000000 - 0x100000 + 16
-"""Of the IPv4 header, which SKF_NET_OFF is the beginning of."""
+BYTE, WORD, AND, IF_EQUAL, RETURN = 0x30, 0x20, 0x54, 0x15, 0x06
+"""Of classic BPF: what is at an address, a mask, two jumps, an end."""
+HEADER = 0x100000000 - 0x100000
+"""SKF_NET_OFF: of IPv4 or IPv6, by the first four bits."""
 SO_ATTACH_REUSEPORT_CBPF = 51
-OLDEST, NEWEST, ANY = 0, 1, 0xFFFF
-"""Numbers in the order of listening, of two at most; there are never so many that ANY is one of them."""
+NEWCOMER, INCUMBENT = "127.0.0.1", "127.0.0.2"
+"""Addresses where either answers to those on the same host."""
+OLDEST, NEWEST = 0, 1
+"""Numbers in the order of listening. If there is only one it gets what is for the newest, too."""
 TABLES = {socket.AF_INET: "/proc/net/tcp", socket.AF_INET6: "/proc/net/tcp6"}
 """Programs in Go listen at [::] for IPv4 too, unless the host has no IPv6."""
-
-
-def address(text: str) -> int:
-    """An IPv4 address as the filter sees it."""
-    return int.from_bytes(socket.inet_aton(text), "big")
-
+PATIENCE_SECONDS = 90
+"""Longer than a kube-apiserver is given to end."""
 
 FILTER = (
-    (LOAD, 0, 0, DESTINATION),
-    (IF_EQUAL, 0, 1, address("127.0.0.1")),
-    (RETURN, 0, 0, ANY),
-    (IF_EQUAL, 0, 1, address("127.0.0.2")),
+    (BYTE, 0, 0, HEADER),
+    (AND, 0, 0, 0xF0),
+    (IF_EQUAL, 0, 2, 6 << 4),
+    (WORD, 0, 0, HEADER + 24),  # of the destination in IPv6; no host's address but ::1 begins with zeros
+    (IF_EQUAL, 2, 3, 0),
+    (WORD, 0, 0, HEADER + 16),  # the destination in IPv4
+    (IF_EQUAL, 0, 1, int.from_bytes(socket.inet_aton(NEWCOMER), "big")),
     (RETURN, 0, 0, NEWEST),
     (RETURN, 0, 0, OLDEST),
 )
 
 
-def is_listening(family: socket.AddressFamily, port: int) -> bool:
-    """Whether a socket of that family listens at the port on this host."""
+def listeners(family: socket.AddressFamily, port: int) -> int:
+    """How many sockets of that family listen at the port on this host."""
     table = Path(TABLES[family])
     rows = [line.split() for line in table.read_text().splitlines()[1:]] if table.exists() else []
-    return any(row[3] == "0A" and int(row[1].rpartition(":")[2], 16) == port for row in rows)
+    return sum(row[3] == "0A" and int(row[1].rpartition(":")[2], 16) == port for row in rows)
 
 
 def attach(family: socket.AddressFamily, port: int) -> None:
@@ -66,12 +70,24 @@ def attach(family: socket.AddressFamily, port: int) -> None:
         listener.setsockopt(socket.SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, program)
 
 
-def steer(port: int) -> None:
-    """Leaves the filter with the port, if somebody listens there."""
+def steer(port: int, patience: float = PATIENCE_SECONDS) -> None:
+    """Leaves the filter with the port, if somebody listens there.
+
+    TimeoutError if more than one still does after `patience` seconds.
+    """
+    deadline = time.monotonic() + patience
+    while any(listeners(family, port) > 1 for family in TABLES):
+        if time.monotonic() > deadline:
+            raise TimeoutError(
+                f"for {patience:g} s two processes have listened at port {port}: end one of them"
+            )
+        time.sleep(0.1)
     for family in TABLES:
-        if is_listening(family, port):
+        if listeners(family, port):
             attach(family, port)
 
 
 if __name__ == "__main__":
+    # The first process of a container does not end by itself when it is told to.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     steer(int(sys.argv[1]))

@@ -161,9 +161,9 @@ def _steering(cfg: ClusterConfig) -> dict[str, Any]:
 def _startup_probe(component: Component, port: int) -> dict[str, Any]:
     if component != "kube-apiserver":
         return _probe(component, port, "/livez", periodSeconds=2, failureThreshold=60)
-    # By steering the address of an instance that is new beside another, from when it listens.
+    # By steering an instance that is new beside another answers there, from when it listens.
     probe = _probe(component, port, "/readyz", initialDelaySeconds=5, periodSeconds=2, failureThreshold=60)
-    probe["httpGet"]["host"] = "127.0.0.2"
+    probe["httpGet"]["host"] = steering.NEWCOMER
     return probe
 
 

@@ -34,6 +34,7 @@ from components.assets.values import (
 )
 from components.config import ClusterConfig
 from components.machine import Machine
+from components.steering import INCUMBENT
 
 __all__ = [
     "bootstrap_files",
@@ -399,7 +400,6 @@ def retire_files(cfg: ClusterConfig, machine: Machine, texts: Mapping[str, str])
     objects = manifests(cfg, lambda name: manifest_value(cfg, name, texts)).values()
     mounted = [found for found in objects if CONTENT_LABEL in found["metadata"].get("labels", {})]
     workloads = [found for found in objects if found["kind"] in WORKLOADS]
-    local = f"https://127.0.0.1:{cfg.api.port}"
     return {
         "env": env_file(
             NAME=machine.name,
@@ -414,7 +414,7 @@ def retire_files(cfg: ClusterConfig, machine: Machine, texts: Mapping[str, str])
         "lib.sh": File(script("lib")),
         "rollout.sh": File(script("rollout")),
         "ca.crt": File(texts["ca.crt"]),
-        "kubeconfig": File(client_kubeconfig(cfg, texts, "super-admin", server=local), mode=0o600),
+        "kubeconfig": File(client_kubeconfig(cfg, texts, "super-admin", loopback=INCUMBENT), mode=0o600),
     }
 
 

@@ -11,6 +11,7 @@ import yaml
 
 from components.assets.controlplane import COMPONENTS, Component, Form, secret_files
 from components.config import ClusterConfig
+from components.steering import INCUMBENT
 
 __all__ = ["bootstrap_token", "control_plane_files", "kubeconfig", "manifest_value", "secret_keys"]
 
@@ -22,24 +23,20 @@ def bootstrap_token(seed: str) -> tuple[str, str]:
 
 
 def kubeconfig(
-    cfg: ClusterConfig, *, ca: str, user: str, server: str | None = None, **credentials: str
+    cfg: ClusterConfig, *, ca: str, user: str, loopback: str | None = None, **credentials: str
 ) -> str:
-    """A kubeconfig with one context. `credentials` are fields of its user; `server` is the API's endpoint
-    unless given.
+    """A kubeconfig with one context. `credentials` are fields of its user; the server is the API's endpoint,
+    or the kube-apiserver of the same host if `loopback` names one of the loopback's addresses.
     """
+    cluster = {"server": cfg.api_endpoint, "certificate-authority-data": _base64(ca)}
+    if loopback:
+        # No certificate names them all.
+        cluster |= {"server": f"https://{loopback}:{cfg.api.port}", "tls-server-name": "localhost"}
     return yaml.dump(
         {
             "apiVersion": "v1",
             "kind": "Config",
-            "clusters": [
-                {
-                    "name": cfg.name,
-                    "cluster": {
-                        "server": server or cfg.api_endpoint,
-                        "certificate-authority-data": _base64(ca),
-                    },
-                }
-            ],
+            "clusters": [{"name": cfg.name, "cluster": cluster}],
             "users": [{"name": user, "user": credentials}],
             "contexts": [{"name": cfg.name, "context": {"cluster": cfg.name, "user": user}}],
             "current-context": cfg.name,
@@ -51,14 +48,14 @@ def kubeconfig(
 
 
 def client_kubeconfig(
-    cfg: ClusterConfig, texts: Mapping[str, str], leaf: str, *, server: str | None = None
+    cfg: ClusterConfig, texts: Mapping[str, str], leaf: str, *, loopback: str | None = None
 ) -> str:
     """A kubeconfig whose user is the leaf of that name."""
     return kubeconfig(
         cfg,
         ca=texts["ca.crt"],
         user=leaf,
-        server=server,
+        loopback=loopback,
         **{
             "client-certificate-data": _base64(texts[f"{leaf}.crt"]),
             "client-key-data": _base64(texts[f"{leaf}.key"]),
@@ -70,14 +67,13 @@ def control_plane_files(
     component: Component, cfg: ClusterConfig, texts: Mapping[str, str], form: Form
 ) -> dict[str, str]:
     """Name and text of every file in a component's directory of secrets."""
-    # Controller manager and scheduler run beside an apiserver and speak to it, whatever balances the others.
-    local = f"https://127.0.0.1:{cfg.api.port}"
 
     def text(source: str) -> str:
         if source == "authentication.yaml":
             return AUTHENTICATION
         if source.endswith(".kubeconfig"):
-            return client_kubeconfig(cfg, texts, source.removesuffix(".kubeconfig"), server=local)
+            # Both of them speak to the apiserver beside them, whatever balances the others.
+            return client_kubeconfig(cfg, texts, source.removesuffix(".kubeconfig"), loopback=INCUMBENT)
         return texts[source]
 
     return {name: text(source) for name, source in secret_files(component, form).items()}

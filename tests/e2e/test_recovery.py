@@ -23,7 +23,7 @@ from lab.errors import LabError
 from tests.e2e.killing import descendants
 from tests.e2e.probing import credentials, wait_until_ready
 from tests.e2e.stacks import Stack, eventually, lab_config
-from tests.e2e.witnesses import Writer, add_users, lost, users
+from tests.e2e.witnesses import Writer, add_users, apiservers, lost, users
 
 pytestmark = [pytest.mark.e2e, pytest.mark.alone]
 
@@ -188,6 +188,7 @@ def test_all_objects_of_the_control_plane_are_deleted(stack: Stack) -> None:
         delete_all(stack, "daemonsets,deployments")
         written = len(writer.acknowledged)
         output = recover(stack, 1, RECOVERED_SECONDS)
+        assert list(apiservers(stack).values()) == [0], "the new one found itself at localhost"
         assert "retiring the temporary control plane" in output
         assert not old & control_plane(stack)
         for kind in ("node", "pod"):
@@ -205,6 +206,7 @@ def test_secrets_and_checkpoints_are_gone_too(stack: Stack) -> None:
         delete_all(stack, "secrets,configmaps", "daemonsets,deployments", "pods")
         on_controller("sh", "-c", f"rm -rf {CHECKPOINTS} /etc/kubernetes/manifests/*-checkpoint.json")
         recover(stack, 2, RECOVERED_SECONDS)
+        assert list(apiservers(stack).values()) == [0], "the new one found itself at localhost"
         writer.writes_on()
     as_before(stack)
     assert lost(stack, writer.acknowledged) == set()
@@ -220,6 +222,7 @@ def test_nobody_makes_pods_any_more(stack: Stack) -> None:
             eventually(f"no {leader}", 60, partial(gone, stack, leader))
         stack.kubectl("scale", SYSTEM, *(f"deployment/{leader}" for leader in LEADERS), "--replicas=1")
         recover(stack, 3, RECOVERED_SECONDS)
+        assert list(apiservers(stack).values()) == [0], "the new one found itself at localhost"
         writer.writes_on()
     as_before(stack)
     assert lost(stack, writer.acknowledged) == set()

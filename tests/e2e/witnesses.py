@@ -42,8 +42,21 @@ def add_users(stack: Stack) -> None:
 
 def users(stack: Stack) -> dict[str, int]:
     """UIDs of the user's pods with their restarts."""
-    pods: list[Any] = stack.get("pods", "--selector=app=users")["items"]
-    return {pod["metadata"]["uid"]: pod["status"]["containerStatuses"][0]["restartCount"] for pod in pods}
+    return _restarts(stack, "--selector=app=users")
+
+
+def apiservers(stack: Stack) -> dict[str, int]:
+    """UIDs of the pods of kube-apiserver with their restarts."""
+    return _restarts(stack, "--namespace=kube-system", "--selector=app.kubernetes.io/name=kube-apiserver")
+
+
+def _restarts(stack: Stack, *which: str) -> dict[str, int]:
+    pods: list[Any] = stack.get("pods", *which)["items"]
+    return {
+        pod["metadata"]["uid"]: pod["status"]["containerStatuses"][0]["restartCount"]
+        for pod in pods
+        if "deletionTimestamp" not in pod["metadata"]
+    }
 
 
 def lost(stack: Stack, acknowledged: set[str]) -> set[str]:

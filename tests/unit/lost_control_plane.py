@@ -39,17 +39,25 @@ CTR = """
 case "$*" in
   *"tasks list") echo "TASK PID STATUS"; for task in /var/tasks/*; do echo "${task##*/} 1 RUNNING"; done ;;
   *"containers list"*)
-    filter=$* only="" one=/ another=/
+    filter=$* only="" one=/
     case $filter in *pod.uid\\"==*) only=${filter#*pod.uid\\"==} ;; esac
     case $filter in *pod.name\\"!=*) one=${filter#*pod.name\\"!=} ;; esac
-    case $filter in *pod.uid\\"!=*) another=${filter#*pod.uid\\"!=} ;; esac
     name=${filter#*container.name\\"==}
     for task in /var/tasks/"${name%%,*}.$only"*; do
-      case ${task##*.} in "${one%%,*}" | "$another") continue ;; esac
+      [ "${task##*.}" != "${one%%,*}" ] || continue
       [ ! -e "$task" ] || echo "${task##*/}"
     done ;;
-  *"tasks kill"*) for task; do :; done; rm "/var/tasks/$task" ;;
+  *"tasks kill --signal"*)
+    for task; do :; done
+    echo "$*" | sed 's/.* --signal/kill/' >>/var/calls
+    case $* in *SIGTERM*hung*) ;; *) rm "/var/tasks/$task" ;; esac ;;
 esac
+"""
+# What a kubelet does with the new pods.
+RUN_PODS = """
+[ ! -e /var/stale ] && [ -e /var/new-pods ] || exit 0
+awk -F '|' '$4 == "controller-1" { print $3 "." $1 }' /var/new-pods |
+  while read -r task; do touch "/var/tasks/$task"; done
 """
 SYSTEMCTL = """
 echo "$*" >>/var/calls
@@ -60,7 +68,8 @@ case "$*" in
     if [ -e /etc/kubernetes/manifests/etcd.yaml ]; then
       [ -e /var/lib/etcd/member ] || { mkdir -p /var/lib/etcd/member; touch /var/etcd-was-empty; }
       touch /var/tasks/etcd.etcd
-    fi ;;
+    fi
+    run-pods ;;
 esac
 """
 ETCDCTL = """
@@ -96,9 +105,8 @@ case "$*" in
     [ -e /var/new-pods ] || {
       cp /var/would-be /var/new-pods
       cat /var/would-be >>/var/pods
-      awk -F '|' '$4 == "controller-1" { print $3 "." $1 }' /var/would-be |
-        while read -r task; do [ -e /var/stale ] || touch "/var/tasks/$task"; done
-    } ;;
+    }
+    run-pods ;;
   "get --filename=manifests "*) [ ! -e /var/ending ] || { echo 2026-11-21T00:00:00Z; rm /var/ending; } ;;
   "delete pods "*"--field-selector"*) echo "$*" >>/var/calls ;;
   "delete pods "*)
@@ -146,6 +154,7 @@ def arrange(host: Sandbox) -> Sandbox:
         "etcdutl": ETCDUTL,
         "kubectl": KUBECTL,
         "systemctl": SYSTEMCTL,
+        "run-pods": RUN_PODS,
         # Only root may give a directory away.
         "chown": "",
         "install": 'for directory; do :; done; mkdir -p "$directory"',

@@ -40,7 +40,8 @@ def test_a_recovery_from_living_data(controller: Sandbox) -> None:
         "start kubelet",
         "etcd --prefix /registry/masterleases/",
         "bootstrap",
-        "restart kubelet",
+        "stop kubelet",
+        "start kubelet",
         "retire node/controller-1 node/worker-1 "
         "daemonset/kube-apiserver daemonset/pod-checkpointer "
         "deployment/kube-controller-manager deployment/kube-scheduler",
@@ -115,8 +116,7 @@ def test_a_new_pod_that_ran_before_a_reboot_is_not_ready(controller: Sandbox) ->
     code, error = run(controller)
     assert code == 1
     assert "timed out waiting for new pods of the control plane to be Ready" in error
-    for name in COMPONENTS:
-        controller.write(f"/var/tasks/{name}.new-{name}")
+    controller.path("/var/stale").unlink()
     assert run(controller)[0] == 0
     assert is_recovered(controller)
 
@@ -129,16 +129,28 @@ def test_a_new_apiserver_elsewhere_does_not_count(controller: Sandbox) -> None:
     assert "new pods of the control plane" in error
 
 
-def test_an_old_apiserver_that_still_runs_is_waited_for(controller: Sandbox) -> None:
-    """Its certificate is the new one's: who answers could not be told."""
+def test_an_old_apiserver_ends_before_the_kubelet_could_ask_it(controller: Sandbox) -> None:
     controller.write("/var/tasks/kube-apiserver.forgotten")
+    code, told = run(controller)
+    assert (code, is_recovered(controller)) == (0, True), told
+    said = calls(controller)
+    stopped = said.index("stop kubelet")
+    assert said[stopped : stopped + 3] == [
+        "stop kubelet",
+        "kill SIGTERM kube-apiserver.forgotten",
+        "start kubelet",
+    ]
+
+
+def test_an_old_apiserver_that_hangs_is_killed(controller: Sandbox) -> None:
+    """It listens longest, so it has all connections, and answers none."""
+    controller.write("/var/tasks/kube-apiserver.hung")
     _hurry(controller)
-    code, error = run(controller)
-    assert code == 1
-    assert "timed out waiting for old instances of kube-apiserver to end" in error
-    controller.path("/var/tasks/kube-apiserver.forgotten").unlink()
-    assert run(controller)[0] == 0
-    assert is_recovered(controller)
+    code, told = run(controller)
+    assert (code, is_recovered(controller)) == (0, True), told
+    assert "timed out waiting for the old kube-apiserver to end" in told
+    killed = [call for call in calls(controller) if call.startswith("kill")]
+    assert killed == [f"kill {signal} kube-apiserver.hung" for signal in ("SIGTERM", "SIGKILL")]
 
 
 def _hurry(host: Sandbox) -> None:
@@ -257,7 +269,8 @@ def test_a_restore(controller: Sandbox) -> None:
     assert (code, is_recovered(controller, 2)) == (0, True), told
     assert data(controller) == "saved"
     assert (controller.path(f"{DATA}/before-recovery-2/keys")).read_text().endswith("old")
-    assert calls(controller)[:2] == ["stop kubelet", "start kubelet"]
+    said = [call for call in calls(controller) if not call.startswith("kill SIGKILL --all")]
+    assert said[:2] == ["stop kubelet", "start kubelet"]
     flags = controller.path("/var/restore").read_text()
     peer = "https://172.30.0.11:2380"
     for flag in (

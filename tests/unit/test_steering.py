@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
+import os
+import re
+import signal
 import socket
-from collections.abc import Iterator
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
+from threading import Timer
 
 import pytest
 
-from components.steering import steer
+from components import steering
+from components.steering import INCUMBENT, NEWCOMER, steer
 
 ELSEWHERE = "127.0.0.9"
-"""As any address of the host: not one of the two that are special."""
+"""As any address of the host but those of `localhost`."""
 
 
 class Port:
     """A free port of this machine, and those that listen there for IPv4."""
 
     def __init__(self, family: socket.AddressFamily) -> None:
-        self._family, self._open = family, ExitStack()
+        self.family, self._open = family, ExitStack()
         with socket.socket() as unused:
             unused.bind(("", 0))
             self.number = unused.getsockname()[1]
 
     def listen(self) -> socket.socket:
         """One more that shares the port."""
-        listener = self._open.enter_context(socket.socket(self._family))
+        listener = self._open.enter_context(socket.socket(self.family))
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        if self._family == socket.AF_INET6:
+        if self.family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         listener.bind(("", self.number))
         listener.listen(64)
@@ -80,8 +89,10 @@ def test_a_newcomer_gets_connections_when_its_predecessor_has_ended(port: Port) 
     # And so on, whether or not each one steers.
     newest = port.listen()
     assert port.counts(ELSEWHERE, new, newest) == [40, 0]
+    new.close()
     steer(port.number)
-    assert port.counts(ELSEWHERE, new, newest) == [40, 0]
+    last = port.listen()
+    assert port.counts(ELSEWHERE, newest, last) == [40, 0]
 
 
 def test_a_newcomer_that_crashes_costs_nothing(port: Port) -> None:
@@ -94,19 +105,84 @@ def test_a_newcomer_that_crashes_costs_nothing(port: Port) -> None:
         assert port.counts(ELSEWHERE, old) == [40]
 
 
-def test_the_newcomer_alone_answers_its_probe(port: Port) -> None:
+@pytest.mark.parametrize("address", [NEWCOMER, "::1"])
+def test_at_localhost_the_newcomer_alone_answers(port: Port, address: str) -> None:
+    """Itself, too: its own client gives up if another one answers."""
+    if address == "::1" and port.family == socket.AF_INET:
+        pytest.skip("who listens for IPv4 has no ::1")
     old = port.listen()
     steer(port.number)
-    assert port.counts("127.0.0.2", old) == [40]
+    assert port.counts(address, old) == [40]
     new = port.listen()
-    assert port.counts("127.0.0.2", old, new) == [0, 40]
+    assert port.counts(address, old, new) == [0, 40]
+    assert port.counts(INCUMBENT, old, new) == [40, 0]
+    old.close()
+    assert port.counts(address, new) == [40]
 
 
-def test_any_answers_at_the_loopback(port: Port) -> None:
+def test_elsewhere_in_ipv6_the_oldest_answers(port: Port) -> None:
+    addresses = _global_addresses()
+    if port.family == socket.AF_INET or not addresses:
+        pytest.skip("no address of IPv6 but ::1")
     old = port.listen()
     steer(port.number)
     new = port.listen()
-    assert min(port.counts("127.0.0.1", old, new)) > 0
+    assert port.counts(addresses[0], old, new) == [40, 0]
+
+
+def _global_addresses() -> list[str]:
+    """Of this machine, for IPv6: in its table 00 is their scope."""
+    table = Path("/proc/net/if_inet6")
+    rows = [line.split() for line in table.read_text().splitlines()] if table.exists() else []
+    return [socket.inet_ntop(socket.AF_INET6, bytes.fromhex(row[0])) for row in rows if row[3] == "00"]
+
+
+def test_a_third_waits_until_the_first_has_ended(port: Port) -> None:
+    first = port.listen()
+    steer(port.number)
+    second = port.listen()
+    with pytest.raises(TimeoutError, match=f"two processes have listened at port {port.number}: end one"):
+        steer(port.number, patience=0.2)
+    ending = Timer(0.5, first.close)
+    ending.start()
+    steer(port.number, patience=20)
+    assert not ending.is_alive()
+    third = port.listen()
+    assert port.counts(ELSEWHERE, second, third) == [40, 0]
+    assert port.counts(NEWCOMER, second, third) == [0, 40]
+
+
+def test_a_pod_that_is_deleted_meanwhile_ends_at_once(port: Port) -> None:
+    """As the first process of a container, which the kernel shields from SIGTERM."""
+    port.listen(), port.listen()
+    inside = [
+        "unshare",
+        "--pid",
+        "--fork",
+        "--kill-child",
+        sys.executable,
+        steering.__file__,
+        str(port.number),
+    ]
+    with subprocess.Popen(inside) as waiting:
+        child = Path(f"/proc/{waiting.pid}/task/{waiting.pid}/children")
+        _until(lambda: child.read_text() != "")
+        pid = int(child.read_text())
+        _until(lambda: _handles_sigterm(pid))
+        os.kill(pid, signal.SIGTERM)
+        assert waiting.wait(timeout=5) == 1
+
+
+def _handles_sigterm(pid: int) -> bool:
+    caught = re.search(r"SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())
+    return caught is not None and bool(int(caught[1], 16) >> (signal.SIGTERM - 1) & 1)
+
+
+def _until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_where_nobody_listens_nothing_is_left(port: Port) -> None:

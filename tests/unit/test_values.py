@@ -17,6 +17,7 @@ from components.assets.values import (
     kubeconfig,
     secret_keys,
 )
+from components.steering import INCUMBENT
 from tests.cases import Case, load, manifest_values, pem
 
 
@@ -50,9 +51,11 @@ def test_a_kubeconfig_has_one_context_and_the_endpoint(case: Case) -> None:
 
 
 def test_a_client_kubeconfig_has_the_leaf_and_its_key(case: Case) -> None:
-    text = client_kubeconfig(case.cfg, case.texts, "admin", server="https://127.0.0.1:1234")
+    text = client_kubeconfig(case.cfg, case.texts, "admin", loopback="127.0.0.3")
     config = yaml.safe_load(text)
-    assert config["clusters"][0]["cluster"]["server"] == "https://127.0.0.1:1234"
+    cluster = config["clusters"][0]["cluster"]
+    assert cluster["server"] == f"https://127.0.0.3:{case.cfg.api.port}"
+    assert cluster["tls-server-name"] in case.cfg.apiserver_sans
     user = config["users"][0]["user"]
     assert base64.b64decode(user["client-certificate-data"]).decode() == case.texts["admin.crt"]
     assert base64.b64decode(user["client-key-data"]).decode() == case.texts["admin.key"]
@@ -60,11 +63,11 @@ def test_a_client_kubeconfig_has_the_leaf_and_its_key(case: Case) -> None:
 
 @pytest.mark.parametrize("component", ["kube-controller-manager", "kube-scheduler"])
 def test_the_control_plane_speaks_to_the_apiserver_beside_it(case: Case, component: str) -> None:
-    """Not to the endpoint, which may be a load balancer that waits for it."""
+    """To the one that serves, and not to the endpoint, which may be a load balancer that waits for it."""
     (name,) = [each for each in COMPONENTS if each == component]
     text = control_plane_files(name, case.cfg, case.texts, "self-hosted")["kubeconfig"]
     server = yaml.safe_load(text)["clusters"][0]["cluster"]["server"]
-    assert server == f"https://127.0.0.1:{case.cfg.api.port}"
+    assert server == f"https://{INCUMBENT}:{case.cfg.api.port}"
 
 
 def test_manifests_ask_for_every_value_and_no_other(case: Case) -> None:

@@ -8,6 +8,7 @@ MANIFESTS=/etc/kubernetes/manifests
 DATA=/var/lib/etcd
 recovered=/var/lib/kubepivot/recovered work=/var/lib/kubepivot/recovery-$GENERATION
 COMPONENTS="kube-apiserver kube-controller-manager kube-scheduler pod-checkpointer"
+NOT_TEMPORARY="labels.\"io.kubernetes.pod.name\"!=bootstrap-apiserver-$NAME"
 # A kubelet renews its lease every 10 s; one that has lost its connection takes up to 30 s more.
 SILENT_SECONDS=60
 
@@ -132,11 +133,6 @@ temporary_answers() {
   case $answer in *"CN=kube-bootstrap-apiserver"*) return 0 ;; *) return 1 ;; esac
 }
 wait_for 120 "the temporary kube-apiserver to answer" temporary_answers
-# They would answer in the name of the real ones.
-rm -f "$MANIFESTS"/*-checkpoint.json
-# The longer the API was gone the more rarely a kubelet asks it for pods, up to a minute; and it registers its node
-# only when it starts.
-systemctl restart kubelet
 
 leases() { # NAMESPACE: name, duration in seconds, and when it was last renewed
   kube get leases --namespace="$1" \
@@ -159,6 +155,23 @@ wait_for 60 "the API to list the nodes' leases" look_first
 
 # -- what is stale goes, what is missing comes -------------------------------------------------------------------
 
+# Those that listened before have the connections, whether they answer or not, a checkpoint in the name of the real one.
+# The kubelet would start them again.
+systemctl stop kubelet
+rm -f "$MANIFESTS"/*-checkpoint.json
+end_old() { # SIGNAL
+  found=$(containers kube-apiserver "$NOT_TEMPORARY") || die "containerd does not answer"
+  for container in $found; do
+    ctr --namespace k8s.io tasks kill --signal "$1" "$container" 2>/dev/null || true # it has ended
+  done
+}
+old_ended() { ! running kube-apiserver "$NOT_TEMPORARY"; }
+end_old SIGTERM
+if ! (wait_for 15 "the old kube-apiserver to end" old_ended); then
+  end_old SIGKILL
+  wait_for 15 "the old kube-apiserver to be killed" old_ended
+fi
+
 # list: the control plane's pods but the static ones, with UID, name, component, node, and whether they are Ready.
 list() {
   kube get pods --namespace=kube-system --selector="app.kubernetes.io/name in ($(echo $COMPONENTS | tr ' ' ,))" \
@@ -178,6 +191,9 @@ delete_old() { # those on other controllers run on, unless any will do
   [ -z "$old" ] || force_delete --namespace=kube-system --ignore-not-found $old
 }
 wait_for 60 "the control plane's old pods to be deleted" delete_old
+# It registers its node only when it starts, and the longer the API was gone the more rarely it asks for pods, up to a
+# minute.
+systemctl start kubelet
 
 applied() { # every object, and none that is about to go
   kube apply --server-side --force-conflicts --field-manager=kubepivot --validate=false --filename=manifests >/dev/null &&
@@ -241,15 +257,10 @@ renewed() {
     ' "$work/old-pods" pods-now)
     [ -n "$new" ] || return 1
     ! grep -q "^$new|.*|$NAME|" pods-now || running "$component" "labels.\"io.kubernetes.pod.uid\"==$new" || return 1
-    [ "$component" != kube-apiserver ] || echo "$new" >apiserver
   done
 }
 tell "waiting for the real control plane"
 (wait_for 240 "new pods of the control plane to be Ready" renewed) || { kube get pods --namespace=kube-system --output=wide >&2; exit 1; }
-alone() { # what answers as the real kube-apiserver is the new one
-  ! running kube-apiserver "labels.\"io.kubernetes.pod.name\"!=bootstrap-apiserver-$NAME,labels.\"io.kubernetes.pod.uid\"!=$(cat apiserver)"
-}
-wait_for 120 "old instances of kube-apiserver to end" alone
 
 # The rest of the pods come when the kubelets of their nodes ask again: the longer the API was gone the more rarely they
 # do, up to a minute, and the control plane needs none of them.
