@@ -141,7 +141,8 @@ def _kill(stack: Stack, verb: str, at: str, point: Point) -> None:
 def _state(stack: Stack) -> dict[str, Any]:
     """Resources and pending operations as the backend's file has them."""
     try:
-        latest = json.loads(state_file(stack).read_text())["checkpoint"]["latest"] or {}
+        # Nothing is the latest of a stack that was made a moment ago.
+        latest = json.loads(state_file(stack).read_text())["checkpoint"].get("latest") or {}
     except FileNotFoundError:
         latest = {}
     return {part: latest.get(part) or [] for part in ("resources", "pending_operations")}
