@@ -7,16 +7,13 @@ let in later. With this a newcomer gets no connection until its predecessor stop
 and ends if another one answers. Its own startup probe asks there too. While nobody is new the other one does.
 
 Standard library only: `python3 steering.py PORT` runs in each pod that is about to share the port, as the
-same user. It leaves a filter with the one that listens by then; where none does there is nobody to choose
-from. Where two do it waits for one of them to end: the filter cannot tell which of three is the newest.
+same user. It leaves a filter with those that listen by then; where none does there is nobody to choose from.
 """
 
 import ctypes
-import signal
 import socket
 import struct
 import sys
-import time
 from pathlib import Path
 
 BYTE, WORD, AND, IF_EQUAL, RETURN = 0x30, 0x20, 0x54, 0x15, 0x06
@@ -26,24 +23,25 @@ HEADER = 0x100000000 - 0x100000
 SO_ATTACH_REUSEPORT_CBPF = 51
 NEWCOMER, INCUMBENT = "127.0.0.1", "127.0.0.2"
 """Addresses where either answers to those on the same host."""
-OLDEST, NEWEST = 0, 1
-"""Numbers in the order of listening. If there is only one it gets what is for the newest, too."""
+OLDEST = 0
+"""A number in the order of listening, which the last takes over when the first ends."""
 TABLES = {socket.AF_INET: "/proc/net/tcp", socket.AF_INET6: "/proc/net/tcp6"}
 """Programs in Go listen at [::] for IPv4 too, unless the host has no IPv6."""
-PATIENCE_SECONDS = 90
-"""Longer than a kube-apiserver is given to end."""
 
-FILTER = (
-    (BYTE, 0, 0, HEADER),
-    (AND, 0, 0, 0xF0),
-    (IF_EQUAL, 0, 2, 6 << 4),
-    (WORD, 0, 0, HEADER + 24),  # of the destination in IPv6; no host's address but ::1 begins with zeros
-    (IF_EQUAL, 2, 3, 0),
-    (WORD, 0, 0, HEADER + 16),  # the destination in IPv4
-    (IF_EQUAL, 0, 1, int.from_bytes(socket.inet_aton(NEWCOMER), "big")),
-    (RETURN, 0, 0, NEWEST),
-    (RETURN, 0, 0, OLDEST),
-)
+
+def steps(newest: int) -> tuple[tuple[int, int, int, int], ...]:
+    """The filter for a newcomer of that number. As long as it is not there, any answers at `localhost`."""
+    return (
+        (BYTE, 0, 0, HEADER),
+        (AND, 0, 0, 0xF0),
+        (IF_EQUAL, 0, 2, 6 << 4),
+        (WORD, 0, 0, HEADER + 24),  # of the destination in IPv6; no host's address but ::1 begins with zeros
+        (IF_EQUAL, 2, 3, 0),
+        (WORD, 0, 0, HEADER + 16),  # the destination in IPv4
+        (IF_EQUAL, 0, 1, int.from_bytes(socket.inet_aton(NEWCOMER), "big")),
+        (RETURN, 0, 0, newest),
+        (RETURN, 0, 0, OLDEST),
+    )
 
 
 def listeners(family: socket.AddressFamily, port: int) -> int:
@@ -53,12 +51,13 @@ def listeners(family: socket.AddressFamily, port: int) -> int:
     return sum(row[3] == "0A" and int(row[1].rpartition(":")[2], 16) == port for row in rows)
 
 
-def attach(family: socket.AddressFamily, port: int) -> None:
+def attach(family: socket.AddressFamily, port: int, newest: int) -> None:
     """Leaves the filter with the sockets of that family at the port.
 
     OSError if they do not share it with this process.
     """
-    steps = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in FILTER))
+    code = b"".join(struct.pack("HBBI", *step) for step in steps(newest))
+    kept = ctypes.create_string_buffer(code, len(code))
     with socket.socket(family) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
@@ -66,28 +65,16 @@ def attach(family: socket.AddressFamily, port: int) -> None:
         listener.bind(("", port))
         # Those that share a port are one group, with one filter, and one joins by listening.
         listener.listen()
-        program = struct.pack("HP", len(FILTER), ctypes.addressof(steps))
+        program = struct.pack("HP", len(code) // 8, ctypes.addressof(kept))
         listener.setsockopt(socket.SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, program)
 
 
-def steer(port: int, patience: float = PATIENCE_SECONDS) -> None:
-    """Leaves the filter with the port, if somebody listens there.
-
-    TimeoutError if more than one still does after `patience` seconds.
-    """
-    deadline = time.monotonic() + patience
-    while any(listeners(family, port) > 1 for family in TABLES):
-        if time.monotonic() > deadline:
-            raise TimeoutError(
-                f"for {patience:g} s two processes have listened at port {port}: end one of them"
-            )
-        time.sleep(0.1)
+def steer(port: int) -> None:
+    """Leaves the filter with the port, if somebody listens there."""
     for family in TABLES:
-        if listeners(family, port):
-            attach(family, port)
+        if count := listeners(family, port):
+            attach(family, port, newest=count)
 
 
 if __name__ == "__main__":
-    # The first process of a container does not end by itself when it is told to.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     steer(int(sys.argv[1]))
