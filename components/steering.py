@@ -1,62 +1,134 @@
-"""Steers new connections at a shared port to the process that has listened longest.
+"""Steers new connections at a shared port: to the process that serves, until the newest one is ready.
 
-The kernel gives every process that shares a port (SO_REUSEPORT) connections as soon as it listens, and a
-kube-apiserver listens before it has read the cluster's roles: for a second it answers 403 to whom it would
-let in later. With this a newcomer gets no connection until its predecessor stops listening, but for those to
-`localhost`, 127.0.0.1 and ::1. There the newcomer answers, since a kube-apiserver that starts asks itself,
-and ends if another one answers. Its own startup probe asks there too. While nobody is new the other one does.
+The kernel gives every process that shares a port (SO_REUSEPORT) connections from when it listens until it
+closes. But a kube-apiserver listens before it has read the cluster's roles, so that for a second it answers
+403 to whom it would let in later, and one that ends refuses requests for a moment before it closes. With this
+a newcomer gets no connection until its `/readyz` says 200, and from then on all of them.
 
-Standard library only: `python3 steering.py PORT` runs in each pod that is about to share the port, as the
-same user. It leaves a filter with those that listen by then; where none does there is nobody to choose from.
+Not so at `localhost`, 127.0.0.1 and ::1. There the newcomer answers from the start, since a kube-apiserver
+that starts asks itself, and ends if another one answers. So those that start do it one after the other.
+
+Standard library only: `python3 steering.py PORT BEGUN` runs beside each process that is about to share the
+port, as the same user. It makes the file BEGUN when that process may start.
 """
 
 import ctypes
+import http.client
+import select
+import signal
 import socket
+import ssl
 import struct
 import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
-BYTE, WORD, AND, IF_EQUAL, RETURN = 0x30, 0x20, 0x54, 0x15, 0x06
-"""Of classic BPF: what is at an address, a mask, two jumps, an end."""
+NEWCOMER, INCUMBENT = "127.0.0.1", "127.0.0.2"
+"""Addresses where the newest answers, and the one that serves, to those on the same host."""
+EACH = "127.0.64.0"
+"""The first of 256 addresses: the process with that number answers, counted from 0."""
+ITSELF = "apiserver-loopback-client"
+"""Asked for this name, each process shows a certificate that it has made for itself at its start."""
+TURN_SECONDS = 60
+"""How long one that starts keeps the next one from it. A kube-apiserver is ready in 10 s, or not at all."""
+ASK_SECONDS = 2.0
+LOOK_SECONDS = {False: 0.1, True: 1.0}
+"""How often it looks before its process is ready, and after. One that starts anew takes longer to listen."""
+
+BYTE, WORD, AND, SUBTRACT = 0x30, 0x20, 0x54, 0x14
+IF_EQUAL, IF_NOT_LESS, RETURN, RETURN_VALUE = 0x15, 0x35, 0x06, 0x16
+"""Of classic BPF: what is at an address, arithmetic, jumps, ends."""
 HEADER = 0x100000000 - 0x100000
 """SKF_NET_OFF: of IPv4 or IPv6, by the first four bits."""
 SO_ATTACH_REUSEPORT_CBPF = 51
-NEWCOMER, INCUMBENT = "127.0.0.1", "127.0.0.2"
-"""Addresses where either answers to those on the same host."""
-OLDEST = 0
-"""A number in the order of listening, which the last takes over when the first ends."""
-TABLES = {socket.AF_INET: "/proc/net/tcp", socket.AF_INET6: "/proc/net/tcp6"}
+TABLES = {socket.AF_INET6: "/proc/net/tcp6", socket.AF_INET: "/proc/net/tcp"}
 """Programs in Go listen at [::] for IPv4 too, unless the host has no IPv6."""
 
 
-def steps(newest: int) -> tuple[tuple[int, int, int, int], ...]:
-    """The filter for a newcomer of that number. As long as it is not there, any answers at `localhost`."""
-    return (
-        (BYTE, 0, 0, HEADER),
-        (AND, 0, 0, 0xF0),
-        (IF_EQUAL, 0, 2, 6 << 4),
-        (WORD, 0, 0, HEADER + 24),  # of the destination in IPv6; no host's address but ::1 begins with zeros
-        (IF_EQUAL, 2, 3, 0),
-        (WORD, 0, 0, HEADER + 16),  # the destination in IPv4
-        (IF_EQUAL, 0, 1, int.from_bytes(socket.inet_aton(NEWCOMER), "big")),
-        (RETURN, 0, 0, newest),
-        (RETURN, 0, 0, OLDEST),
-    )
+class Choice(NamedTuple):
+    """The numbers of those who answer. When a process ends, the last one gets its number.
+
+    As long as nobody has that number, anybody answers.
+    """
+
+    newcomer: int
+    incumbent: int
+
+    def steps(self) -> tuple[tuple[int, int, int, int], ...]:
+        """The filter: what to do, how far to jump if so and if not, a value."""
+        return (
+            (BYTE, 0, 0, HEADER),
+            (AND, 0, 0, 0xF0),
+            (IF_EQUAL, 0, 2, 6 << 4),
+            (
+                WORD,
+                0,
+                0,
+                HEADER + 24,
+            ),  # the destination in IPv6; only ::1 begins with zeros
+            (IF_EQUAL, 5, 6, 0),
+            (WORD, 0, 0, HEADER + 16),  # the destination in IPv4
+            (IF_EQUAL, 3, 0, _number(NEWCOMER)),
+            (SUBTRACT, 0, 0, _number(EACH)),
+            (IF_NOT_LESS, 2, 0, 256),
+            (RETURN_VALUE, 0, 0, 0),
+            (RETURN, 0, 0, self.newcomer),
+            (RETURN, 0, 0, self.incumbent),
+        )
+
+
+def _number(address: str) -> int:
+    return int.from_bytes(socket.inet_aton(address), "big")
+
+
+class Process(NamedTuple):
+    """One that listens, known by its certificate. That is None as long as it has not answered."""
+
+    certificate: bytes | None
+    ready: bool
+
+
+def ask(address: str, port: int) -> Process:
+    """Who answers there, and whether it is ready, over one connection."""
+    certificate = None
+    # Signed by itself, it tells one process from the others, and nothing else.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with (
+        suppress(OSError, http.client.HTTPException),
+        socket.create_connection((address, port), ASK_SECONDS) as connection,
+        context.wrap_socket(connection, server_hostname=ITSELF) as encrypted,
+    ):
+        certificate = encrypted.getpeercert(binary_form=True)
+        client = http.client.HTTPConnection("localhost")
+        client.sock = encrypted
+        client.request("GET", "/readyz")
+        return Process(certificate, client.getresponse().status == 200)
+    return Process(certificate, ready=False)
 
 
 def listeners(family: socket.AddressFamily, port: int) -> int:
     """How many sockets of that family listen at the port on this host."""
-    table = Path(TABLES[family])
-    rows = [line.split() for line in table.read_text().splitlines()[1:]] if table.exists() else []
-    return sum(row[3] == "0A" and int(row[1].rpartition(":")[2], 16) == port for row in rows)
+    count, table = 0, Path(TABLES[family])
+    if table.exists():
+        with table.open() as rows:
+            next(rows)
+            for row in map(str.split, rows):
+                if row[3] != "0A":  # those that listen come first
+                    break
+                count += int(row[1].rpartition(":")[2], 16) == port
+    return count
 
 
-def attach(family: socket.AddressFamily, port: int, newest: int) -> None:
-    """Leaves the filter with the sockets of that family at the port.
+def attach(family: socket.AddressFamily, port: int, choice: Choice) -> None:
+    """Leaves the filter with the sockets of that family at the port. There has to be one.
 
     OSError if they do not share it with this process.
     """
-    code = b"".join(struct.pack("HBBI", *step) for step in steps(newest))
+    code = b"".join(struct.pack("HBBI", *step) for step in choice.steps())
     kept = ctypes.create_string_buffer(code, len(code))
     with socket.socket(family) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -69,12 +141,128 @@ def attach(family: socket.AddressFamily, port: int, newest: int) -> None:
         listener.setsockopt(socket.SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, program)
 
 
-def steer(port: int) -> None:
-    """Leaves the filter with the port, if somebody listens there."""
-    for family in TABLES:
-        if count := listeners(family, port):
-            attach(family, port, newest=count)
+class Steering:
+    """Knows the processes at the port: its own one, those that were there before, and any that come later."""
+
+    def __init__(self, port: int) -> None:
+        """Whoever serves goes on to, and the next one will be the newcomer."""
+        self._port = port
+        self._own: bytes | None = None
+        self._left: tuple[int, Choice] | None = None
+        self._settled = False
+        self.ready = False
+        """Whether its own process is ready, or was when it went."""
+        self._serving = ask(INCUMBENT, port).certificate
+        # Where no filter was left before, it takes one to have them answer by number.
+        for _ in range(2):
+            found = self._processes()
+            self._steer(len(found), Choice(len(found), _index(found, self._serving)))
+        self._before = {process.certificate for process in self._processes()} - {None}
+
+    def look(self) -> None:
+        """Sees who is there now, and steers accordingly."""
+        if self._settled and self._left is not None and self._count() == self._left[0]:
+            return
+        found = self._processes()
+        certificates = [process.certificate for process in found]
+        if self._own not in certificates:
+            if self._own and None in certificates:
+                return  # one did not answer in time: which one?
+            self._own = next((each for each in certificates if each and each not in self._before), None)
+            self._settled = False
+        own = certificates.index(self._own) if self._own else None
+        if own is not None and found[own].ready:
+            self._settled = self.ready = True
+        newcomers = [i for i, each in enumerate(certificates) if each not in self._before]
+        alone = self._settled and len(found) == 1
+        self._steer(
+            len(found),
+            Choice(
+                newcomer=newcomers[-1] if newcomers and not alone else len(found),
+                incumbent=own if own is not None and self._settled else _index(found, self._serving),
+            ),
+        )
+
+    def _steer(self, count: int, choice: Choice) -> None:
+        # With the last one the filter goes, too, and where nobody listens there is nobody to choose from.
+        if count and (count, choice) != self._left:
+            attach(self._family(), self._port, choice)
+            print(f"{count} at port {self._port}: {choice}", flush=True)
+        self._left = (count, choice) if count else None
+
+    def _family(self) -> socket.AddressFamily:
+        return next((family for family in TABLES if listeners(family, self._port)), socket.AF_INET)
+
+    def _count(self) -> int:
+        return listeners(self._family(), self._port)
+
+    def _processes(self) -> list[Process]:
+        first = _number(EACH)
+        return [
+            ask(socket.inet_ntoa((first + number).to_bytes(4, "big")), self._port)
+            for number in range(self._count())
+        ]
+
+
+def _index(processes: list[Process], certificate: bytes | None) -> int:
+    """The number of that one; if it is gone, of the one that is ready, or else of the oldest."""
+    certificates = [process.certificate for process in processes]
+    if certificate in certificates:
+        return certificates.index(certificate)
+    return next((i for i, process in enumerate(processes) if process.ready), 0)
+
+
+@contextmanager
+def turn(port: int) -> Iterator[Callable[[float], bool]]:
+    """Waits until no other process is about to start at the port, at most for TURN_SECONDS.
+
+    Gives a function that tells within so many seconds whether the next one has asked for its turn.
+    """
+    # Of the host's network, and gone with the process that has it.
+    name = f"\0port-steering-{port}"
+    deadline = time.monotonic() + TURN_SECONDS
+    with socket.socket(socket.AF_UNIX) as place:
+        waits_at = [place]
+        while True:
+            try:
+                place.bind(name)
+                place.listen()
+                break
+            except OSError:
+                if (left := deadline - time.monotonic()) <= 0:
+                    print(f"went on after {TURN_SECONDS} s, while another one was not ready", flush=True)
+                    waits_at = []
+                    break
+                _wait_for_end(name, left)
+        asked = False
+
+        def has_asked(seconds: float) -> bool:
+            nonlocal asked
+            asked = bool(select.select([] if asked else waits_at, [], [], seconds)[0]) or asked
+            return asked
+
+        yield has_asked
+
+
+def _wait_for_end(name: str, seconds: float) -> None:
+    """Until whoever listens there closes."""
+    with socket.socket(socket.AF_UNIX) as other, suppress(OSError):
+        other.settimeout(seconds)
+        other.connect(name)
+        other.recv(1)
+
+
+def main(port: int, begun: Path) -> None:
+    """Steers until the next one takes over, and ends by SIGTERM."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    with turn(port) as asked:
+        steering = Steering(port)
+        begun.touch()
+        while not (asked(LOOK_SECONDS[steering.ready]) and steering.ready):
+            steering.look()
+    # Its own process runs on, and a container that ended would start anew.
+    signal.pause()
 
 
 if __name__ == "__main__":
-    steer(int(sys.argv[1]))
+    main(int(sys.argv[1]), Path(sys.argv[2]))

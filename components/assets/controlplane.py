@@ -21,6 +21,7 @@ UID = 65532
 
 SECRETS = "/etc/kubernetes/secrets"
 BOOTSTRAP_SECRETS = "/etc/kubernetes/bootstrap-secrets"
+STEERING_STATE = "/run/port-steering"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +136,10 @@ def pod_spec(
         "tolerations": [{"operator": "Exists"}],
         **({"initContainers": [_steering(cfg)]} if steered else {}),
         "containers": [container],
-        "volumes": [{"name": "secrets", **volume}],
+        "volumes": [
+            {"name": "secrets", **volume},
+            *([{"name": STEERING, "emptyDir": {}}] if steered else []),
+        ],
     }
 
 
@@ -148,13 +152,23 @@ def _confined() -> dict[str, Any]:
 
 
 def _steering(cfg: ClusterConfig) -> dict[str, Any]:
-    """Keeps clients with the instance that serves until it ends, see `components.steering`."""
+    """Runs beside kube-apiserver and gives clients to it when it is ready, see `components.steering`."""
+    begun = f"{STEERING_STATE}/begun"
     return {
         "name": STEERING,
         "image": cfg.workload_images["pod-checkpointer"],
-        "command": ["python3", "-c", Path(steering.__file__).read_text(), str(cfg.api.port)],
+        "command": ["python3", "-c", Path(steering.__file__).read_text(), str(cfg.api.port), begun],
         "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}},
+        "restartPolicy": "Always",
         "securityContext": _confined(),
+        # kube-apiserver starts after that.
+        "startupProbe": {
+            "exec": {"command": ["python3", "-c", f"open('{begun}')"]},
+            "periodSeconds": 1,
+            "timeoutSeconds": 5,
+            "failureThreshold": 2 * steering.TURN_SECONDS,
+        },
+        "volumeMounts": [{"name": STEERING, "mountPath": STEERING_STATE}],
     }
 
 

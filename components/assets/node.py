@@ -405,6 +405,7 @@ def retire_files(cfg: ClusterConfig, machine: Machine, texts: Mapping[str, str])
             NAME=machine.name,
             API_ENDPOINT=cfg.api_endpoint,
             API_PORT=str(cfg.api.port),
+            INCUMBENT=INCUMBENT,
             NODES=" ".join(f"node/{name}" for name in sorted(cfg.hosts)),
             ROLL_SECONDS=str(roll_seconds(cfg)),
             MOUNTED=_names(mounted),

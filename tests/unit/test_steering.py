@@ -3,123 +3,213 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
-from components.steering import INCUMBENT, NEWCOMER, steer
+from components import steering
+from components.steering import INCUMBENT, NEWCOMER, ask, turn
 
 ELSEWHERE = "127.0.0.9"
 """As any address of the host but those of `localhost`."""
+FAMILIES = [socket.AF_INET, *([socket.AF_INET6] if socket.has_dualstack_ipv6() else [])]
+
+
+def _certificate(name: str) -> tuple[bytes, bytes]:
+    """What a process makes for itself at its start: PEM with its key, and DER."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return private + made.public_bytes(serialization.Encoding.PEM), made.public_bytes(
+        serialization.Encoding.DER
+    )
+
+
+class Apiserver:
+    """A process that listens at once, serves when it is told to, and says whether it is ready."""
+
+    def __init__(self, family: socket.AddressFamily, port: int, directory: Path) -> None:
+        pem, self.certificate = _certificate(f"apiserver-{len(list(directory.iterdir()))}")
+        path = directory / f"{len(list(directory.iterdir()))}.pem"
+        path.write_bytes(pem)
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.load_cert_chain(path)
+        self._listener = socket.socket(family)
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            self._listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        self._listener.bind(("", port))
+        self._listener.listen(64)
+        self._thread: threading.Thread | None = None
+        self.ready = False
+
+    def serve(self, *, ready: bool) -> Apiserver:
+        self.ready = ready
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+        return self
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            connection.settimeout(2)
+            try:
+                with self._context.wrap_socket(connection, server_side=True) as encrypted:
+                    encrypted.recv(4096)
+                    status = b"200 OK" if self.ready else b"500 Internal Server Error"
+                    encrypted.sendall(b"HTTP/1.1 " + status + b"\r\nContent-Length: 0\r\n\r\n")
+            except OSError:  # its client has gone
+                connection.close()
+
+    def end(self) -> None:
+        # To close it would not wake up who waits for a connection.
+        if self._listener.fileno() >= 0:
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        if self._thread:
+            self._thread.join(timeout=10)
+
+
+class Beside:
+    """The program, as it runs beside an apiserver."""
+
+    def __init__(self, port: int, begun: Path) -> None:
+        self._begun = begun
+        self.process = subprocess.Popen(
+            [sys.executable, steering.__file__, str(port), str(begun)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def has_begun(self) -> bool:
+        assert self.process.poll() is None, self.process.stdout and self.process.stdout.read()
+        return self._begun.exists()
+
+    def end(self) -> str:
+        self.process.terminate()
+        output, _ = self.process.communicate(timeout=5)
+        assert self.process.returncode == 0, output
+        return output
 
 
 class Port:
-    """A free port of this machine, and those that listen there for IPv4."""
+    """A free port of this machine, and those that listen there."""
 
-    def __init__(self, family: socket.AddressFamily) -> None:
-        self.family, self._open = family, ExitStack()
+    def __init__(self, family: socket.AddressFamily, directory: Path, clean: ExitStack) -> None:
+        self.family, self._directory, self._clean = family, directory, clean
+        (directory / "pem").mkdir()
         with socket.socket() as unused:
             unused.bind(("", 0))
             self.number = unused.getsockname()[1]
 
-    def listen(self) -> socket.socket:
+    def listen(self) -> Apiserver:
         """One more that shares the port."""
-        listener = self._open.enter_context(socket.socket(self.family))
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        if self.family == socket.AF_INET6:
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        listener.bind(("", self.number))
-        listener.listen(64)
-        listener.setblocking(False)
-        return listener
+        server = Apiserver(self.family, self.number, self._directory / "pem")
+        self._clean.callback(server.end)
+        return server
 
-    def counts(self, address: str, *listeners: socket.socket) -> list[int]:
-        """How many of 40 connections each gets."""
-        with ExitStack() as clients:
-            for _ in range(40):
-                clients.enter_context(socket.create_connection((address, self.number), timeout=5))
-            return [len(list(_accepted(listener))) for listener in listeners]
+    def beside(self) -> Beside:
+        """The program beside the next one."""
+        each = Beside(self.number, self._directory / f"begun-{len(list(self._directory.iterdir()))}")
+        self._clean.callback(_end, each.process)
+        return each
 
-    def close(self) -> None:
-        self._open.close()
+    def prepare(self) -> Beside:
+        each = self.beside()
+        eventually(each.has_begun)
+        return each
 
+    def counts(self, address: str, *servers: Apiserver) -> list[int]:
+        """How many of 20 connections each gets."""
+        answers = [ask(address, self.number).certificate for _ in range(20)]
+        assert None not in answers
+        return [answers.count(server.certificate) for server in servers]
 
-def _accepted(listener: socket.socket) -> Iterator[None]:
-    while True:
-        try:
-            listener.accept()[0].close()
-        except BlockingIOError:
-            return
-        yield
+    def reaches(self, server: Apiserver) -> Callable[[], bool]:
+        """Whether it gets connections."""
+        return lambda: ask(ELSEWHERE, self.number).certificate == server.certificate
 
 
-FAMILIES = [socket.AF_INET, *([socket.AF_INET6] if socket.has_dualstack_ipv6() else [])]
+def _end(process: subprocess.Popen[str]) -> None:
+    if process.poll() is None:
+        process.kill()
+    process.communicate()
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 @pytest.fixture(params=FAMILIES, ids=lambda family: family.name)
-def port(request: pytest.FixtureRequest) -> Iterator[Port]:
-    port = Port(request.param)
-    yield port
-    port.close()
+def port(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Port]:
+    with ExitStack() as clean:
+        yield Port(request.param, tmp_path, clean)
 
 
 def test_without_steering_a_newcomer_gets_its_share(port: Port) -> None:
-    old, new = port.listen(), port.listen()
-    assert min(port.counts(ELSEWHERE, old, new)) > 0
+    old, new = port.listen().serve(ready=True), port.listen().serve(ready=False)
+    eventually(lambda: min(port.counts(ELSEWHERE, old, new)) > 0)
 
 
-def test_a_newcomer_gets_connections_when_its_predecessor_has_ended(port: Port) -> None:
-    old = port.listen()
-    steer(port.number)
-    assert port.counts(ELSEWHERE, old) == [40]
-    new = port.listen()
-    assert port.counts(ELSEWHERE, old, new) == [40, 0]
-    old.close()
-    assert port.counts(ELSEWHERE, new) == [40]
-    # And so on, whether or not each one steers.
-    newest = port.listen()
-    assert port.counts(ELSEWHERE, new, newest) == [40, 0]
-    new.close()
-    steer(port.number)
-    last = port.listen()
-    assert port.counts(ELSEWHERE, newest, last) == [40, 0]
-
-
-def test_a_newcomer_that_crashes_costs_nothing(port: Port) -> None:
-    old = port.listen()
-    steer(port.number)
-    for _ in range(3):
-        new = port.listen()
-        assert port.counts(ELSEWHERE, old, new) == [40, 0]
-        new.close()
-        assert port.counts(ELSEWHERE, old) == [40]
-
-
-@pytest.mark.parametrize("address", [NEWCOMER, "::1"])
-def test_at_localhost_the_newcomer_alone_answers(port: Port, address: str) -> None:
-    """Itself, too: its own client gives up if another one answers."""
-    if address == "::1" and port.family == socket.AF_INET:
+@pytest.mark.parametrize("localhost", [NEWCOMER, "::1"])
+def test_a_newcomer_gets_all_connections_as_soon_as_it_is_ready(port: Port, localhost: str) -> None:
+    if localhost == "::1" and port.family == socket.AF_INET:
         pytest.skip("who listens for IPv4 has no ::1")
-    old = port.listen()
-    steer(port.number)
-    assert port.counts(address, old) == [40]
-    new = port.listen()
-    assert port.counts(address, old, new) == [0, 40]
-    assert port.counts(INCUMBENT, old, new) == [40, 0]
-    old.close()
-    assert port.counts(address, new) == [40]
+    old = port.listen().serve(ready=True)
+    for _ in range(2):
+        port.prepare()
+        assert port.counts(ELSEWHERE, old) == [20]
+        new = port.listen()
+        assert port.counts(ELSEWHERE, old) == [20]
+        new.serve(ready=False)
+        assert port.counts(ELSEWHERE, old, new) == [20, 0]
+        # Itself, too: its own client gives up if another one answers.
+        assert port.counts(localhost, old, new) == [0, 20]
+        assert port.counts(INCUMBENT, old, new) == [20, 0]
+        new.ready = True
+        eventually(port.reaches(new))
+        for address in (ELSEWHERE, INCUMBENT, localhost):
+            assert port.counts(address, old, new) == [0, 20]
+        old.end()
+        assert port.counts(ELSEWHERE, new) == [20]
+        old = new
 
 
-def test_elsewhere_in_ipv6_the_oldest_answers(port: Port) -> None:
+def test_elsewhere_in_ipv6_as_in_ipv4(port: Port) -> None:
     addresses = _global_addresses()
     if port.family == socket.AF_INET or not addresses:
         pytest.skip("no address of IPv6 but ::1")
-    old = port.listen()
-    steer(port.number)
-    new = port.listen()
-    assert port.counts(addresses[0], old, new) == [40, 0]
+    old = port.listen().serve(ready=True)
+    port.prepare()
+    new = port.listen().serve(ready=False)
+    assert port.counts(addresses[0], old, new) == [20, 0]
 
 
 def _global_addresses() -> list[str]:
@@ -129,29 +219,97 @@ def _global_addresses() -> list[str]:
     return [socket.inet_ntop(socket.AF_INET6, bytes.fromhex(row[0])) for row in rows if row[3] == "00"]
 
 
-def test_a_third_finds_itself_too(port: Port) -> None:
-    """After a power cut in a hand-over: a checkpoint, the temporary one, and the real one."""
-    first, second = port.listen(), port.listen()
-    steer(port.number)
-    third = port.listen()
-    assert port.counts(ELSEWHERE, first, second, third) == [40, 0, 0]
-    assert port.counts(NEWCOMER, first, second, third) == [0, 0, 40]
-    first.close()
-    assert sum(port.counts(ELSEWHERE, second, third)) == 40
-    second.close()
-    assert port.counts(ELSEWHERE, third) == port.counts(NEWCOMER, third) == [40]
+def test_a_newcomer_that_crashes_costs_nothing(port: Port) -> None:
+    """It starts anew beside the same program. A crash when it was ready is no other thing."""
+    old = port.listen().serve(ready=True)
+    port.prepare()
+    for ready in (False, False, True, False):
+        new = port.listen().serve(ready=False)
+        assert port.counts(ELSEWHERE, old, new) == [20, 0]
+        if ready:
+            new.ready = True
+            eventually(port.reaches(new))
+        new.end()
+        assert port.counts(ELSEWHERE, old) == [20]
+        time.sleep(2 * steering.LOOK_SECONDS[ready])  # as a start takes
+
+
+def test_of_three_each_is_told_apart_whoever_ends(port: Port) -> None:
+    """After a power cut in a roll: a checkpoint, and two real ones. When one ends numbers change."""
+    first, second = port.listen().serve(ready=True), port.listen().serve(ready=True)
+    port.prepare()
+    serving = ask(ELSEWHERE, port.number).certificate
+    third = port.listen().serve(ready=False)
+    eventually(lambda: port.counts(NEWCOMER, third) == [20])
+    stays, goes = (first, second) if serving == first.certificate else (second, first)
+    assert port.counts(ELSEWHERE, stays, goes, third) == [20, 0, 0]
+    goes.end()
+    eventually(lambda: port.counts(NEWCOMER, third) == [20])
+    assert port.counts(ELSEWHERE, stays, third) == [20, 0]
+    third.ready = True
+    eventually(lambda: port.counts(ELSEWHERE, third) == [20])
+    assert port.counts(NEWCOMER, stays, third) == [0, 20]
+
+
+def test_who_comes_without_steering_is_a_newcomer_too(port: Port) -> None:
+    """The temporary one, at a recovery."""
+    port.prepare()
+    old = port.listen().serve(ready=True)
+    eventually(lambda: port.counts(ELSEWHERE, old) == [20])
+    time.sleep(2 * steering.LOOK_SECONDS[True])
+    temporary = port.listen().serve(ready=False)
+    assert port.counts(NEWCOMER, old, temporary) == [0, 20]
+    assert port.counts(ELSEWHERE, old, temporary) == [20, 0]
+
+
+def test_those_that_start_do_it_one_after_the_other(port: Port) -> None:
+    port.listen().serve(ready=True)
+    first, second = port.prepare(), port.beside()
+    new = port.listen().serve(ready=False)
+    eventually(lambda: port.counts(NEWCOMER, new) == [20])
+    assert not second.has_begun()
+    new.ready = True
+    eventually(second.has_begun)
+    # The first one has nothing to do any more, and ends with its pod.
+    assert first.end()
+
+
+def test_the_turn_of_one_that_ends_goes_to_the_next(port: Port) -> None:
+    first, second = port.prepare(), port.beside()
+    time.sleep(0.5)
+    assert not second.has_begun()
+    first.end()
+    eventually(second.has_begun)
+
+
+def test_one_that_never_gets_ready_does_not_keep_the_next_one_for_ever(
+    port: Port, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(steering, "TURN_SECONDS", 0.3)
+    began = time.monotonic()
+    with turn(port.number) as first, turn(port.number) as second:
+        assert time.monotonic() - began >= 0.3
+        # It would end its turn as soon as it is ready. Until then it looks no more often than before.
+        assert first(1)
+        began = time.monotonic()
+        assert first(0.2)
+        assert not second(0.2)
+        assert time.monotonic() - began >= 0.4
+    assert "went on after 0.3 s" in capsys.readouterr().out
 
 
 def test_where_nobody_listens_nothing_is_left(port: Port) -> None:
-    """Nor does the one that steers listen meanwhile: what it got would be lost."""
-    steer(port.number)
-    first, second = port.listen(), port.listen()
-    assert min(port.counts(ELSEWHERE, first, second)) > 0
+    """Nor does the program listen meanwhile: what it got would be lost."""
+    assert port.prepare().end() == ""
+    first, second = port.listen().serve(ready=True), port.listen().serve(ready=True)
+    eventually(lambda: min(port.counts(ELSEWHERE, first, second)) > 0)
 
 
-def test_a_port_that_is_not_shared_is_an_error() -> None:
+def test_a_port_that_is_not_shared_is_an_error(port: Port) -> None:
     with socket.socket() as other:
-        other.bind(("", 0))
+        other.bind(("", port.number))
         other.listen()
-        with pytest.raises(OSError, match="in use"):
-            steer(other.getsockname()[1])
+        each = port.beside()
+        output, _ = each.process.communicate(timeout=15)
+        assert each.process.returncode == 1
+        assert "OSError: [Errno 98]" in output

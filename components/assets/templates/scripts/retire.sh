@@ -7,9 +7,10 @@ export KUBECONFIG="$PWD/kubeconfig"
 MANIFESTS=/etc/kubernetes/manifests
 kube() { kubectl --cache-dir="$PWD/cache" --request-timeout=10s --namespace=kube-system "$@"; }
 
-# Both apiservers share the port; the name in the certificate tells who answered a new connection.
+# Both apiservers share the port; the name in the certificate tells whom new connections reach.
 real_apiserver_answers() {
-  answer=$(curl --silent --verbose --fail --max-time 5 --cacert ca.crt "https://127.0.0.1:$API_PORT/readyz" 2>&1) || return 1
+  answer=$(curl --silent --verbose --fail --max-time 5 --cacert ca.crt --connect-to "::$INCUMBENT:$API_PORT" \
+    "https://localhost:$API_PORT/readyz" 2>&1) || return 1
   case $answer in *"CN=kube-apiserver"*) return 0 ;; *) return 1 ;; esac
 }
 

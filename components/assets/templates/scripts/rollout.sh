@@ -48,7 +48,7 @@ hopeless() { # a roll has had its time, and whatever is not done yet backs off
 
 decided() { # all is well, or will not be
   nodes_ready || return 1
-  [ "$first" = no ] || real_apiserver_answers || return 1
+  real_apiserver_answers || return 1
   unsettled >unsettled.new 2>/dev/null || return 1
   mv unsettled.new unsettled
   [ -s unsettled ] || return 0
@@ -108,7 +108,7 @@ way_back() {
 explain() {
   set +e # as much as can be had
   nodes_ready || kube get nodes
-  [ "$first" = no ] || real_apiserver_answers || echo "the self-hosted kube-apiserver does not answer yet"
+  real_apiserver_answers || echo "the self-hosted kube-apiserver does not answer yet"
   unsettled >unsettled
   while IFS= read -r line; do
     echo "--- $line"
