@@ -80,6 +80,8 @@ def render(owner: Owner, pod: Object, get: Callable[[str, str], Object | None]) 
             raise Refused("variables come from the API")
     kept, volumes = [], {}
     for volume in spec.get("volumes", []):
+        if volume["name"] == STEERING:
+            continue
         (kind,) = volume.keys() - {"name"} or {"emptyDir"}
         if kind in ("secret", "configMap"):
             volumes[volume["name"]] = _materialise(volume[kind], kind, get)

@@ -12,7 +12,7 @@ ANNOTATION = "kubepivot.dev/checkpoint"
 MIRROR_POD = "kubernetes.io/config.mirror"
 NAMESPACE = "kube-system"
 STEERING = "port-steering"
-"""The init container that prepares a port for two instances. Without an API there is one."""
+"""The container beside an apiserver that shares its port, and its volume. Without an API there is one."""
 
 Object = dict[str, Any]
 

@@ -110,11 +110,13 @@ def test_a_static_pod_is_the_real_one_without_what_names_the_api() -> None:
     assert "status" not in made and "secretName" not in json.dumps(made)
 
 
-def test_init_containers_are_kept_but_for_the_one_that_prepares_a_second_instance() -> None:
+def test_init_containers_are_kept_but_for_the_one_that_steers() -> None:
     real = pod()
+    without = render(APISERVER, real, secret).pod["spec"]
     real["spec"]["initContainers"] = [{"name": STEERING}, {"name": "prepare"}]
+    real["spec"]["volumes"].append({"name": STEERING, "emptyDir": {}})
     spec = render(APISERVER, real, secret).pod["spec"]
-    assert spec["initContainers"] == [{"name": "prepare"}]
+    assert spec == {**without, "initContainers": [{"name": "prepare"}]}
     real["spec"]["initContainers"] = [{"name": STEERING}]
     assert "initContainers" not in render(APISERVER, real, secret).pod["spec"]
 
