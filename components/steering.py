@@ -35,7 +35,7 @@ ITSELF = "apiserver-loopback-client"
 TURN_SECONDS = 60
 """How long one that starts keeps the next one from it. A kube-apiserver is ready in 10 s, or not at all."""
 ASK_SECONDS = 2.0
-LOOK_SECONDS = {False: 0.1, True: 1.0}
+LOOK_SECONDS = {False: 0.1, True: 0.5}
 """How often it looks before its process is ready, and after. One that starts anew takes longer to listen."""
 
 BYTE, WORD, AND, SUBTRACT = 0x30, 0x20, 0x54, 0x14

@@ -48,14 +48,14 @@ def _certificate(name: str) -> tuple[bytes, bytes]:
 class Apiserver:
     """A process that listens at once, serves when it is told to, and says whether it is ready."""
 
-    def __init__(self, family: socket.AddressFamily, port: int, directory: Path) -> None:
+    def __init__(self, family: socket.AddressFamily, port: int, directory: Path, *, shared: bool) -> None:
         pem, self.certificate = _certificate(f"apiserver-{len(list(directory.iterdir()))}")
         path = directory / f"{len(list(directory.iterdir()))}.pem"
         path.write_bytes(pem)
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._context.load_cert_chain(path)
         self._listener = socket.socket(family)
-        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, shared)
         if family == socket.AF_INET6:
             self._listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         self._listener.bind(("", port))
@@ -126,9 +126,9 @@ class Port:
             unused.bind(("", 0))
             self.number = unused.getsockname()[1]
 
-    def listen(self) -> Apiserver:
-        """One more that shares the port."""
-        server = Apiserver(self.family, self.number, self._directory / "pem")
+    def listen(self, *, shared: bool = True) -> Apiserver:
+        """One more at the port."""
+        server = Apiserver(self.family, self.number, self._directory / "pem", shared=shared)
         self._clean.callback(server.end)
         return server
 
@@ -255,10 +255,8 @@ def test_who_comes_without_steering_is_a_newcomer_too(port: Port) -> None:
     """The temporary one, at a recovery."""
     port.prepare()
     old = port.listen().serve(ready=True)
-    eventually(lambda: port.counts(ELSEWHERE, old) == [20])
-    time.sleep(2 * steering.LOOK_SECONDS[True])
     temporary = port.listen().serve(ready=False)
-    assert port.counts(NEWCOMER, old, temporary) == [0, 20]
+    eventually(lambda: port.counts(NEWCOMER, old, temporary) == [0, 20])
     assert port.counts(ELSEWHERE, old, temporary) == [20, 0]
 
 
@@ -306,10 +304,8 @@ def test_where_nobody_listens_nothing_is_left(port: Port) -> None:
 
 
 def test_a_port_that_is_not_shared_is_an_error(port: Port) -> None:
-    with socket.socket() as other:
-        other.bind(("", port.number))
-        other.listen()
-        each = port.beside()
-        output, _ = each.process.communicate(timeout=15)
-        assert each.process.returncode == 1
-        assert "OSError: [Errno 98]" in output
+    port.listen(shared=False).serve(ready=True)
+    each = port.beside()
+    output, _ = each.process.communicate(timeout=15)
+    assert each.process.returncode == 1
+    assert "OSError: [Errno 98]" in output
