@@ -193,10 +193,10 @@ def _update(stack: str, verb: str, progress: Progress) -> None:
     )
     display = _Display(progress)
     watch = threading.Thread(target=_watch, args=(process,))
-    watch.start()
     with process:
         assert process.stdout is not None
         try:
+            watch.start()
             display.follow(process.stdout)
         except KeyboardInterrupt:
             progress.note("stopping: Pulumi ends what is under way; Ctrl-C again kills it")
@@ -207,7 +207,8 @@ def _update(stack: str, verb: str, progress: Progress) -> None:
                 process.kill()
             raise
         finally:
-            watch.join()
+            if watch.is_alive():
+                watch.join()
     if process.returncode:
         display.show_rest()
         how = f"signal {-process.returncode}" if process.returncode < 0 else f"code {process.returncode}"

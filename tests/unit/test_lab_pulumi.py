@@ -9,8 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -269,25 +267,21 @@ The resources in the stack have been deleted
         assert not Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}/exe").exists()
 
     def test_that_is_interrupted_lets_pulumi_finish(
-        self, fake: FakePulumi, tmp_path: Path, capsys: pytest.CaptureFixture[str], sigint: None
+        self,
+        fake: FakePulumi,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+        sigint: None,
     ) -> None:
         make_stack()
         fake.does(
-            f"trap 'echo Resources:; echo \"    1 finished\"; exit 1' INT\n"
-            f"touch {tmp_path}/started; sleep 60 & wait"
+            "trap 'echo Resources:; echo \"    1 finished\"; exit 1' INT\n"
+            "echo ' +  command:remote:Command first creating (0s)'; sleep 60 & wait"
         )
-
-        def interrupt() -> None:
-            deadline = time.monotonic() + 10
-            while not (tmp_path / "started").exists() and time.monotonic() < deadline:
-                time.sleep(0.01)
-            os.kill(os.getpid(), signal.SIGINT)
-
-        thread = threading.Thread(target=interrupt)
-        thread.start()
+        # As soon as the first line is shown.
+        monkeypatch.setattr(Progress, "detail", lambda *_: os.kill(os.getpid(), signal.SIGINT))
         with pytest.raises(KeyboardInterrupt):
             pulumi.up("dev", Progress())
-        thread.join()
         assert "    1 finished" in capsys.readouterr().err
 
     def test_has_a_deadline(self, fake: FakePulumi, monkeypatch: pytest.MonkeyPatch) -> None:

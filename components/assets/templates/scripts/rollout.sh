@@ -48,7 +48,7 @@ hopeless() { # a roll has had its time, and whatever is not done yet backs off
 
 decided() { # all is well, or will not be
   nodes_ready || return 1
-  real_apiserver_answers || return 1
+  [ "$first" = no ] || real_apiserver_answers || return 1
   unsettled >unsettled.new 2>/dev/null || return 1
   mv unsettled.new unsettled
   [ -s unsettled ] || return 0
@@ -97,7 +97,7 @@ explain_pods() { # of this name; one that crashes may be Ready for a moment
 
 way_back() {
   case $1 in
-    # Its pods begin with a container of the pod-checkpointer's image.
+    # Its pods have a container of the pod-checkpointer's image.
     kube-apiserver) echo "kubepivot:flags.$1, kubepivot:images.$1 or kubepivot:images.pod-checkpointer" ;;
     kube-controller-manager | kube-scheduler) echo "kubepivot:flags.$1 or kubepivot:images.$1" ;;
     flannel) echo "kubepivot:images.flannel or kubepivot:images.flannel-cni" ;;
@@ -108,7 +108,7 @@ way_back() {
 explain() {
   set +e # as much as can be had
   nodes_ready || kube get nodes
-  real_apiserver_answers || echo "the self-hosted kube-apiserver does not answer yet"
+  [ "$first" = no ] || real_apiserver_answers || echo "the self-hosted kube-apiserver does not answer yet"
   unsettled >unsettled
   while IFS= read -r line; do
     echo "--- $line"
