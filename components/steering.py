@@ -187,7 +187,11 @@ class Steering:
         # With the last one the filter goes, too, and where nobody listens there is nobody to choose from.
         if count and (count, choice) != self._left:
             attach(self._family(), self._port, choice)
-            print(f"{count} at port {self._port}: {choice}", flush=True)
+            print(
+                f"{count} listen at port {self._port}: number {choice.newcomer} answers at localhost,"
+                f" number {choice.incumbent} elsewhere",
+                flush=True,
+            )
         self._left = (count, choice) if count else None
 
     def _family(self) -> socket.AddressFamily:

@@ -138,7 +138,8 @@ def pod_spec(
         "containers": [container],
         "volumes": [
             {"name": "secrets", **volume},
-            *([{"name": STEERING, "emptyDir": {}}] if steered else []),
+            # After a reboot it has to wait for its turn anew.
+            *([{"name": STEERING, "emptyDir": {"medium": "Memory"}}] if steered else []),
         ],
     }
 
