@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 import subprocess
@@ -97,23 +98,30 @@ class Beside:
     """The program, as it runs beside an apiserver."""
 
     def __init__(self, port: int, begun: Path) -> None:
-        self._begun = begun
-        self.process = subprocess.Popen(
-            [sys.executable, steering.__file__, str(port), str(begun)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        self._begun, self._output = begun, begun.with_suffix(".log")
+        with self._output.open("w") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, steering.__file__, str(port), str(begun)],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+
+    def output(self) -> str:
+        return self._output.read_text()
 
     def has_begun(self) -> bool:
-        assert self.process.poll() is None, self.process.stdout and self.process.stdout.read()
+        assert self.process.poll() is None, self.output()
         return self._begun.exists()
+
+    def sees_one(self) -> bool:
+        """One that serves, and that another may come."""
+        lines = self.output().splitlines()
+        return lines[-1:] != [] and re.match("1 listen .* number 1 .* number 0 ", lines[-1]) is not None
 
     def end(self) -> str:
         self.process.terminate()
-        output, _ = self.process.communicate(timeout=5)
-        assert self.process.returncode == 0, output
-        return output
+        assert self.process.wait(timeout=5) == 0, self.output()
+        return self.output()
 
 
 class Port:
@@ -154,10 +162,9 @@ class Port:
         return lambda: ask(ELSEWHERE, self.number).certificate == server.certificate
 
 
-def _end(process: subprocess.Popen[str]) -> None:
-    if process.poll() is None:
-        process.kill()
-    process.communicate()
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait(timeout=5)
 
 
 def eventually(condition: Callable[[], bool], seconds: float = 10) -> None:
@@ -222,7 +229,7 @@ def _global_addresses() -> list[str]:
 def test_a_newcomer_that_crashes_costs_nothing(port: Port) -> None:
     """It starts anew beside the same program. A crash when it was ready is no other thing."""
     old = port.listen().serve(ready=True)
-    port.prepare()
+    program = port.prepare()
     for ready in (False, False, True, False):
         new = port.listen().serve(ready=False)
         assert port.counts(ELSEWHERE, old, new) == [20, 0]
@@ -231,7 +238,8 @@ def test_a_newcomer_that_crashes_costs_nothing(port: Port) -> None:
             eventually(port.reaches(new))
         new.end()
         assert port.counts(ELSEWHERE, old) == [20]
-        time.sleep(2 * steering.LOOK_SECONDS[ready])  # as a start takes
+        # Sooner than the next one can listen.
+        eventually(program.sees_one, 2 + steering.LOOK_SECONDS[ready])
 
 
 def test_of_three_each_is_told_apart_whoever_ends(port: Port) -> None:
@@ -253,8 +261,9 @@ def test_of_three_each_is_told_apart_whoever_ends(port: Port) -> None:
 
 def test_who_comes_without_steering_is_a_newcomer_too(port: Port) -> None:
     """The temporary one, at a recovery."""
-    port.prepare()
+    program = port.prepare()
     old = port.listen().serve(ready=True)
+    eventually(program.sees_one)
     temporary = port.listen().serve(ready=False)
     eventually(lambda: port.counts(NEWCOMER, old, temporary) == [0, 20])
     assert port.counts(ELSEWHERE, old, temporary) == [20, 0]
@@ -306,6 +315,5 @@ def test_where_nobody_listens_nothing_is_left(port: Port) -> None:
 def test_a_port_that_is_not_shared_is_an_error(port: Port) -> None:
     port.listen(shared=False).serve(ready=True)
     each = port.beside()
-    output, _ = each.process.communicate(timeout=15)
-    assert each.process.returncode == 1
-    assert "OSError: [Errno 98]" in output
+    assert each.process.wait(timeout=15) == 1
+    assert "OSError: [Errno 98]" in each.output()
