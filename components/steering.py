@@ -63,12 +63,7 @@ class Choice(NamedTuple):
             (BYTE, 0, 0, HEADER),
             (AND, 0, 0, 0xF0),
             (IF_EQUAL, 0, 2, 6 << 4),
-            (
-                WORD,
-                0,
-                0,
-                HEADER + 24,
-            ),  # the destination in IPv6; only ::1 begins with zeros
+            (WORD, 0, 0, HEADER + 24),  # the destination in IPv6; only ::1 begins with zeros
             (IF_EQUAL, 5, 6, 0),
             (WORD, 0, 0, HEADER + 16),  # the destination in IPv4
             (IF_EQUAL, 3, 0, _number(NEWCOMER)),

@@ -27,10 +27,10 @@ ELSEWHERE = "127.0.0.9"
 FAMILIES = [socket.AF_INET, *([socket.AF_INET6] if socket.has_dualstack_ipv6() else [])]
 
 
-def _certificate(name: str) -> tuple[bytes, bytes]:
+def _certificate() -> tuple[bytes, bytes]:
     """What a process makes for itself at its start: PEM with its key, and DER."""
     key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "apiserver")])
     now = datetime.now(UTC)
     made = (
         x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
@@ -50,7 +50,7 @@ class Apiserver:
     """A process that listens at once, serves when it is told to, and says whether it is ready."""
 
     def __init__(self, family: socket.AddressFamily, port: int, directory: Path, *, shared: bool) -> None:
-        pem, self.certificate = _certificate(f"apiserver-{len(list(directory.iterdir()))}")
+        pem, self.certificate = _certificate()
         path = directory / f"{len(list(directory.iterdir()))}.pem"
         path.write_bytes(pem)
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
