@@ -17,7 +17,7 @@ from components.machine import Machine
 from components.pki import Pki
 from components.selfhosted import objects, owned
 from components.ssh import Payload, RemoteStep
-from components.steering import NEWCOMER
+from components.steering import EACH, NEWCOMER
 
 __all__ = ["recover", "recovery_files"]
 
@@ -68,6 +68,7 @@ def recovery_files(cfg: ClusterConfig, machine: Machine, texts: Mapping[str, str
             SNAPSHOT=cfg.recovery.snapshot or "",
             PEER_URL=f"https://{machine.address}:2380",
             API_PORT=str(cfg.api.port),
+            EACH=EACH,
             CONTROL_PLANE_UID=str(UID),
             CONTROLLERS=" ".join(cfg.controllers),
             NODES=" ".join(sorted(cfg.hosts)),

@@ -88,9 +88,18 @@ case "$2" in
     mkdir -p "$data/member"; cp "$3" "$data/member/keys"; echo "$*" >/var/restore ;;
 esac
 """
-CURL = 'echo "subject: CN=kube-bootstrap-apiserver"'
-# /var/pods are those of the API, /var/alive and /var/nodes names of nodes. New pods come with the objects.
+# Where the kube-apiservers answer: two real ones, one of them at localhost too, and the temporary one.
+CURL = """
+case "$*" in
+  *" ::127.0.64.2:6443 https://localhost:6443/readyz") echo "subject: CN=kube-bootstrap-apiserver" ;;
+  *" ::127.0.64.1:6443 "*) exit 7 ;;
+  *) echo "subject: CN=kube-apiserver" ;;
+esac
+"""
+# While one hangs, it has all connections. /var/pods are those of the API, /var/alive and /var/nodes names of
+# nodes. New pods come with the objects.
 KUBECTL = """
+[ ! -e /var/tasks/kube-apiserver.hung ] || exit 1
 while case $1 in --cache*|--request*) true ;; *) false ;; esac; do shift; done
 case "$*" in
   "get nodes "*) cat /var/nodes ;;

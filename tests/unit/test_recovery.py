@@ -143,7 +143,7 @@ def test_an_old_apiserver_ends_before_the_kubelet_could_ask_it(controller: Sandb
 
 
 def test_an_old_apiserver_that_hangs_is_killed(controller: Sandbox) -> None:
-    """It listens longest, so it has all connections, and answers none."""
+    """It has all connections, and answers none."""
     controller.write("/var/tasks/kube-apiserver.hung")
     _hurry(controller)
     code, told = run(controller)

@@ -128,9 +128,15 @@ etcd del --prefix /registry/masterleases/ >/dev/null
 rm -f /var/lib/kubepivot/pivoted
 tell "starting the temporary control plane on $NAME"
 (cd bootstrap && sh -eu ./run)
+# Beside a checkpoint and real ones, as after a power cut, it need not be the one that answers at localhost. Each of them
+# answers at an address of its own, and where nothing steers, anyone may.
 temporary_answers() {
-  answer=$(curl --silent --verbose --fail --max-time 5 --cacert ca.crt "https://127.0.0.1:$API_PORT/readyz" 2>&1) || return 1
-  case $answer in *"CN=kube-bootstrap-apiserver"*) return 0 ;; *) return 1 ;; esac
+  for number in 0 1 2 3 4 5 6 7; do
+    answer=$(curl --silent --verbose --fail --max-time 5 --cacert ca.crt \
+      --connect-to "::${EACH%0}$number:$API_PORT" "https://localhost:$API_PORT/readyz" 2>&1) || continue
+    case $answer in *"CN=kube-bootstrap-apiserver"*) return 0 ;; esac
+  done
+  return 1
 }
 wait_for 120 "the temporary kube-apiserver to answer" temporary_answers
 
@@ -150,8 +156,6 @@ free_leases() {
       etcd del "/registry/leases/kube-system/$leader" >/dev/null
   done <leaders
 }
-look_first() { leases kube-node-lease >leases-first; }
-wait_for 60 "the API to list the nodes' leases" look_first
 
 # -- what is stale goes, what is missing comes -------------------------------------------------------------------
 
@@ -171,6 +175,9 @@ if ! (wait_for 15 "the old kube-apiserver to end" old_ended); then
   end_old SIGKILL
   wait_for 15 "the old kube-apiserver to be killed" old_ended
 fi
+
+look_first() { leases kube-node-lease >leases-first; }
+wait_for 60 "the API to list the nodes' leases" look_first
 
 # list: the control plane's pods but the static ones, with UID, name, component, node, and whether they are Ready.
 list() {
