@@ -38,7 +38,8 @@ lint: .venv/ready ## ruff and mypy
 	.venv/bin/mypy .
 
 unit: .venv/ready ## unit and golden tests
-	.venv/bin/pytest --quiet --numprocesses=2
+	@# A file's tests share what was made for the first of them; more processes than cores, for many tests wait.
+	.venv/bin/pytest --quiet --numprocesses=3 --dist=loadfile
 
 test: check e2e ## all tests, those on real clusters too
 
