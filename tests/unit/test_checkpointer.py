@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 import json
 import os
@@ -87,7 +86,7 @@ class World:
         if not (self.listening and self.telling):
             raise Unavailable(path)
         if path == "/api/v1/namespaces/kube-system/pods?fieldSelector=spec.nodeName%3Dcontroller-1":
-            return {"items": copy.deepcopy(list(self.pods.values()))}
+            return {"items": json.loads(json.dumps(list(self.pods.values())))}
         assert path == "/api/v1/namespaces/kube-system/secrets/main-1"
         return SECRET
 
