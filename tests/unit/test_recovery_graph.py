@@ -38,9 +38,8 @@ def test_generation_0_asks_for_none() -> None:
     assert parse(case.raw | {"recovery": {"generation": 0}}, stack=case.name) == case.cfg
 
 
-@pytest.mark.parametrize(
-    ("chosen", "controller", "preview"), [({}, "alpha", False), ({"controller": "gamma"}, "gamma", True)]
-)
+@pytest.mark.parametrize("preview", [False, True])
+@pytest.mark.parametrize(("chosen", "controller"), [({}, "alpha"), ({"controller": "gamma"}, "gamma")])
 def test_the_step_runs_on_the_chosen_controller(
     chosen: dict[str, str], controller: str, preview: bool
 ) -> None:

@@ -152,8 +152,8 @@ class Port:
         return each
 
     def counts(self, address: str, *servers: Apiserver) -> list[int]:
-        """How many of 12 connections each gets."""
-        answers = [ask(address, self.number).certificate for _ in range(12)]
+        """How many of 20 connections each gets."""
+        answers = [ask(address, self.number).certificate for _ in range(20)]
         assert None not in answers
         return [answers.count(server.certificate) for server in servers]
 
@@ -192,20 +192,20 @@ def test_a_newcomer_gets_all_connections_as_soon_as_it_is_ready(port: Port, loca
     old = port.listen().serve(ready=True)
     for _ in range(2):
         port.prepare()
-        assert port.counts(ELSEWHERE, old) == [12]
+        assert port.counts(ELSEWHERE, old) == [20]
         new = port.listen()
-        assert port.counts(ELSEWHERE, old) == [12]
+        assert port.counts(ELSEWHERE, old) == [20]
         new.serve(ready=False)
-        assert port.counts(ELSEWHERE, old, new) == [12, 0]
+        assert port.counts(ELSEWHERE, old, new) == [20, 0]
         # Itself, too: its own client gives up if another one answers.
-        assert port.counts(localhost, old, new) == [0, 12]
-        assert port.counts(INCUMBENT, old, new) == [12, 0]
+        assert port.counts(localhost, old, new) == [0, 20]
+        assert port.counts(INCUMBENT, old, new) == [20, 0]
         new.ready = True
         eventually(port.reaches(new))
         for address in (ELSEWHERE, INCUMBENT, localhost):
-            assert port.counts(address, old, new) == [0, 12]
+            assert port.counts(address, old, new) == [0, 20]
         old.end()
-        assert port.counts(ELSEWHERE, new) == [12]
+        assert port.counts(ELSEWHERE, new) == [20]
         old = new
 
 
@@ -216,7 +216,7 @@ def test_elsewhere_in_ipv6_as_in_ipv4(port: Port) -> None:
     old = port.listen().serve(ready=True)
     port.prepare()
     new = port.listen().serve(ready=False)
-    assert port.counts(addresses[0], old, new) == [12, 0]
+    assert port.counts(addresses[0], old, new) == [20, 0]
 
 
 def _global_addresses() -> list[str]:
@@ -232,12 +232,12 @@ def test_a_newcomer_that_crashes_costs_nothing(port: Port) -> None:
     program = port.prepare()
     for ready in (False, False, True, False):
         new = port.listen().serve(ready=False)
-        assert port.counts(ELSEWHERE, old, new) == [12, 0]
+        assert port.counts(ELSEWHERE, old, new) == [20, 0]
         if ready:
             new.ready = True
             eventually(port.reaches(new))
         new.end()
-        assert port.counts(ELSEWHERE, old) == [12]
+        assert port.counts(ELSEWHERE, old) == [20]
         # Sooner than the next one can listen.
         eventually(program.sees_one, 2 + steering.LOOK_SECONDS[ready])
 
@@ -248,15 +248,15 @@ def test_of_three_each_is_told_apart_whoever_ends(port: Port) -> None:
     port.prepare()
     serving = ask(ELSEWHERE, port.number).certificate
     third = port.listen().serve(ready=False)
-    eventually(lambda: port.counts(NEWCOMER, third) == [12])
+    eventually(lambda: port.counts(NEWCOMER, third) == [20])
     stays, goes = (first, second) if serving == first.certificate else (second, first)
-    assert port.counts(ELSEWHERE, stays, goes, third) == [12, 0, 0]
+    assert port.counts(ELSEWHERE, stays, goes, third) == [20, 0, 0]
     goes.end()
-    eventually(lambda: port.counts(NEWCOMER, third) == [12])
-    assert port.counts(ELSEWHERE, stays, third) == [12, 0]
+    eventually(lambda: port.counts(NEWCOMER, third) == [20])
+    assert port.counts(ELSEWHERE, stays, third) == [20, 0]
     third.ready = True
-    eventually(lambda: port.counts(ELSEWHERE, third) == [12])
-    assert port.counts(NEWCOMER, stays, third) == [0, 12]
+    eventually(lambda: port.counts(ELSEWHERE, third) == [20])
+    assert port.counts(NEWCOMER, stays, third) == [0, 20]
 
 
 def test_who_comes_without_steering_is_a_newcomer_too(port: Port) -> None:
@@ -265,15 +265,15 @@ def test_who_comes_without_steering_is_a_newcomer_too(port: Port) -> None:
     old = port.listen().serve(ready=True)
     eventually(program.sees_one)
     temporary = port.listen().serve(ready=False)
-    eventually(lambda: port.counts(NEWCOMER, old, temporary) == [0, 12])
-    assert port.counts(ELSEWHERE, old, temporary) == [12, 0]
+    eventually(lambda: port.counts(NEWCOMER, old, temporary) == [0, 20])
+    assert port.counts(ELSEWHERE, old, temporary) == [20, 0]
 
 
 def test_those_that_start_do_it_one_after_the_other(port: Port) -> None:
     port.listen().serve(ready=True)
     first, second = port.prepare(), port.beside()
     new = port.listen().serve(ready=False)
-    eventually(lambda: port.counts(NEWCOMER, new) == [12])
+    eventually(lambda: port.counts(NEWCOMER, new) == [20])
     assert not second.has_begun()
     new.ready = True
     eventually(second.has_begun)
