@@ -56,7 +56,7 @@ def wait_until_ready(endpoint: str, ca: str, seconds: float) -> None:
 
 @dataclass(frozen=True)
 class Prober:
-    """A running client."""
+    """A client, running until it is stopped or its block is left, by a test that failed too."""
 
     process: subprocess.Popen[str]
 
@@ -75,6 +75,13 @@ class Prober:
         process.stdin.write(json.dumps(known) + "\n")
         process.stdin.flush()
         return cls(process)
+
+    def __enter__(self) -> Prober:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self.process:
+            self.process.kill()
 
     def stop(self) -> dict[str, Any]:
         """Ends the client and returns its counts."""

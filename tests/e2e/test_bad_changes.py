@@ -52,7 +52,7 @@ def unknown_flag(component: str) -> tuple[str, ...]:
 
 
 def no_image(name: str) -> tuple[str, ...]:
-    return ("ImagePullBackOff", NONE, f"kubepivot:images.{name}")
+    return ("ImagePull", NONE, f"kubepivot:images.{name}")  # ErrImagePull or ImagePullBackOff
 
 
 DISASTERS = {
@@ -92,7 +92,7 @@ DISASTERS = {
         },
         said={
             "kube-apiserver": ("failed to find certificate PEM data", "kubepivot:flags.kube-apiserver"),
-            "flannel": ("container install-cni: ", "ImagePullBackOff", NONE, "kubepivot:images.flannel-cni"),
+            "flannel": ("container install-cni: ", "ImagePull", NONE, "kubepivot:images.flannel-cni"),
             "pod-checkpointer": ("container pod-checkpointer: ", "no luck"),
         },
         overlapping=("kube-apiserver", "pod-checkpointer"),
@@ -191,11 +191,11 @@ def watched(stack: Stack, prefix: str) -> Iterator[None]:
     """Clients lose no request meanwhile, the API nothing that it acknowledged, and the user's pods run on."""
     known, people, begin = credentials(stack), users(stack), time.monotonic()
     assert known is not None
-    prober = Prober.start(known, ADDRESS, 6443)
-    with Writer(f"https://{ADDRESS}:6443", known, prefix) as writer:
-        yield
-        writer.writes_on()
-    counts = prober.stop()
+    with Prober.start(known, ADDRESS, 6443) as prober:
+        with Writer(f"https://{ADDRESS}:6443", known, prefix) as writer:
+            yield
+            writer.writes_on()
+        counts = prober.stop()
     print(counts)
     assert counts["requests"] > 20 * (time.monotonic() - begin)
     assert counts["lost"] == 0, counts

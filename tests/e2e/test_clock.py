@@ -87,24 +87,24 @@ def test_the_clock_of_a_controller_jumps(cluster: Cluster) -> None:
     with harmless(cluster, "jump"):
         known = credentials(cluster.stack)
         assert known is not None
-        client = Prober.start(known, address, 6443, rate=20)
-        cluster.on_controller("touch /run/jumped")
-        jump(cluster.controller, DAY)
-        assert time_of(cluster) - now() > timedelta(hours=23)
-        works(cluster, "ahead")
-        # The kubelet looks at a pod's volumes every minute or two.
-        eventually("tokens of tomorrow", 180, lambda: tokens_are_new(cluster), every=1)
-        assert answers(cluster) == ["200"]
-        cluster.stack.second_up_changes_nothing()
+        with Prober.start(known, address, 6443, rate=20) as client:
+            cluster.on_controller("touch /run/jumped")
+            jump(cluster.controller, DAY)
+            assert time_of(cluster) - now() > timedelta(hours=23)
+            works(cluster, "ahead")
+            # The kubelet looks at a pod's volumes every minute or two.
+            eventually("tokens of tomorrow", 180, lambda: tokens_are_new(cluster), every=1)
+            assert answers(cluster) == ["200"]
+            cluster.stack.second_up_changes_nothing()
 
-        jump(cluster.controller, 0)
-        assert time_of(cluster) - now() < timedelta(minutes=1)
-        works(cluster, "right")
-        # They are not valid yet, and the kubelet would keep them for a day.
-        eventually("tokens of tomorrow to be refused", 30, lambda: answers(cluster) == ["401"], every=1)
-        put_right(cluster)
-        eventually("tokens of today", 60, lambda: answers(cluster) == ["200"], every=1)
-        counts = client.stop()
+            jump(cluster.controller, 0)
+            assert time_of(cluster) - now() < timedelta(minutes=1)
+            works(cluster, "right")
+            # They are not valid yet, and the kubelet would keep them for a day.
+            eventually("tokens of tomorrow to be refused", 30, lambda: answers(cluster) == ["401"], every=1)
+            put_right(cluster)
+            eventually("tokens of today", 60, lambda: answers(cluster) == ["200"], every=1)
+            counts = client.stop()
         print(counts)
         assert counts["lost"] == 0, counts
     assert cluster.manifests() == {"etcd.yaml"}

@@ -61,18 +61,18 @@ def stack(new_stack: Callable[..., Stack], seen: Seen) -> Iterator[Stack]:
     watchers = {host: watch_arguments(host) for host in HOSTS}
     known = eventually("the PKI in the state", 120, lambda: credentials(stack, "scheduler"))
     wait_until_ready(ENDPOINT, known["ca"], 120)
-    at_endpoint = Prober.start(known, CONTROLLER, 6443)
-    eventually("kube-proxy on the controller", 120, _kube_proxy_ready)
-    at_service = Prober.start(known, SERVICE_IP, 443, inside="pivot-controller-1")
-    assert up.wait(timeout=600) == 0, output.read_text()
-    seen.seconds = time.monotonic() - begin
-    print(f"pulumi up took {seen.seconds:.0f} s")
-    seen.arguments = {
-        host: json.loads(watcher.communicate(timeout=20)[0]) for host, watcher in watchers.items()
-    }
-    stack.up()  # writes the kubeconfig, and would do what the first one left
-    time.sleep(SECONDS_AFTER)  # the measurement's own length, nothing is awaited
-    seen.counts = {"endpoint": at_endpoint.stop(), "service": at_service.stop()}
+    with Prober.start(known, CONTROLLER, 6443) as at_endpoint:
+        eventually("kube-proxy on the controller", 120, _kube_proxy_ready)
+        with Prober.start(known, SERVICE_IP, 443, inside="pivot-controller-1") as at_service:
+            assert up.wait(timeout=600) == 0, output.read_text()
+            seen.seconds = time.monotonic() - begin
+            print(f"pulumi up took {seen.seconds:.0f} s")
+            seen.arguments = {
+                host: json.loads(watcher.communicate(timeout=20)[0]) for host, watcher in watchers.items()
+            }
+            stack.up()  # writes the kubeconfig, and would do what the first one left
+            time.sleep(SECONDS_AFTER)  # the measurement's own length, nothing is awaited
+            seen.counts = {"endpoint": at_endpoint.stop(), "service": at_service.stop()}
     print(seen.counts)
     yield stack
 
@@ -292,11 +292,13 @@ def test_a_roll_of_the_apiserver_loses_nothing(stack: Stack) -> None:
     assert list(old.values()) == [0], "the first one found itself at localhost, and not the temporary one"
     known = credentials(stack)
     assert known is not None
-    at_endpoint = Prober.start(known, CONTROLLER, 6443)
-    at_service = Prober.start(known, SERVICE_IP, 443, inside="pivot-controller-1")
     urn = stack.state()["pivot-apiserver-cert"]["urn"]
-    stack.up("--replace", urn)
-    counts = {"endpoint": at_endpoint.stop(), "service": at_service.stop()}
+    with (
+        Prober.start(known, CONTROLLER, 6443) as at_endpoint,
+        Prober.start(known, SERVICE_IP, 443, inside="pivot-controller-1") as at_service,
+    ):
+        stack.up("--replace", urn)
+        counts = {"endpoint": at_endpoint.stop(), "service": at_service.stop()}
     print(counts)
     new = apiservers(stack)
     assert list(new.values()) == [0] and new.keys() != old.keys()

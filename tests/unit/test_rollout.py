@@ -189,11 +189,19 @@ def test_an_init_container_and_the_last_lines_of_the_one_before(host: Sandbox) -
 def test_a_log_that_went_with_its_container_is_none(host: Sandbox) -> None:
     """So the kubelet answers, as if it were the log, while it replaces the container."""
     gone = "unable to retrieve container logs for containerd://97a1"
-    _break(host, "kube-scheduler", reason="CrashLoopBackOff", says=gone)
-    host.write("/var/logs/kube-scheduler-new/kube-scheduler.previous", "Error: unknown flag: --not-a-flag")
+    _break(host, "kube-scheduler", reason="CrashLoopBackOff", says="Error: unknown flag: --not-a-flag")
+    host.write("/var/logs/kube-scheduler-new/kube-scheduler.previous", gone)
     error = _run(host)[1].splitlines()
     assert "    | Error: unknown flag: --not-a-flag" in error
     assert gone not in "".join(error)
+
+
+def test_one_that_has_just_begun_again_has_not_said_why_it_crashes(host: Sandbox) -> None:
+    _break(host, "kube-scheduler", reason="CrashLoopBackOff", says="Version: v1.36.3")
+    host.write("/var/logs/kube-scheduler-new/kube-scheduler.previous", "no certificate in that file")
+    error = _run(host)[1].splitlines()
+    assert "    | no certificate in that file" in error
+    assert "    | Version: v1.36.3" not in error
 
 
 def test_the_explanation_is_bounded(host: Sandbox) -> None:

@@ -59,8 +59,10 @@ decided() { # all is well, or will not be
 # What went wrong, in a bounded number of bounded lines.
 quote() { cut -c 1-300 | sed 's/^/    | /'; }
 
-last_lines() { # pod, container: of this one or the one before, which may be going with its log just now
-  for previous in false true; do
+# Of the one before, which has said all it had to say; one that crashes may have begun just now. A log may be going
+# with its container.
+last_lines() { # pod, container
+  for previous in true false; do
     lines=$(kube logs "$1" --container="$2" --tail=8 --previous="$previous" 2>/dev/null)
     case $lines in "" | "unable to retrieve container logs"*) ;; *) return 0 ;; esac
   done
