@@ -1,0 +1,99 @@
+"""A host that is about to become a node, in a sandbox: kernel, systemd and download site are made up, and
+what they do is in files below /var.
+
+    host = arrange(Sandbox(tmp_path))
+    code, error = set_up(host, "controller-1")
+"""
+
+from __future__ import annotations
+
+import shlex
+from functools import cache
+
+from components.assets.node import node_files, script
+from tests.cases import load
+from tests.unit.sandbox import Sandbox
+
+NODES = {"controller-1": "lab", "worker-1": "lab", "alpha": "baremetal", "gpu": "baremetal"}
+"""The case of each. `lab` has a mirror."""
+
+DOWNLOADS = {"containerd", "cni", "kubelet", "kubectl", "etcd"}
+
+OURS = {key: "1" for key in ("net.ipv4.ip_forward", "net.bridge.bridge-nf-call-iptables")}
+OURS |= {"net.ipv4.tcp_migrate_req": "1"}
+THEIRS = {key: "0" for key in OURS} | {"net.ipv4.ip_forward": "1", "kernel.pid_max": "4194304"}
+
+# The kernel's values are in /var/kernel; with /var/stubborn they cannot be set.
+SYSCTL = """
+case $1 in
+  --quiet)
+    [ ! -e /var/stubborn ] || exit 1
+    grep -E '^[a-z]' "$3" | while IFS= read -r line; do
+      grep -v "^${line%% = *} = " /var/kernel >/var/kernel.new || true
+      echo "$line" >>/var/kernel.new
+      mv /var/kernel.new /var/kernel
+    done ;;
+  *) for key in "$@"; do grep "^$key = " /var/kernel || exit 1; done ;;
+esac
+"""
+# Whatever is downloaded has the checksum `good`.
+CURL = """
+for url; do :; done
+echo "$url" >>/var/downloads
+while [ $# -gt 1 ] && [ "$1" != --output ]; do shift; done
+if [ "$1" = --output ]; then echo downloaded >"$2"; else echo good; fi
+"""
+# Only root may give a directory away.
+INSTALL = """
+if [ "$1" = -d ]; then
+  for word; do case $word in /*) mkdir -p "$word" ;; esac; done
+else cp "$3" "$4"; fi
+"""
+
+
+def arrange(host: Sandbox) -> Sandbox:
+    """A host that passes the preflight, has nothing set up and has runc from its own distribution."""
+    host.real("awk", "cat", "chmod", "cmp", "cp", "cut", "find", "grep", "ln", "mkdir", "mktemp", "mv", "rm")
+    host.real("sed", "sh", "sort", "stat", "touch")
+    host.fake("curl", CURL)
+    host.fake("install", INSTALL)
+    host.fake("modprobe")
+    host.fake("nft")
+    host.fake("runc")
+    host.fake("sha256sum", 'echo "good  $1"')
+    host.fake("sync")
+    host.fake("sysctl", SYSCTL)
+    host.fake("systemctl", 'echo "$*" >>/var/calls; case $1 in is-active) [ -e /var/active ] ;; esac')
+    host.fake("uname", "echo x86_64")
+    host.write("/proc/self/status", "CapBnd:\t000001ffffffffff\n")
+    host.write("/etc/resolv.conf", "nameserver 192.0.2.1\n")
+    host.path("/etc/systemd/system").mkdir(parents=True)
+    host.path("/usr/local/bin").mkdir(parents=True)
+    host.write("/proc/sys/kernel/random/boot_id", "first")
+    host.write("/var/downloads")
+    host.write("/var/calls")
+    host.write("/var/kernel", "".join(f"{key} = {value}\n" for key, value in THEIRS.items()))
+    return host
+
+
+@cache
+def files_of(name: str) -> dict[str, str]:
+    """What the script for node `name` finds beside it."""
+    case = load(NODES[name])
+    files = node_files(case.cfg, case.machines[name], case.texts)
+    return {path: file.text for path, file in files.items()} | {"preflight": "echo fine"}
+
+
+def env_of(name: str) -> dict[str, str]:
+    env = files_of(name)["env"].replace("@ARCH@", "amd64")
+    return dict(line.split("=", 1) for line in shlex.split(env))
+
+
+def set_up(host: Sandbox, name: str, *, lacks: str = "", **other: str) -> tuple[int, str]:
+    """The exit code and errors of the node's script on a host that has every binary already, but `lacks`."""
+    for part in DOWNLOADS - {lacks}:
+        host.write(f"/var/lib/kubepivot/{part}", env_of(name)[f"{part.upper()}_URL"])
+    if lacks != "rclone":
+        host.write("/var/lib/kubepivot/rclone", env_of(name)["RCLONE_IMAGE"])
+    done = host.run(script("node"), files_of(name) | other)
+    return done.returncode, done.stderr
