@@ -42,7 +42,6 @@ class Cluster(pulumi.ComponentResource):
         retired = retire_bootstrap(
             name, cfg, controller, pki, workloads=selfhosted.workloads, after=selfhosted.objects, opts=child
         )
-        selfhosted.label_roles(cfg, after=retired)
         self.backups = make_backups(name, cfg, hosts, after=retired, opts=child)
 
         self.api_endpoint = cfg.api_endpoint

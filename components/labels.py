@@ -16,7 +16,7 @@ _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?")
 # What a kubelet may set on its own node; the API server's NodeRestriction refuses the rest.
 _OWN_NAMESPACES = ("node.kubernetes.io", "kubelet.kubernetes.io")
 _OWN_KEYS = ("topology.kubernetes.io/region", "topology.kubernetes.io/zone")
-_ROLE_KEY = "node.kubernetes.io/controller"
+_ROLE_KEY = "node-role.kubernetes.io/control-plane"
 
 
 def dns_label(text: str, *, longest: int = 63) -> str:

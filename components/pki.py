@@ -69,7 +69,6 @@ class Pki(pulumi.ComponentResource):
         etcd = self._authority("etcd/ca", "etcd-ca", protect)
         front_proxy = self._authority("front-proxy-ca", "front-proxy-ca", protect)
         self._service_account_key(protect)
-        self._bootstrap_token_seed()
 
         # Two names for the serving certificate tell the temporary apiserver from the real one while both
         # share the port.
@@ -92,15 +91,16 @@ class Pki(pulumi.ComponentResource):
                 usages=[SERVER],
                 sans=[machine.name, machine.address],
             )
+            # A controller's kubelet has to work before anybody can sign a request for it, and a worker that
+            # asked with a token could ask in another node's name. All of them renew it by themselves.
+            self._leaf(
+                f"kubelet-client-{machine.name}",
+                cluster,
+                f"system:node:{machine.name}",
+                organization="system:nodes",
+                usages=[CLIENT],
+            )
             if machine.is_controller:
-                # A controller's kubelet has to work before anybody can sign a request for it.
-                self._leaf(
-                    f"kubelet-client-{machine.name}",
-                    cluster,
-                    f"system:node:{machine.name}",
-                    organization="system:nodes",
-                    usages=[CLIENT],
-                )
                 sans = [machine.name, machine.address, "localhost", "127.0.0.1"]
                 self._leaf(
                     f"etcd/server-{machine.name}", etcd, machine.name, usages=[SERVER, CLIENT], sans=sans
@@ -151,15 +151,6 @@ class Pki(pulumi.ComponentResource):
         )
         self._texts["service-account.key"] = key.private_key_pem
         self._texts["service-account.pub"] = key.public_key_pem
-
-    def _bootstrap_token_seed(self) -> None:
-        # A random secret that stays the same: a key serves without one more provider.
-        key = tls.PrivateKey(
-            f"{self._resource('bootstrap-token')}-key",
-            algorithm="ED25519",
-            opts=pulumi.ResourceOptions(parent=self),
-        )
-        self._texts["bootstrap-token.key"] = key.private_key_pem
 
     def _leaf(
         self,

@@ -94,8 +94,10 @@ class SelfHosted(pulumi.ComponentResource):
         lifted = {file: values.lift(manifest) for file, manifest in unfilled.items()}
         # What pods mount comes first, and goes last: neither the old nor the new ones of a roll lack it.
         mounted = [self._apply(file, m) for file, m in lifted.items() if m["kind"] in MOUNTED]
-        others = [self._apply(file, m, mounted) for file, m in lifted.items() if m["kind"] not in MOUNTED]
-        self.objects = [*mounted, *others]
+        # The control plane's pods go where the role is.
+        before = [*mounted, *self._label_roles(cfg)]
+        others = [self._apply(file, m, before) for file, m in lifted.items() if m["kind"] not in MOUNTED]
+        self.objects = [*before, *others]
         self.workloads = values.digest({f: m for f, m in unfilled.items() if m["kind"] in WORKLOADS})
         self.register_outputs({})
 
@@ -109,20 +111,15 @@ class SelfHosted(pulumi.ComponentResource):
         opts = pulumi.ResourceOptions.merge(self._opts, own)
         return Manifest(f"{self._name}-{file.removesuffix('.yaml')}", manifest, opts)
 
-    def label_roles(self, cfg: ClusterConfig, after: pulumi.Resource) -> None:
-        """Gives nodes the role that `kubectl get nodes` shows: a kubelet may not set that label itself."""
-        for host in cfg.controllers:
-            manifest = {
-                "apiVersion": "v1",
-                "kind": "Node",
-                "metadata": {"name": host, "labels": {CONTROL_PLANE_ROLE: ""}},
-            }
-            Manifest(
-                f"{self._name}-{host}-role",
-                manifest,
-                pulumi.ResourceOptions.merge(self._opts, pulumi.ResourceOptions(depends_on=[after])),
-                patch=True,
-            )
+    def _label_roles(self, cfg: ClusterConfig) -> list[pulumi.Resource]:
+        """Gives controllers the role that places the control plane: no kubelet may set that label itself."""
+
+        def role(host: str) -> Manifest:
+            metadata = {"name": host, "labels": {CONTROL_PLANE_ROLE: ""}}
+            manifest = {"apiVersion": "v1", "kind": "Node", "metadata": metadata}
+            return Manifest(f"{self._name}-{host}-role", manifest, self._opts, patch=True)
+
+        return [role(host) for host in cfg.controllers]
 
 
 _PLACEHOLDER = re.compile(r"⟦([^⟧]+)⟧")

@@ -96,13 +96,13 @@ def pki_names(cfg: ClusterConfig) -> list[str]:
 
 
 def _pki_names(cfg: ClusterConfig) -> Iterator[str]:
-    yield from ("bootstrap-token.key", "service-account.key", "service-account.pub")
+    yield from ("service-account.key", "service-account.pub")
     pairs = [
         *("ca", "etcd/ca", "front-proxy-ca"),
         *("apiserver", "bootstrap-apiserver", "apiserver-kubelet-client", "etcd/apiserver-client"),
         *("front-proxy-client", "controller-manager", "scheduler", "admin", "super-admin"),
         *(f"kubelet-serving-{name}" for name in cfg.hosts),
-        *(f"kubelet-client-{name}" for name in cfg.controllers),
+        *(f"kubelet-client-{name}" for name in cfg.hosts),
         *(f"etcd/{kind}-{name}" for name in cfg.controllers for kind in ("server", "peer")),
     ]
     for pair in pairs:
@@ -112,7 +112,5 @@ def _pki_names(cfg: ClusterConfig) -> Iterator[str]:
 
 def manifest_values(cfg: ClusterConfig, texts: Mapping[str, str]) -> dict[str, str]:
     """Every value that manifests ask for, by name."""
-    names = ["bootstrap-token-id", "bootstrap-token-id.base64", "bootstrap-token-secret.base64"]
-    for component in COMPONENTS:
-        names += [f"{component}.hash", *secret_keys(component).values()]
+    names = [name for each in COMPONENTS for name in (f"{each}.hash", *secret_keys(each).values())]
     return {name: manifest_value(cfg, name, texts) for name in names}

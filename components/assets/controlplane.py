@@ -16,8 +16,12 @@ Component = Literal["kube-apiserver", "kube-controller-manager", "kube-scheduler
 Form = Literal["bootstrap", "self-hosted"]
 COMPONENTS: tuple[Component, ...] = ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
 
-UID = 65532
-"""User of the control plane and of etcd. A listener shares its port only with one of the same user."""
+UID = 60643
+"""User of the control plane and of etcd. A listener shares its port only with one of the same user, so it is
+one that no image has (many have 65532), and that no host gives away (systemd leaves 60578 to 61183 unused).
+"""
+FORMER_UID = 65532
+"""That of clusters which were made before. They are carried over."""
 
 SECRETS = "/etc/kubernetes/secrets"
 BOOTSTRAP_SECRETS = "/etc/kubernetes/bootstrap-secrets"
@@ -217,7 +221,6 @@ def _apiserver_flags(cfg: ClusterConfig, form: Form) -> dict[str, str]:
         "authorization-mode": "Node,RBAC",
         "client-ca-file": f"{SECRETS}/ca.crt",
         "enable-admission-plugins": "NodeRestriction",
-        "enable-bootstrap-token-auth": "true",
         "endpoint-reconciler-type": endpoint_reconciler(cfg, form),
         "etcd-cafile": f"{SECRETS}/etcd-ca.crt",
         "etcd-certfile": f"{SECRETS}/etcd-client.crt",
@@ -266,7 +269,6 @@ def _controller_manager_flags(cfg: ClusterConfig, form: Form) -> dict[str, str]:
         "cluster-cidr": cfg.network.pods,
         "cluster-signing-cert-file": f"{SECRETS}/ca.crt",
         "cluster-signing-key-file": f"{SECRETS}/ca.key",
-        "controllers": "*,tokencleaner",
         "leader-elect": "true",
         "root-ca-file": f"{SECRETS}/ca.crt",
         "service-account-private-key-file": f"{SECRETS}/service-account.key",

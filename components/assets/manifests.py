@@ -17,13 +17,14 @@ from components.assets.values import secret_keys
 from components.checkpointer.pods import ANNOTATION
 from components.config import ClusterConfig
 
-__all__ = ["CONTENT_LABEL", "CONTROLLER_LABEL", "CONTROL_PLANE_ROLE", "WORKLOADS", "Object", "manifests"]
+__all__ = ["CONTENT_LABEL", "CONTROL_PLANE_ROLE", "WORKLOADS", "Object", "manifests"]
 
 Object = dict[str, Any]
 
-CONTROLLER_LABEL = "node.kubernetes.io/controller"
-"""What places the control plane. A kubelet may set it on itself, unlike the `node-role` label."""
 CONTROL_PLANE_ROLE = "node-role.kubernetes.io/control-plane"
+"""What places the control plane, and keeps other pods away. NodeRestriction lets no kubelet set this label, on
+its own node neither. `node.kubernetes.io/*` it does: a worker could give itself the control plane's Secrets.
+"""
 
 CONTENT_LABEL = "kubepivot.dev/content"
 """On Secrets and ConfigMaps whose name has a digest of what they hold. The hand-over removes old ones."""
@@ -116,7 +117,7 @@ def _workload(component: Component, cfg: ClusterConfig, secret: str) -> Object:
         # Group-readable, since the files of a volume belong to root and to the pod's fsGroup.
         volume={"secret": {"secretName": secret, "defaultMode": 0o440}},
     )
-    spec["nodeSelector"] = {CONTROLLER_LABEL: "true"}
+    spec["nodeSelector"] = {CONTROL_PLANE_ROLE: ""}
     overlap = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
     workload: Object = {
         "apiVersion": "apps/v1",

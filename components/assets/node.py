@@ -14,19 +14,18 @@ from components.assets.backup import backup_files
 from components.assets.controlplane import (
     BOOTSTRAP_SECRETS,
     COMPONENTS,
+    FORMER_UID,
     UID,
     bootstrap_pod,
 )
 from components.assets.manifests import (
     CONTENT_LABEL,
     CONTROL_PLANE_ROLE,
-    CONTROLLER_LABEL,
     WORKLOADS,
     Object,
     manifests,
 )
 from components.assets.values import (
-    bootstrap_token,
     client_kubeconfig,
     control_plane_files,
     kubeconfig,
@@ -98,17 +97,13 @@ def download_files(cfg: ClusterConfig, machine: Machine) -> dict[str, File]:
 
 def node_files(cfg: ClusterConfig, machine: Machine, texts: Mapping[str, str]) -> dict[str, File]:
     """Everything that makes the host a node, below `root/` in the place where it goes."""
-    token_id, token_secret = bootstrap_token(texts["bootstrap-token.key"])
-    bootstrap = kubeconfig(cfg, ca=texts["ca.crt"], user="bootstrap", token=f"{token_id}.{token_secret}")
     values = {
-        "api-endpoint": cfg.api_endpoint,
         "name": machine.name,
         "address": machine.address,
-        "labels": ",".join(f"{key}={value}" for key, value in sorted(_labels(machine).items())),
+        "labels": ",".join(f"{key}={value}" for key, value in sorted(machine.labels.items())),
         "pause-image": cfg.release.pause_image,
     }
     placed = {
-        "/etc/kubernetes/bootstrap.kubeconfig": File(bootstrap, mode=0o600),
         "/etc/kubernetes/kubelet.yaml": File(_kubelet_configuration(cfg, machine)),
         "/etc/kubernetes/pki/ca.crt": File(texts["ca.crt"]),
         "/etc/kubernetes/pki/kubelet-serving.crt": File(texts[f"kubelet-serving-{machine.name}.crt"]),
@@ -120,9 +115,10 @@ def node_files(cfg: ClusterConfig, machine: Machine, texts: Mapping[str, str]) -
         "/etc/systemd/system/containerd.service": File(templates.read("files/containerd.service")),
         "/etc/systemd/system/kubelet.service": File(_template("kubelet.service", values)),
         **_mirror_files(cfg),
+        **_kubelet_identity(cfg, machine, texts),
     }
     if machine.is_controller:
-        placed |= _kubelet_identity(cfg, machine, texts) | _etcd_files(cfg, machine, texts)
+        placed |= _etcd_files(cfg, machine, texts)
         placed |= _checkpoint_files() | backup_files(cfg, machine)
     return {
         **download_files(cfg, machine),
@@ -163,6 +159,7 @@ def _node_env(cfg: ClusterConfig, machine: Machine) -> File:
         NAME=machine.name,
         ROLE=machine.role,
         CONTROL_PLANE_UID=str(UID),
+        FORMER_UID=str(FORMER_UID),
         CONTAINERD_URL=containerd,
         CONTAINERD_SUMS=f"{containerd}.sha256sum",
         CNI_URL=cni,
@@ -177,10 +174,6 @@ def _node_env(cfg: ClusterConfig, machine: Machine) -> File:
         RUNC_URL=f"{runc}/runc.@ARCH@",
         RUNC_SUMS=f"{runc}/runc.sha256sum",
     )
-
-
-def _labels(machine: Machine) -> dict[str, str]:
-    return {**machine.labels, **({CONTROLLER_LABEL: "true"} if machine.is_controller else {})}
 
 
 def _kubelet_configuration(cfg: ClusterConfig, machine: Machine) -> str:
@@ -382,9 +375,15 @@ def etcd_pod(cfg: ClusterConfig, name: str) -> dict[str, Any]:
 def bootstrap_files(cfg: ClusterConfig, machine: Machine, texts: Mapping[str, str]) -> dict[str, File]:
     """The temporary control plane: three static pods and the secrets that they mount from the host."""
     files = {
-        "env": env_file(NAME=machine.name, CONTROL_PLANE_UID=str(UID), API_ENDPOINT=cfg.api_endpoint),
+        "env": env_file(
+            NAME=machine.name,
+            CONTROL_PLANE_UID=str(UID),
+            CONTROLLERS=" ".join(cfg.controllers),
+            API_ENDPOINT=cfg.api_endpoint,
+        ),
         "lib.sh": File(script("lib")),
         "ca.crt": File(texts["ca.crt"]),
+        "kubeconfig": File(client_kubeconfig(cfg, texts, "super-admin"), mode=0o600),
     }
     for component in COMPONENTS:
         pod = bootstrap_pod(component, cfg)
@@ -407,6 +406,8 @@ def retire_files(cfg: ClusterConfig, machine: Machine, texts: Mapping[str, str])
             API_PORT=str(cfg.api.port),
             INCUMBENT=INCUMBENT,
             NODES=" ".join(f"node/{name}" for name in sorted(cfg.hosts)),
+            CONTROL_PLANE_UID=str(UID),
+            FORMER_UID=str(FORMER_UID),
             ROLL_SECONDS=str(roll_seconds(cfg)),
             MOUNTED=_names(mounted),
             MOUNTED_LABEL=CONTENT_LABEL,

@@ -10,7 +10,7 @@ from components.archive import File
 from components.assets.controlplane import COMPONENTS, bootstrap_pod
 from components.assets.manifests import manifests
 from components.assets.node import etcd_pod
-from components.assets.values import bootstrap_token, client_kubeconfig, kubeconfig, manifest_value
+from components.assets.values import client_kubeconfig, manifest_value
 from components.config import ClusterConfig
 
 __all__ = ["render"]
@@ -22,14 +22,10 @@ def render(cfg: ClusterConfig, texts: Mapping[str, str]) -> dict[str, File]:
 
     `texts` are the PEM texts of the PKI. Whatever holds a secret has mode 0600.
     """
-    token_id, token_secret = bootstrap_token(texts["bootstrap-token.key"])
-    files = {
-        "auth/kubeconfig": File(client_kubeconfig(cfg, texts, "admin"), mode=0o600),
-        "auth/kubeconfig-kubelet": File(
-            kubeconfig(cfg, ca=texts["ca.crt"], user="bootstrap", token=f"{token_id}.{token_secret}"),
-            mode=0o600,
-        ),
-    }
+    files = {"auth/kubeconfig": File(client_kubeconfig(cfg, texts, "admin"), mode=0o600)}
+    for name in cfg.hosts:
+        kubelet = client_kubeconfig(cfg, texts, f"kubelet-client-{name}")
+        files[f"auth/kubeconfig-kubelet-{name}"] = File(kubelet, mode=0o600)
     for name, text in texts.items():
         files[f"tls/{name}"] = File(text, mode=0o600 if name.endswith(".key") else 0o644)
     for component in COMPONENTS:

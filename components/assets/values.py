@@ -13,13 +13,7 @@ from components.assets.controlplane import COMPONENTS, Component, Form, secret_f
 from components.config import ClusterConfig
 from components.steering import INCUMBENT
 
-__all__ = ["bootstrap_token", "control_plane_files", "kubeconfig", "manifest_value", "secret_keys"]
-
-
-def bootstrap_token(seed: str) -> tuple[str, str]:
-    """Id and secret of the token that new kubelets join with: 80 bits of the seed key's digest."""
-    text = base64.b32encode(hashlib.sha256(f"bootstrap token of {seed}".encode()).digest()).decode().lower()
-    return text[:6], text[6:22]
+__all__ = ["control_plane_files", "kubeconfig", "manifest_value", "secret_keys"]
 
 
 def kubeconfig(
@@ -99,17 +93,10 @@ def secret_keys(component: Component) -> dict[str, str]:
 
 
 def manifest_value(cfg: ClusterConfig, name: str, texts: Mapping[str, str]) -> str:
-    """A value that `manifests` asks for: of the bootstrap token, `<component>.hash` or `<component>/<file>`.
+    """A value that `manifests` asks for: `<component>.hash` or `<component>/<file>`.
 
     It reads no more of `texts` than its component needs.
     """
-    if name.startswith("bootstrap-token-"):
-        token_id, token_secret = bootstrap_token(texts["bootstrap-token.key"])
-        return {
-            "bootstrap-token-id": token_id,
-            "bootstrap-token-id.base64": _base64(token_id),
-            "bootstrap-token-secret.base64": _base64(token_secret),
-        }[name]
     for component in COMPONENTS:
         if name == f"{component}.hash":
             # Secrets are named by content: a change rolls the pods, and old pods keep the old one.

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from components.assets.controlplane import COMPONENTS, UID, Component, Form
+from components.assets.manifests import CONTROL_PLANE_ROLE
 from components.assets.values import AUTHENTICATION, control_plane_files
 from tests.cases import Case
 from tests.golden.objects import BOOTSTRAP, Object, below, control_plane, flags_of, pod_specs
@@ -71,7 +72,7 @@ def test_the_control_plane_needs_no_token_and_goes_where_controllers_are(objects
         assert spec["automountServiceAccountToken"] is False, path
         assert spec["tolerations"] == [{"operator": "Exists"}], path
         if path.startswith("manifests/"):
-            assert spec["nodeSelector"] == {"node.kubernetes.io/controller": "true"}, path
+            assert spec["nodeSelector"] == {CONTROL_PLANE_ROLE: ""}, path
 
 
 @pytest.mark.parametrize("component", COMPONENTS)

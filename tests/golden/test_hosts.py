@@ -24,7 +24,6 @@ from components.assets.node import (
     retire_files,
 )
 from components.assets.render import render
-from components.assets.values import bootstrap_token
 from components.config import parse
 from components.labels import Taint
 from components.recovery import recovery_files
@@ -107,10 +106,9 @@ def test_no_placeholder_is_left_but_for_the_host(steps: dict[str, Files]) -> Non
 
 
 def test_secrets_are_in_private_files_only(case: Case, steps: dict[str, Files]) -> None:
-    _, token = bootstrap_token(case.texts["bootstrap-token.key"])
     for step, files in steps.items():
         for path, file in files.items():
-            secret = "PRIVATE KEY" in file.text or token in file.text or "client-key-data" in file.text
+            secret = "PRIVATE KEY" in file.text or "client-key-data" in file.text
             secret = secret or "SECRET_ACCESS_KEY" in file.text
             assert file.mode == 0o600 or not secret, f"{step}: {path}"
 
@@ -127,8 +125,8 @@ def test_nothing_but_the_pods_of_the_control_plane_belongs_to_their_user(steps: 
 
 def test_a_worker_gets_no_key_of_the_control_plane(case: Case, steps: dict[str, Files]) -> None:
     for worker in case.cfg.workers:
-        own = case.texts[f"kubelet-serving-{worker}.key"]
-        others = [text for name, text in case.texts.items() if name.endswith(".key") and text != own]
+        own = {case.texts[f"kubelet-{use}-{worker}.key"] for use in ("serving", "client")}
+        others = [text for name, text in case.texts.items() if name.endswith(".key") and text not in own]
         for path, file in steps[f"{worker}/node"].items():
             assert not any(other in file.text for other in others), path
 
@@ -231,7 +229,8 @@ def test_labels_and_taints_are_those_of_config_and_role(case: Case, steps: dict[
         labels = dict(
             part.split("=", 1) for part in argument.removeprefix("--node-labels=").split(",") if part
         )
-        assert labels == {**host.labels, **({"node.kubernetes.io/controller": "true"} if controller else {})}
+        # The role is not the kubelet's to give.
+        assert labels == host.labels
 
 
 def test_downloads_come_from_the_mirror_or_else_from_the_official_sites(

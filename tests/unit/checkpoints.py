@@ -41,7 +41,7 @@ def pod(owner: Owner = APISERVER, uid: str = "1", **changes: Any) -> Object:
         },
         "spec": {
             "nodeName": "controller-1",
-            "nodeSelector": {"node.kubernetes.io/controller": "true"},
+            "nodeSelector": {"node-role.kubernetes.io/control-plane": ""},
             "affinity": {"nodeAffinity": {}},
             "serviceAccountName": "default",
             "serviceAccount": "default",

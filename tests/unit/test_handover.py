@@ -64,6 +64,7 @@ case "$*" in
       [ ! -e "$end" ] || reached "$end" || echo "pod/bootstrap-${end##*/lingers-}-controller-1"
     done
     echo pod/kube-apiserver-abcde ;;
+  "get nodes controller-1") [ ! -e /var/unregistered ] || { echo "not found: controller-1" >&2; exit 1; } ;;
   "get nodes") echo "worker-1 NotReady" ;;
   "get pods --output=jsonpath={range .items[*].spec.volumes"*) cat /var/volumes ;;
   "get configmaps,secrets --selector=kubepivot.dev/content --output=name") cat /var/mounted ;;
@@ -181,6 +182,15 @@ def test_a_start_after_the_hand_over_starts_nothing(controller: Sandbox) -> None
     assert _start(controller) == (0, "")
     assert _manifests(controller) == ["etcd.yaml"]
     assert not controller.path(SECRETS).exists()
+
+
+def test_a_start_waits_for_the_controllers_to_register(controller: Sandbox) -> None:
+    """The control plane goes where their role is, and that needs a node."""
+    controller.write("/var/unregistered")
+    code, error = _start(controller)
+    assert code == 1
+    assert "timed out waiting for the controllers to register" in error
+    assert "not found: controller-1" in error
 
 
 @pytest.mark.parametrize("pivoted", [False, True])

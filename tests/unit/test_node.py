@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
+from components.assets.controlplane import FORMER_UID, UID
 from components.assets.node import MIRRORED_REGISTRIES, script
 from tests.cases import load
 from tests.unit.new_host import INSTALL, NODES, OURS, THEIRS, arrange, env_of, files_of, set_up
@@ -39,7 +41,7 @@ def test_a_host_becomes_a_node(host: Sandbox, name: str) -> None:
         host.path("/etc/kubernetes/kubepivot.cluster").read_text() == f"{load(NODES[name]).cfg.name}/{name}\n"
     )
     timer = [] if name in ("worker-1", "gpu") else ["restart kubepivot-backup.timer"]
-    assert _restarts(host) == [*timer, "restart containerd", "restart --no-block kubelet"]
+    assert _restarts(host) == [*timer, "restart containerd", "restart kubelet"]
     assert host.path("/var/downloads").read_text() == ""
 
 
@@ -152,6 +154,74 @@ def test_a_link_to_a_certificate_that_is_gone_is_mended(host: Sandbox) -> None:
     current.symlink_to("kubelet-client-2020.pem")
     assert set_up(host, "alpha") == (0, "")
     assert current.resolve().name == "kubelet-client-initial.pem"
+
+
+def test_a_renewed_certificate_takes_over_from_the_kubelets_own(host: Sandbox) -> None:
+    """Its own may have ended while the host was off."""
+    current = host.path("/var/lib/kubelet/pki/kubelet-client-current.pem")
+    assert set_up(host, "gpu") == (0, "")
+    current.unlink()
+    current.symlink_to("kubelet-client-2026.pem")
+    host.write("/var/lib/kubelet/pki/kubelet-client-2026.pem", "the kubelet's own")
+    host.write("/var/active")
+    assert set_up(host, "gpu") == (0, "")
+    assert current.resolve().name == "kubelet-client-2026.pem"
+    host.write("/var/calls")
+    renewed = {"root/var/lib/kubelet/pki/kubelet-client-initial.pem": "renewed"}
+    assert set_up(host, "gpu", **renewed) == (0, "")
+    assert current.resolve().read_text() == "renewed"
+    assert _restarts(host) == ["restart kubelet"]
+
+
+def test_the_token_of_before_goes(host: Sandbox) -> None:
+    host.write("/etc/kubernetes/bootstrap.kubeconfig", "a token")
+    assert set_up(host, "gpu") == (0, "")
+    assert not host.path("/etc/kubernetes/bootstrap.kubeconfig").exists()
+
+
+# Tells where the manifest of etcd is when something changes hands.
+CHOWN = """
+[ -e /etc/kubernetes/manifests/etcd.yaml ] && etcd=starts || etcd=stays-down
+echo "$* $etcd" >>/var/chowned
+"""
+
+
+@pytest.fixture
+def older(host: Sandbox) -> Sandbox:
+    """A controller of before, where etcd and kube-apiserver run as a former user: who runs this test."""
+    for number, name in ((1, "etcd"), (2, "kube-apiserver"), (3, "coredns")):
+        host.write(f"/proc/{number}/comm", name)
+        descriptor = host.path(f"/proc/{number}/fd/7")
+        descriptor.parent.mkdir()
+        descriptor.symlink_to("socket:[4711]")
+    host.write("/etc/kubernetes/manifests/etcd.yaml", "of before")
+    host.path("/var/lib/etcd/member").mkdir(parents=True)
+    host.write("/var/lib/kubepivot/etcd-data")
+    host.real("date")
+    host.fake("sleep", "[ -e /etc/kubernetes/manifests/etcd.yaml ] || rm -rf /proc/1")
+    host.fake("chown", CHOWN)
+    return host
+
+
+def _set_up_older(host: Sandbox, former: int) -> list[str]:
+    env = files_of("controller-1")["env"].replace(f"FORMER_UID={FORMER_UID}", f"FORMER_UID={former}")
+    assert set_up(host, "controller-1", env=env) == (0, "")
+    chowned = host.path("/var/chowned")
+    return chowned.read_text().replace(str(host.root), "").splitlines() if chowned.exists() else []
+
+
+def test_etcd_and_ports_get_the_control_planes_own_user(older: Sandbox) -> None:
+    """Beside one that kept the former user a new one could neither listen nor read the data."""
+    assert _set_up_older(older, os.getuid()) == [
+        f"{UID} /proc/2/fd/7 starts",
+        f"-R {UID}:{UID} /var/lib/etcd stays-down",
+    ]
+    assert f"runAsUser: {UID}" in older.path("/etc/kubernetes/manifests/etcd.yaml").read_text()
+
+
+def test_a_controller_whose_etcd_has_its_own_user_goes_on(older: Sandbox) -> None:
+    assert _set_up_older(older, os.getuid() + 1) == []
+    assert older.path("/proc/1").exists()
 
 
 def test_a_node_is_not_looked_at_again(host: Sandbox) -> None:

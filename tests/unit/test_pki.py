@@ -134,7 +134,7 @@ def test_subjects_are_those_that_kubernetes_knows(run: Run, case: Case) -> None:
     subjects = {name: request["subject"] for name, (request, _) in _leaves(run, case).items()}
     assert subjects["controller-manager"] == {"commonName": "system:kube-controller-manager"}
     assert subjects["scheduler"] == {"commonName": "system:kube-scheduler"}
-    for host in case.cfg.controllers:
+    for host in case.cfg.hosts:
         assert subjects[f"kubelet-client-{host}"] == {
             "commonName": f"system:node:{host}",
             "organization": "system:nodes",
@@ -143,11 +143,11 @@ def test_subjects_are_those_that_kubernetes_knows(run: Run, case: Case) -> None:
     assert masters == {"super-admin"}
 
 
-def test_no_worker_has_a_leaf_that_it_could_sign_in_with(run: Run, case: Case) -> None:
-    """A worker asks for its certificate with the bootstrap token."""
+def test_a_worker_can_sign_in_as_itself_and_as_nobody_else(run: Run, case: Case) -> None:
     clients: list[Registered] = [each for each in run.of(LEAF) if "client_auth" in each.plain["allowedUses"]]
     for worker in case.cfg.workers:
-        assert not [each.name for each in clients if worker in each.name]
+        named = [each.name for each in clients if worker in each.name]
+        assert named == [f"{case.cfg.name}-kubelet-client-{worker}-cert"]
 
 
 # -- reading -------------------------------------------------------------------------------------------------
@@ -207,5 +207,5 @@ def test_texts_are_read_by_name(function: Callable[[Texts], str]) -> None:
 
 
 def test_a_text_that_there_is_not_is_an_error() -> None:
-    with pytest.raises(KeyError, match=r"kubelet-client-worker-1\.crt"):
-        _read(lambda texts: texts["kubelet-client-worker-1.crt"])
+    with pytest.raises(KeyError, match=r"kubelet-client-worker-2\.crt"):
+        _read(lambda texts: texts["kubelet-client-worker-2.crt"])

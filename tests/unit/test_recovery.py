@@ -42,11 +42,11 @@ def test_a_recovery_from_living_data(controller: Sandbox) -> None:
         "bootstrap",
         "stop kubelet",
         "start kubelet",
+        "label node/controller-1 node-role.kubernetes.io/control-plane= "
+        "--overwrite --field-manager=kubepivot",
         "retire node/controller-1 node/worker-1 "
         "daemonset/kube-apiserver daemonset/pod-checkpointer "
         "deployment/kube-controller-manager deployment/kube-scheduler",
-        "label nodes --selector=node.kubernetes.io/controller=true node-role.kubernetes.io/control-plane= "
-        "--overwrite --field-manager=kubepivot",
     ]
     assert {"kube-apiserver.yaml", "kube-apiserver-secret.yaml", "flannel.yaml"} <= set(
         controller.path("/var/applied").read_text().split()

@@ -49,7 +49,7 @@ esac
 def host(tmp_path: Path) -> Sandbox:
     """A controller that has taken over, with every workload rolled out."""
     host = Sandbox(tmp_path)
-    host.real("cat", "cut", "grep", "head", "mv", "sed", "tail")
+    host.real("cat", "cut", "find", "grep", "head", "mv", "sed", "tail")
     host.fake("curl", 'case "$*" in *--verbose*) echo "subject: CN=kube-apiserver" ;; esac')
     host.fake("kubectl", KUBECTL)
     # Ten seconds go by whenever somebody looks.

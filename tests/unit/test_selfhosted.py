@@ -169,15 +169,17 @@ def test_a_preview_shows_all_of_an_object_but_what_certificates_give(case: Case)
     }
     components = ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
     assert unknown == {
-        "kubelet-bootstrap-token",
         *components,
         *(f"{component}-secret" for component in components),
     }
 
 
-def test_controllers_get_their_role_last(run: Run, case: Case) -> None:
-    retired = run.only(f"{case.cfg.name}-retire").urn
+def test_controllers_have_their_role_before_there_are_workloads(run: Run, case: Case) -> None:
     patches = run.of("kubernetes:core/v1:NodePatch")
     assert {each.inputs["metadata"]["name"] for each in patches} == set(case.cfg.controllers)
+    bootstrap = run.only(f"{case.cfg.name}-bootstrap").urn
+    workloads = [*run.of("kubernetes:apps/v1:DaemonSet"), *run.of("kubernetes:apps/v1:Deployment")]
+    assert workloads
     for each in patches:
-        assert retired in each.dependencies
+        assert bootstrap in run.before(each)
+        assert all(each.urn in run.before(workload) for workload in workloads)

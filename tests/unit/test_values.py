@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import re
 
 import pytest
 import yaml
@@ -11,25 +10,13 @@ import yaml
 from components.assets.controlplane import COMPONENTS
 from components.assets.manifests import manifests
 from components.assets.values import (
-    bootstrap_token,
     client_kubeconfig,
     control_plane_files,
     kubeconfig,
     secret_keys,
 )
 from components.steering import INCUMBENT
-from tests.cases import Case, load, manifest_values, pem
-
-
-def test_a_bootstrap_token_has_the_form_that_kubernetes_wants() -> None:
-    token = ".".join(bootstrap_token(pem("bootstrap-token.key")))
-    assert re.fullmatch(r"[a-z0-9]{6}\.[a-z0-9]{16}", token)
-
-
-def test_a_bootstrap_token_is_its_seeds() -> None:
-    assert bootstrap_token("one") == bootstrap_token("one")
-    one, other = bootstrap_token("one"), bootstrap_token("other")
-    assert one[0] != other[0] and one[1] != other[1]
+from tests.cases import Case, load, manifest_values
 
 
 def test_a_kubeconfig_has_one_context_and_the_endpoint(case: Case) -> None:

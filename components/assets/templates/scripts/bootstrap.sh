@@ -1,5 +1,5 @@
-# Starts the temporary control plane and ends when the API answers at its endpoint. Once the real control plane
-# has taken over it does nothing.
+# Starts the temporary control plane and ends when the API answers at its endpoint and knows the controllers. Once the
+# real control plane has taken over it starts nothing.
 . ./env
 . ./lib.sh
 
@@ -31,3 +31,11 @@ explain() { # the last lines of what the API needs; before there is one they are
 }
 (wait_for 240 "the API at $API_ENDPOINT/readyz; look at 'journalctl -u kubelet' and /var/log/pods on $NAME" ready) ||
   { explain >&2; exit 1; }
+
+registered() {
+  # shellcheck disable=SC2086
+  kubectl --kubeconfig=kubeconfig --cache-dir=cache --request-timeout=10s get nodes $CONTROLLERS >/dev/null 2>nodes
+}
+# Their kubelets ask ever more rarely, up to 7 s apart. What follows gives them the role that places the control plane.
+(wait_for 60 "the controllers to register; look at 'journalctl -u kubelet' on them" registered) ||
+  { cat nodes >&2; exit 1; }

@@ -69,7 +69,16 @@ else
   chmod 0644 /etc/kubernetes/resolv.conf
 fi
 
+etcd_ended() { [ -z "$(of_former_user etcd)" ]; }
 if [ "$ROLE" = controller ]; then
+  adopt_ports
+  # `member` is the last one that changes hands, so that a run which was cut short is seen.
+  if [ "$(stat -c %u /var/lib/etcd/member 2>/dev/null)" = "$FORMER_UID" ]; then
+    # It could neither write nor read its keys; with its new manifest it starts again.
+    rm -f /etc/kubernetes/manifests/etcd.yaml
+    wait_for 60 "etcd of user $FORMER_UID to end" etcd_ended
+    chown -R "$CONTROL_PLANE_UID:$CONTROL_PLANE_UID" /var/lib/etcd
+  fi
   install -d -o "$CONTROL_PLANE_UID" -g "$CONTROL_PLANE_UID" -m 0700 /etc/kubernetes/pki/etcd
   # Made once: with data that were lost etcd would begin an empty cluster, for which kubelets end every pod.
   # Without the directories it does not start.
@@ -84,10 +93,14 @@ place
 for registry in /etc/containerd/certs.d/*; do
   [ -e "root$registry" ] || rm -rf "$registry"
 done
-if [ "$ROLE" = controller ] && [ ! -e /var/lib/kubelet/pki/kubelet-client-current.pem ]; then
-  # The kubelet renews the certificate by pointing this link at another file.
-  ln -sfn kubelet-client-initial.pem /var/lib/kubelet/pki/kubelet-client-current.pem
+# The kubelet renews its certificate by pointing this link at another file. One that Pulumi has renewed takes over: a host
+# that was off for long may have none that is still valid.
+identity=/var/lib/kubelet/pki/kubelet-client-initial.pem
+if has_changed "$identity" || [ ! -e /var/lib/kubelet/pki/kubelet-client-current.pem ]; then
+  ln -sfn "${identity##*/}" /var/lib/kubelet/pki/kubelet-client-current.pem
 fi
+# Clusters of before had a token there that named any node.
+rm -f /etc/kubernetes/bootstrap.kubeconfig
 
 modprobe --all overlay br_netfilter 2>/dev/null || [ -e /proc/sys/net/bridge ] || die "cannot load br_netfilter"
 # What `reset.sh` puts back.
@@ -114,10 +127,9 @@ if has_changed containerd /etc/containerd/config.toml /etc/systemd/system/contai
   systemctl restart containerd
 fi
 if has_changed kubelet /etc/kubernetes/kubelet.yaml /etc/systemd/system/kubelet.service \
-  /etc/kubernetes/pki/kubelet-serving.crt || ! systemctl is-active --quiet kubelet; then
+  /etc/kubernetes/pki/kubelet-serving.crt "$identity" || ! systemctl is-active --quiet kubelet; then
   systemctl enable --quiet kubelet
-  # Not waited for: a first kubelet starts when the API does.
-  systemctl restart --no-block kubelet
+  systemctl restart kubelet
 fi
 rm -f "$pending"
 

@@ -266,6 +266,13 @@ renewed() {
     ! grep -q "^$new|.*|$NAME|" pods-now || running "$component" "labels.\"io.kubernetes.pod.uid\"==$new" || return 1
   done
 }
+# A node that has registered anew lacks the role that Pulumi gave it, and with it the control plane.
+label_roles() {
+  # shellcheck disable=SC2086
+  found=$(kube get nodes $CONTROLLERS --ignore-not-found --output=name) &&
+    kube label $found node-role.kubernetes.io/control-plane= --overwrite --field-manager=kubepivot >/dev/null
+}
+wait_for 60 "the controllers to get their role" label_roles
 tell "waiting for the real control plane"
 (wait_for 240 "new pods of the control plane to be Ready" renewed) || { kube get pods --namespace=kube-system --output=wide >&2; exit 1; }
 
@@ -279,12 +286,6 @@ done
 echo "NODES='${nodes# }' WORKLOADS='${workloads# }'" >>retire/env
 tell "retiring the temporary control plane"
 (cd retire && sh -eu ./run)
-# A node that has registered anew lacks the role that Pulumi gave it.
-label_roles() {
-  kube label nodes --selector=node.kubernetes.io/controller=true node-role.kubernetes.io/control-plane= \
-    --overwrite --field-manager=kubepivot >/dev/null
-}
-wait_for 60 "the controllers to get their role" label_roles
 late=$(kube get pods --namespace=kube-system \
   --output=jsonpath='{range .items[*]}{.metadata.name} on {.spec.nodeName}|{.status.conditions[?(@.type=="Ready")].status}{"\n"}{end}' |
   sed -n '/|True$/!s/|.*//p' | paste -sd ,)

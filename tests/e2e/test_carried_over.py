@@ -1,0 +1,82 @@
+"""A cluster that an earlier commit made goes on under this one, and nobody notices."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from lab import pins
+from lab.engine import docker
+from tests.e2e.probing import Prober, credentials
+from tests.e2e.root_on_a_worker import check, taken
+from tests.e2e.stacks import Checkout, Stack, lab_config
+
+pytestmark = [pytest.mark.e2e, pytest.mark.alone]
+
+SUBNET = 16
+CONTROLLER = f"172.30.{SUBNET}.11"
+
+# The last one whose workers joined with a token, and whose control plane went where a kubelet could send it.
+BEFORE = "f6a778552a2ce28a2428e5e274f0ea8245902da4"
+PROGRAM = ("components", "__main__.py", "Pulumi.yaml")
+
+
+@pytest.fixture(scope="module")
+def older(checkout: Checkout, new_stack: Callable[..., Stack]) -> Iterator[Stack]:
+    """A cluster of before, in a checkout of now."""
+    archive = subprocess.run(
+        ["git", "archive", BEFORE, *PROGRAM], cwd=pins.CHECKOUT, capture_output=True, check=False
+    )
+    if archive.returncode != 0:
+        pytest.skip(f"this clone has no history: {archive.stderr.decode()}")
+    now = checkout.directory / "now"
+    now.mkdir()
+    for part in PROGRAM:
+        shutil.move(checkout.directory / part, now / part)
+    subprocess.run(["tar", "--extract"], cwd=checkout.directory, input=archive.stdout, check=True)
+    stack = new_stack("older", lab_config(SUBNET))
+    stack.up()
+    shutil.rmtree(checkout.directory / "components")
+    shutil.copytree(now, checkout.directory, dirs_exist_ok=True)
+    yield stack
+
+
+def test_it_is_carried_over_without_a_lost_request(older: Stack) -> None:
+    labels = older.get("node", "controller-1")["metadata"]["labels"]
+    assert labels["node.kubernetes.io/controller"] == "true", "it is one of before"
+    known = credentials(older)
+    assert known is not None
+    with (
+        Prober.start(known, CONTROLLER, 6443) as at_endpoint,
+        Prober.start(known, "10.3.0.1", 443, inside="older-controller-1") as at_service,
+    ):
+        older.up()
+        counts = {"endpoint": at_endpoint.stop(), "service": at_service.stop()}
+    print(counts)
+    for client in counts.values():
+        assert client["requests"] > 1000
+        assert client["failed_after_retry"] == 0, client
+
+
+def test_nothing_is_left_of_what_it_no_longer_has(older: Stack) -> None:
+    for host in ("older-controller-1", "older-worker-1"):
+        assert docker("exec", host, "sh", "-c", "ls /etc/kubernetes | grep -c bootstrap || true") == "0"
+    tokens = "--field-selector=type=bootstrap.kubernetes.io/token"
+    assert older.get("secrets", "--all-namespaces", tokens)["items"] == []
+    bindings = {each["metadata"]["name"] for each in older.get("clusterrolebindings")["items"]}
+    assert not {"kubepivot:csr-approver", "kubepivot:csr-bootstrap"} & bindings
+    users = docker("exec", "older-controller-1", "ps", "-eo", "uid=,comm=")
+    theirs = [line.split() for line in users.splitlines() if line.split()[1].startswith(("kube-a", "etcd"))]
+    assert theirs and {uid for uid, _ in theirs} == {"60643"}, theirs
+
+
+def test_root_on_a_worker_has_that_worker_and_nothing_more(older: Stack) -> None:
+    with taken(older) as worker:
+        check(worker)
+
+
+def test_a_second_up_changes_nothing(older: Stack) -> None:
+    older.second_up_changes_nothing()
