@@ -22,8 +22,8 @@ __all__ = ["CONTENT_LABEL", "CONTROL_PLANE_ROLE", "WORKLOADS", "Object", "manife
 Object = dict[str, Any]
 
 CONTROL_PLANE_ROLE = "node-role.kubernetes.io/control-plane"
-"""What places the control plane, and keeps other pods away. NodeRestriction lets no kubelet set this label, on
-its own node neither. `node.kubernetes.io/*` it does: a worker could give itself the control plane's Secrets.
+"""What places the control plane, and keeps other pods away. NodeRestriction lets no kubelet set this label.
+It does `node.kubernetes.io/*`, by which a worker could give itself the control plane's Secrets.
 """
 
 CONTENT_LABEL = "kubepivot.dev/content"
