@@ -62,7 +62,13 @@ class Worker:
     def __init__(self, stack: Stack, directory: Path) -> None:
         self.stack, self._directory = stack, directory
         self.kubelet = self._kubelet()
-        self.accounts = {name: self._account(name) for name in ("flannel", "kube-proxy")}
+        pods = stack.get("pods", "--namespace=kube-system", f"--field-selector=spec.nodeName={OWN}")["items"]
+        self.accounts = {
+            pod["spec"]["serviceAccountName"]: self._account(pod)
+            for pod in pods
+            if any("projected" in volume for volume in pod["spec"]["volumes"])
+        }
+        assert {"flannel", "kube-proxy"} <= self.accounts.keys()
 
     def run(self, command: str) -> str:
         return docker("exec", f"{self.stack.name}-{OWN}", "sh", "-ec", command)
@@ -86,9 +92,9 @@ class Worker:
         pem = self._keep("kubelet.pem", self.run("cat /var/lib/kubelet/pki/kubelet-client-current.pem"))
         return Client("kubelet", (*self._server(), f"--client-certificate={pem}", f"--client-key={pem}"))
 
-    def _account(self, name: str) -> Client:
-        chosen = f"--field-selector=spec.nodeName={OWN}", f"--selector=app.kubernetes.io/name={name}"
-        (pod,) = self.stack.get("pods", "--namespace=kube-system", *chosen)["items"]
+    def _account(self, pod: dict[str, Any]) -> Client:
+        """Whoever the pod is to the API."""
+        name = pod["spec"]["serviceAccountName"]
         volumes = f"/var/lib/kubelet/pods/{pod['metadata']['uid']}/volumes/kubernetes.io~projected"
         token = self.run(f"cat {volumes}/*/token")
         # A token in the arguments would be one in a list of processes.
