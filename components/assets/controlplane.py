@@ -266,6 +266,8 @@ def _controller_manager_flags(cfg: ClusterConfig, form: Form) -> dict[str, str]:
         "cluster-cidr": cfg.network.pods,
         "cluster-signing-cert-file": f"{SECRETS}/ca.crt",
         "cluster-signing-key-file": f"{SECRETS}/ca.key",
+        # What the config turns on or off is added to it.
+        "controllers": "*",
         "leader-elect": "true",
         "root-ca-file": f"{SECRETS}/ca.crt",
         "service-account-private-key-file": f"{SECRETS}/service-account.key",
