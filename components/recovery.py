@@ -8,7 +8,6 @@ import pulumi
 import yaml
 
 from components.archive import File
-from components.assets.controlplane import UID
 from components.assets.node import bootstrap_files, env_file, retire_files, retire_seconds, script
 from components.assets.values import client_kubeconfig, manifest_value
 from components.config import ClusterConfig
@@ -69,7 +68,6 @@ def recovery_files(cfg: ClusterConfig, machine: Machine, texts: Mapping[str, str
             PEER_URL=f"https://{machine.address}:2380",
             API_PORT=str(cfg.api.port),
             EACH=EACH,
-            CONTROL_PLANE_UID=str(UID),
             CONTROLLERS=" ".join(cfg.controllers),
             NODES=" ".join(sorted(cfg.hosts)),
         ),

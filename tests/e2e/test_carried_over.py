@@ -69,8 +69,9 @@ def test_nothing_is_left_of_what_it_no_longer_has(older: Stack) -> None:
     bindings = {each["metadata"]["name"] for each in older.get("clusterrolebindings")["items"]}
     assert not {"kubepivot:csr-approver", "kubepivot:csr-bootstrap"} & bindings
     users = docker("exec", "older-controller-1", "ps", "-eo", "uid=,comm=")
-    theirs = [line.split() for line in users.splitlines() if line.split()[1].startswith(("kube-a", "etcd"))]
-    assert theirs and {uid for uid, _ in theirs} == {"60643"}, theirs
+    names = ("kube-apiserver", "kube-controller", "kube-scheduler")
+    theirs = {name: uid for uid, name in (line.split() for line in users.splitlines()) if name in names}
+    assert theirs == dict.fromkeys(names, "60643")
 
 
 def test_root_on_a_worker_has_that_worker_and_nothing_more(older: Stack) -> None:

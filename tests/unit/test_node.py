@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+import yaml
 
 from components.assets.controlplane import FORMER_UID, UID
 from components.assets.node import MIRRORED_REGISTRIES, script
@@ -179,13 +180,6 @@ def test_the_token_of_before_goes(host: Sandbox) -> None:
     assert not host.path("/etc/kubernetes/bootstrap.kubeconfig").exists()
 
 
-# Tells where the manifest of etcd is when something changes hands.
-CHOWN = """
-[ -e /etc/kubernetes/manifests/etcd.yaml ] && etcd=starts || etcd=stays-down
-echo "$* $etcd" >>/var/chowned
-"""
-
-
 @pytest.fixture
 def older(host: Sandbox) -> Sandbox:
     """A controller of before, where etcd and kube-apiserver run as a former user: who runs this test."""
@@ -194,12 +188,9 @@ def older(host: Sandbox) -> Sandbox:
         descriptor = host.path(f"/proc/{number}/fd/7")
         descriptor.parent.mkdir()
         descriptor.symlink_to("socket:[4711]")
-    host.write("/etc/kubernetes/manifests/etcd.yaml", "of before")
     host.path("/var/lib/etcd/member").mkdir(parents=True)
     host.write("/var/lib/kubepivot/etcd-data")
-    host.real("date")
-    host.fake("sleep", "[ -e /etc/kubernetes/manifests/etcd.yaml ] || rm -rf /proc/1")
-    host.fake("chown", CHOWN)
+    host.fake("chown", 'echo "$*" >>/var/chowned')
     return host
 
 
@@ -210,18 +201,25 @@ def _set_up_older(host: Sandbox, former: int) -> list[str]:
     return chowned.read_text().replace(str(host.root), "").splitlines() if chowned.exists() else []
 
 
-def test_etcd_and_ports_get_the_control_planes_own_user(older: Sandbox) -> None:
-    """Beside one that kept the former user a new one could neither listen nor read the data."""
-    assert _set_up_older(older, os.getuid()) == [
-        f"{UID} /proc/2/fd/7 starts",
-        f"-R {UID}:{UID} /var/lib/etcd stays-down",
-    ]
-    assert f"runAsUser: {UID}" in older.path("/etc/kubernetes/manifests/etcd.yaml").read_text()
+def _user_of_etcd(host: Sandbox) -> int:
+    pod = yaml.safe_load(host.path("/etc/kubernetes/manifests/etcd.yaml").read_text())
+    security = pod["spec"]["securityContext"]
+    assert security["runAsUser"] == security["runAsGroup"]
+    return int(security["runAsUser"])
 
 
-def test_a_controller_whose_etcd_has_its_own_user_goes_on(older: Sandbox) -> None:
+def test_ports_get_the_control_planes_own_user_and_etcd_keeps_the_one_of_its_data(older: Sandbox) -> None:
+    """Beside one that kept the former user a new one could not listen. Another etcd takes most of a minute."""
+    former = os.getuid()
+    port, keys = _set_up_older(older, former)
+    assert port == f"{UID} /proc/2/fd/7"
+    assert keys.startswith(f"{former}:{former} root/etc/kubernetes/pki/etcd/ca.crt ")
+    assert _user_of_etcd(older) == former
+
+
+def test_etcd_of_a_new_controller_has_the_control_planes_user(older: Sandbox) -> None:
     assert _set_up_older(older, os.getuid() + 1) == []
-    assert older.path("/proc/1").exists()
+    assert _user_of_etcd(older) == UID
 
 
 def test_a_node_is_not_looked_at_again(host: Sandbox) -> None:

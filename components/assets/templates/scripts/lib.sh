@@ -48,16 +48,13 @@ has_changed() {
   return 1
 }
 
-# Clusters of before had another user for etcd and the control plane, who in pods of others is a common one.
-of_former_user() { # NAME: its processes, as directories of /proc
-  for process in $(find /proc -maxdepth 1 -name '[1-9]*' -user "$FORMER_UID" 2>/dev/null); do
-    case $(cat "$process/comm" 2>/dev/null) in $1) echo "$process" ;; esac
-  done
-}
-# A listener shares its port only with one of the same user, which is that of the socket and not of the process.
+# The control plane of clusters of before has another user. A listener shares its port only with one of the same user,
+# which is that of the socket and not of the process.
 adopt_ports() {
-  for process in $(of_former_user 'kube-*'); do
+  for process in $(find /proc -maxdepth 1 -name '[1-9]*' -user "$FORMER_UID" 2>/dev/null); do
     # It may end meanwhile.
-    find "$process/fd" -lname 'socket:*' -exec chown "$CONTROL_PLANE_UID" {} + 2>/dev/null || true
+    case $(cat "$process/comm" 2>/dev/null) in
+      kube-*) find "$process/fd" -lname 'socket:*' -exec chown "$CONTROL_PLANE_UID" {} + 2>/dev/null || true ;;
+    esac
   done
 }

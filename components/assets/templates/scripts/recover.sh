@@ -60,7 +60,8 @@ make_data() { # the data directory of the snapshot, before anything is stopped
   found=$(etcdutl snapshot restore "$SNAPSHOT" --data-dir="$work/etcd" --name="$NAME" \
     --initial-cluster="$NAME=$PEER_URL" --initial-cluster-token="$CLUSTER" --initial-advertise-peer-urls="$PEER_URL" \
     --bump-revision="$((GENERATION * 1000000000))" --mark-compacted 2>&1) || die "$asked: it cannot be restored: $found"
-  chown -R "$CONTROL_PLANE_UID:$CONTROL_PLANE_UID" "$work/etcd"
+  # etcd's user is the one who reads its keys.
+  chown -R --reference=/etc/kubernetes/pki/etcd/server.key "$work/etcd"
 }
 all_stopped() {
   for name in etcd $COMPONENTS; do ! running "$name" || return 1; done
@@ -79,7 +80,8 @@ stand_down() { # nothing of the control plane runs on this host, and nothing sta
 }
 swap_data() { # what was there is kept
   aside=$DATA/before-recovery-$GENERATION
-  install -d -o "$CONTROL_PLANE_UID" -g "$CONTROL_PLANE_UID" -m 0700 "$DATA"
+  install -d -m 0700 "$DATA"
+  chown --reference=/etc/kubernetes/pki/etcd/server.key "$DATA"
   rm -rf "$DATA/restored"
   mv "$work/etcd/member" "$DATA/restored"
   # With something aside already, a run that was cut short has restored what is there.
