@@ -209,7 +209,7 @@ def _user_of_etcd(host: Sandbox) -> int:
 
 
 def test_ports_get_the_control_planes_own_user_and_etcd_keeps_the_one_of_its_data(older: Sandbox) -> None:
-    """Beside one that kept the former user a new one could not listen. Another etcd takes most of a minute."""
+    """Beside one that kept the former user a new one could not listen. Another etcd takes a minute."""
     former = os.getuid()
     port, keys = _set_up_older(older, former)
     assert port == f"{UID} /proc/2/fd/7"
