@@ -11,6 +11,7 @@ from ipaddress import IPv4Address, IPv4Network
 from itertools import combinations
 
 from components.addresses import NODE_PREFIX, PODS, SERVICES
+from components.flags import refusal
 from components.problems import Problem
 
 __all__ = ["problems", "sole_controller_address"]
@@ -46,6 +47,7 @@ def problems(raw: Raw) -> Iterator[Problem]:
     yield from _platform(raw, hosts)
     yield from _api_port(_part(raw, "api").get("port"))
     yield from _addresses(raw, hosts)
+    yield from _flags(_part(raw, "flags"))
     yield from _recovery(_part(raw, "recovery"), hosts)
 
 
@@ -103,6 +105,14 @@ def _api_port(value: object) -> Iterator[Problem]:
     elif port in _PORTS_OF_CONTROLLERS:
         taken = _PORTS_OF_CONTROLLERS[port]
         yield Problem.at(["api", "port"], value, f"{taken} uses it on every controller; choose another")
+
+
+def _flags(flags: Raw) -> Iterator[Problem]:
+    for component in flags:
+        for flag, value in _part(flags, component).items():
+            text = str(value).lower() if isinstance(value, bool) else str(value)
+            if mend := refusal(flag, text):
+                yield Problem.at(["flags", component, flag], value, mend)
 
 
 def _addresses(raw: Raw, hosts: Mapping[str, Raw]) -> Iterator[Problem]:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from components import steering
 from components.checkpointer.pods import STEERING
 from components.config import ClusterConfig
+from components.flags import merged
 
 __all__ = ["COMPONENTS", "UID", "Component", "Form", "bootstrap_pod", "pod_spec", "secret_files"]
 
@@ -192,11 +193,7 @@ def _probe(component: Component, port: int, path: str, **timing: int) -> dict[st
 
 
 def _flags(component: Component, cfg: ClusterConfig, form: Form) -> dict[str, str]:
-    """The program's own flags, and over them those of the config."""
-    own, given = _own_flags(component, cfg, form), cfg.flags.of(component)
-    if "feature-gates" in own and "feature-gates" in given:
-        given["feature-gates"] = f"{own['feature-gates']},{given['feature-gates']}"
-    return {**own, **given}
+    return merged(_own_flags(component, cfg, form), cfg.flags.of(component))
 
 
 def _own_flags(component: Component, cfg: ClusterConfig, form: Form) -> dict[str, str]:

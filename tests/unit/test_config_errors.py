@@ -206,21 +206,6 @@ LOCKED = "~/.ssh/id_locked"
         flag_case("v=4", "4", "without a value"),
         flag_case("permit_port_sharing", "false", "without dashes in front"),
         flag_case("Audit", "x", "for example audit-log-maxage"),
-        *(
-            flag_case(flag, "x", f"leave this flag out: {reason}")
-            for flag, reason in {
-                "advertise-address": "it is the address of the pod",
-                "bind-address": "probes",
-                "client-ca-file": "the components, and Pulumi, log in",
-                "endpoint-reconciler-type": "it follows from the number of controllers",
-                "etcd-prefix": "it follows from kubepivot:hosts",
-                "etcd-servers": "it follows from kubepivot:hosts",
-                "leader-elect": "the hand-over waits for the lease",
-                "permit-port-sharing": "the old and the new one serve at the same port",
-                "secure-port": "kube-apiserver's is kubepivot:api.port",
-                "tls-cert-file": "by the name in that certificate",
-            }.items()
-        ),
         case("flags kube-scheduler v", ["4"], "write the flag's value as text", shown="(a list)"),
         case("flags kube-scheduler v", None, "write the flag's value as text", shown="(not set)"),
         case("flags kube-scheduler", "v=4", "write a map of keys", shown="(a single value)"),
