@@ -119,8 +119,8 @@ class HostConfig(Section):
     )
     host_key: HostKey | None = Field(
         default=None,
-        description="The host's public key, as `ssh-keyscan -t ed25519 ADDRESS` prints it after the host's "
-        "name. A host that shows another key is refused. Required with platform baremetal, not with lab.",
+        description="The host's public key, ed25519 or ECDSA, as `ssh-keyscan -t ed25519 ADDRESS` prints it "
+        "after the host's name. A host that shows another key is refused. Required with platform baremetal, not with lab.",
         examples=["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIArwvbnKlP9VYIeKDcJ3CdSTHv2dbmbL5SL3bd0uNiDd"],
     )
     labels: dict[LabelKey, LabelValue] = Field(

@@ -136,6 +136,9 @@ LOCKED = "~/.ssh/id_locked"
         host_case("key", "~/.ssh/binary", "not a private key", base=baremetal),
         host_case("key", "~/.ssh/id_ed25519.pub", "this is a public key", base=baremetal),
         host_case("key", LOCKED, "encrypted with a passphrase", base=baremetal),
+        host_case("key", "~/.ssh/id_locked_pem", "encrypted with a passphrase", base=baremetal),
+        host_case("key", "~/.ssh/id_ed25519_pkcs8", "in OpenSSH's own form, for ssh-add", base=baremetal),
+        host_case("key", "~/.ssh/id_bitcoin", "SSH takes no key of this kind", base=baremetal),
         host_case("key", "~/.ssh/id_torn", "damaged", base=baremetal),
         host_case("key", "hunter2", "not a private key", base=baremetal, shown="(secret)"),
         host_case("hostKey", LEFT_OUT, "ssh-keyscan", base=baremetal),
@@ -144,6 +147,10 @@ LOCKED = "~/.ssh/id_locked"
         ),
         host_case("hostKey", HOST_KEY[:-8], "ssh-keyscan", base=baremetal, shown="ssh-ed25519 AAAA"),
         host_case("hostKey", "SHA256:abc", "ssh-keyscan", base=baremetal),
+        *(
+            host_case("hostKey", f"{kind} AAAA", "ssh-keyscan -t ed25519,ecdsa", base=baremetal, shown=kind)
+            for kind in ("ssh-rsa", "ssh-dss", "ssh-ed25519-cert-v01@openssh.com")
+        ),
         # Labels and taints
         label_case("node-role.kubernetes.io/worker", "", "may not set this label", shown="node-role."),
         label_case("kubernetes.io/x", "a", "your own domain", shown="kubernetes.io/x"),
@@ -311,20 +318,6 @@ def test_a_network_of_two_addresses_has_them_for_hosts() -> None:
     raw = with_value(lab(), "network hosts", "172.30.0.10/31")
     raw["hosts"]["worker-1"]["address"] = "172.30.0.10"
     assert parse(raw, stack="dev").network.hosts == "172.30.0.10/31"
-
-
-@pytest.mark.parametrize("name", ["id_ed25519", "id_pkcs8", "id_ecdsa", "id_rsa"])
-def test_a_private_key_is_a_path_or_its_text(home: Path, name: str) -> None:
-    text = (home / ".ssh" / name).read_text()
-    for value in (f"~/.ssh/{name}", str(home / ".ssh" / name), text, text.rstrip("\n")):
-        key = parse(with_value(baremetal(), "hosts worker-1 key", value), stack="dev").hosts["worker-1"].key
-        assert key is not None
-        assert key.get_secret_value() == text
-
-
-def test_a_host_key_loses_its_comment() -> None:
-    raw = with_value(baremetal(), "hosts worker-1 hostKey", f" {HOST_KEY}  root@worker-1\n")
-    assert parse(raw, stack="dev").hosts["worker-1"].host_key == HOST_KEY
 
 
 def test_a_secret_never_shows(home: Path) -> None:
