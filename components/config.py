@@ -120,7 +120,8 @@ class HostConfig(Section):
     host_key: HostKey | None = Field(
         default=None,
         description="The host's public key, ed25519 or ECDSA, as `ssh-keyscan -t ed25519 ADDRESS` prints it "
-        "after the host's name. A host that shows another key is refused. Required with platform baremetal, not with lab.",
+        "after the host's name. A host that shows another key is refused. Required with platform baremetal, "
+        "not with lab.",
         examples=["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIArwvbnKlP9VYIeKDcJ3CdSTHv2dbmbL5SL3bd0uNiDd"],
     )
     labels: dict[LabelKey, LabelValue] = Field(
@@ -170,7 +171,11 @@ class ApiConfig(Section):
         examples=["api.example.com"],
         json_schema_extra={DERIVED: "the only controller's address"},
     )
-    port: Port = Field(default=6443, description="The port of the API, from 1024.", examples=[8443])
+    port: Port = Field(
+        default=addresses.API_PORT,
+        description="The port of the API, from 1024, and no node port.",
+        examples=[8443],
+    )
 
 
 class MirrorConfig(Section):

@@ -194,15 +194,48 @@ LOCKED = "~/.ssh/id_locked"
         host_case("address", "172.30.0.0", "first or last", base=in_hosts),
         host_case("address", "172.30.0.255", "first or last", base=in_hosts),
         case("network pods", "127.64.0.0/16", "loopback, 127.0.0.0/8"),
-        case("network pods", "0.0.0.0/0", "loopback, 127.0.0.0/8"),
+        case("network pods", "0.0.0.0/0", "this network, 0.0.0.0/8"),
+        case(
+            "network pods", "10.0.0.0/7", "kubepivot:network.pods", key="network.services", shown="10.3.0.0"
+        ),
         case("network services", "239.1.0.0/16", "multicast, 224.0.0.0/4"),
+        case("network services", "169.254.0.0/16", "link-local, 169.254.0.0/16"),
         case("network domain", "Cluster_Local", "DNS name"),
         case("api port", "0", PORT),
         case("api port", 443, "kube-apiserver is not root: use a port from 1024"),
         case("api port", "2379", "etcd uses it on every controller"),
+        case("api port", 30000, "among the node ports of services, 30000-32767"),
+        case("api port", "32767", "among the node ports of services, 30000-32767"),
+        *(
+            case("flags kube-apiserver service-node-port-range", given, mend, key="api.port", shown="6443")
+            for given, mend in (
+                ("6000-7000", "among the node ports of services, 6000-7000"),
+                ("6400+43", "among the node ports of services, 6400+43"),
+                (6443, "among the node ports of services, 6443"),
+            )
+        ),
+        case(
+            "hosts controller-1 port", 6443, "SSH server of host controller-1", base=baremetal, key="api.port"
+        ),
+        *(
+            case("api host", host, f"this is {kind}; use an address or a name by which all hosts")
+            for host, kind in (
+                ("127.0.0.1", "loopback, 127.0.0.0/8"),
+                ("0.0.0.0", "this network, 0.0.0.0/8"),
+                ("169.254.1.1", "link-local, 169.254.0.0/16"),
+                ("224.0.0.1", "multicast, 224.0.0.0/4"),
+                ("255.255.255.255", "broadcast, 255.255.255.255/32"),
+                ("localhost", "every host's own name"),
+                ("api.localhost", "every host's own name"),
+                ("localhost.localdomain", "every host's own name"),
+            )
+        ),
+        case("api host", "10.2.0.5", "lies in kubepivot:network.pods"),
         case("api host", "https://api:6443", "without scheme and without port"),
         case("api host", "10.0.0.300", "IPv4 address or a DNS name"),
         case("mirror artifacts", "http://m", "required", key="mirror.images", shown="(not set)"),
+        case("mirror artifacts", "http://10.2.3.4:8080", "lies in kubepivot:network.pods", shown="10.2.3.4"),
+        case("mirror images", "http://10.3.3.4/v2", "lies in kubepivot:network.services", shown="10.3.3.4"),
         case("mirror artifacts", "mirror:80", URL),
         case("mirror images", "ftp://m", URL),
         case("mirror images", "http://m:99999", URL),
@@ -245,6 +278,7 @@ LOCKED = "~/.ssh/id_locked"
         case("backup s3", "s3://backups", "write a map of keys", shown="(a single value)"),
         s3_case("endpoint", LEFT_OUT, "required, for example"),
         s3_case("endpoint", "s3.example.com", URL),
+        s3_case("endpoint", "https://10.3.0.7:9000", "lies in kubepivot:network.services", shown="10.3.0.7"),
         s3_case("bucket", "My_Bucket", "use 3 to 63 lower-case letters"),
         s3_case("bucket", "s3://backups", "use 3 to 63 lower-case letters"),
         s3_case("prefix", "/kubernetes", "with / between but not around them"),
