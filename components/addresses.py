@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from ipaddress import IPv4Address, IPv4Network
 from typing import Annotated
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, WithJsonSchema
 
@@ -38,6 +38,10 @@ _NO_HOSTS = {
     "broadcast": IPv4Network("255.255.255.255/32"),
 }
 """Ranges of which no host that others reach can have an address."""
+
+_URL = re.compile(
+    r"https?://(?P<host>[A-Za-z0-9.-]+)(:(?P<port>[0-9]{1,5}))?(?P<path>(/[A-Za-z0-9._~%+=:@,-]+)*)/?"
+)
 
 
 def nth(network: str, number: int) -> str:
@@ -108,17 +112,25 @@ def endpoint_host(text: str) -> str:
 
 
 def _url(text: str) -> str:
-    """The text without a slash at its end if it is an http(s) URL; ValueError with the mend if not."""
+    """The text without a slash at its end if it is an http(s) URL; ValueError with the mend if not.
+
+    It goes into scripts and settings of hosts, so every letter of it has to be one that a URL has.
+    """
     mend = "use an http:// or https:// URL, for example http://mirror.example.com:8080"
-    try:
-        parts = urlsplit(text)
-        port = parts.port
-    except ValueError:
-        raise ValueError(mend) from None
-    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0 or " " in text:
+    parts = _URL.fullmatch(text)
+    if parts is None:
+        around = "@" in text or "?" in text or "#" in text
+        raise ValueError(f"{mend}, without user, query and fragment" if around else mend)
+    port, path = int(parts["port"] or 80), parts["path"]
+    if not 1 <= port <= 65535 or {".", ".."}.intersection(path.split("/")):
         raise ValueError(mend)
-    if parts.username is not None or parts.query or parts.fragment:
-        raise ValueError(f"{mend}, without user, query and fragment")
+    try:
+        IPv4Address(parts["host"])
+    except ValueError:
+        try:
+            dns_name(parts["host"].lower())
+        except ValueError:
+            raise ValueError(mend) from None
     return text.rstrip("/")
 
 

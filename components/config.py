@@ -186,7 +186,9 @@ class MirrorConfig(Section):
         examples=["http://mirror.example.com:8080"],
     )
     images: Url = Field(
-        description="A registry with the images under their official names.",
+        description="A registry with the images under their official names, such as registry.k8s.io/pause, "
+        "or below a path: with https://harbor.example.com/proxy hosts ask for "
+        "https://harbor.example.com/v2/proxy/registry.k8s.io/pause.",
         examples=["http://mirror.example.com:5000"],
     )
 

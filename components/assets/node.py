@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 import yaml
 
@@ -234,10 +236,17 @@ def _mirror_files(cfg: ClusterConfig) -> dict[str, File]:
         return {}
     return {
         f"/etc/containerd/certs.d/{registry}/hosts.toml": File(
-            _template("hosts.toml", {"registry": registry, "mirror": cfg.mirror.images})
+            _template("hosts.toml", {"registry": registry, "mirror": _served_at(cfg.mirror.images)})
         )
         for registry in MIRRORED_REGISTRIES
     }
+
+
+def _served_at(registry: str) -> str:
+    """Where a registry serves the images below that URL: the API's version comes before their path."""
+    url = urlsplit(registry)
+    path = re.sub("^/v2(?=/|$)", "", url.path)
+    return f"{url.scheme}://{url.netloc}/v2{path}"
 
 
 def _kubelet_identity(cfg: ClusterConfig, machine: Machine, texts: Mapping[str, str]) -> dict[str, File]:

@@ -195,9 +195,6 @@ LOCKED = "~/.ssh/id_locked"
         host_case("address", "172.30.0.255", "first or last", base=in_hosts),
         case("network pods", "127.64.0.0/16", "loopback, 127.0.0.0/8"),
         case("network pods", "0.0.0.0/0", "this network, 0.0.0.0/8"),
-        case(
-            "network pods", "10.0.0.0/7", "kubepivot:network.pods", key="network.services", shown="10.3.0.0"
-        ),
         case("network services", "239.1.0.0/16", "multicast, 224.0.0.0/4"),
         case("network services", "169.254.0.0/16", "link-local, 169.254.0.0/16"),
         case("network domain", "Cluster_Local", "DNS name"),
@@ -240,6 +237,21 @@ LOCKED = "~/.ssh/id_locked"
         case("mirror images", "ftp://m", URL),
         case("mirror images", "http://m:99999", URL),
         case("mirror images", "http://m?a=b", "without user, query and fragment"),
+        case("mirror images", "http://m#a", "without user, query and fragment"),
+        case("mirror images", "http://user@m", "without user, query and fragment", shown="http://***@m"),
+        *(
+            case("mirror images", f"http://{rest}", URL, shown=shown or f"http://{rest}")
+            for rest, shown in (
+                *(("", ""), ("m:0", ""), ("10.0.0.300", ""), ("-m", ""), ("m/a b", ""), ("m/$(x)", "")),
+                *(
+                    ("m/a/../b", ""),
+                    ("m//a", ""),
+                    ('m"]\n[host."http://x', "(secret)"),
+                    ('m/"a', ""),
+                    ("m/{a}", ""),
+                ),
+            )
+        ),
         # Flags
         flag_case("--v", "4", "without dashes in front"),
         flag_case("-v", "4", "without dashes in front"),
