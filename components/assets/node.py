@@ -8,10 +8,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-import yaml
-
 from components.archive import File
-from components.assets import templates
+from components.assets import document, templates
 from components.assets.backup import backup_files
 from components.assets.controlplane import (
     BOOTSTRAP_SECRETS,
@@ -228,7 +226,7 @@ def _kubelet_configuration(cfg: ClusterConfig, machine: Machine) -> str:
             "nodefs.inodesFree": "0%",
         }
         configuration["imageGCHighThresholdPercent"] = 100
-    return yaml.safe_dump(configuration, sort_keys=False)
+    return document.dump(configuration)
 
 
 def _mirror_files(cfg: ClusterConfig) -> dict[str, File]:
@@ -296,7 +294,7 @@ def _etcd_files(cfg: ClusterConfig, machine: Machine, texts: Mapping[str, str]) 
         f"{ETCD_PKI}/{name}": File(texts[source], mode=0o600, owner=UID)
         for name, source in certificates.items()
     }
-    pod = yaml.safe_dump(etcd_pod(cfg, machine.name), sort_keys=False)
+    pod = document.dump(etcd_pod(cfg, machine.name))
     return {**files, f"{MANIFESTS}/etcd.yaml": File(pod, mode=0o600)}
 
 
@@ -397,7 +395,7 @@ def bootstrap_files(cfg: ClusterConfig, machine: Machine, texts: Mapping[str, st
     }
     for component in COMPONENTS:
         pod = bootstrap_pod(component, cfg)
-        manifest = yaml.safe_dump(pod, sort_keys=False)
+        manifest = document.dump(pod)
         files[f"root{MANIFESTS}/{pod['metadata']['name']}.yaml"] = File(manifest, mode=0o600)
         for name, text in control_plane_files(component, cfg, texts, "bootstrap").items():
             files[f"root{BOOTSTRAP_SECRETS}/{component}/{name}"] = File(text, mode=0o600, owner=UID)
