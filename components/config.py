@@ -138,7 +138,9 @@ class HostConfig(Section):
 
 
 class NetworkConfig(Section):
-    """The address plan, IPv4. Ranges are CIDRs in canonical form and must not overlap."""
+    """The address plan, IPv4. Ranges are CIDRs in canonical form and must not overlap. A living cluster keeps
+    its pods, services and domain.
+    """
 
     hosts: Network | None = Field(
         default=None,
@@ -162,7 +164,7 @@ class NetworkConfig(Section):
 
 
 class ApiConfig(Section):
-    """How clients and nodes reach the Kubernetes API."""
+    """How clients and nodes reach the Kubernetes API. A living cluster keeps both."""
 
     host: EndpointHost = Field(
         default="",
