@@ -135,8 +135,8 @@ def _port_range(text: str) -> range:
 def _flags(flags: Raw) -> Iterator[Problem]:
     for component in flags:
         for flag, value in _part(flags, component).items():
-            text = str(value).lower() if isinstance(value, bool) else str(value)
-            if mend := refusal(flag, text):
+            # What is no text has a problem of its own.
+            if isinstance(value, str | int | float) and (mend := refusal(flag, str(value))):
                 yield Problem.at(["flags", component, flag], value, mend)
 
 
