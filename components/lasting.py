@@ -32,8 +32,7 @@ def refuse_changes(cfg: ClusterConfig) -> pulumi.ResourceOptions:
         brought = (args.old_inputs or {})["stdin"]
         # A secret comes as an Output.
         archive = await pulumi.Output.from_input(brought).future()
-        problems = changed(_of_files(unpack(base64.b64decode(str(archive)))), _of_config(cfg))
-        if problems:
+        if problems := changed(cfg, str(archive)):
             raise pulumi.RunError("; ".join(map(str, problems)))
 
     hook = pulumi.ResourceHook(
@@ -42,8 +41,15 @@ def refuse_changes(cfg: ClusterConfig) -> pulumi.ResourceOptions:
     return pulumi.ResourceOptions(hooks=pulumi.ResourceHookBinding(before_update=[hook]))
 
 
-def changed(living: Values, wanted: Values) -> list[Problem]:
-    """What is wanted other than the cluster has it."""
+def changed(cfg: ClusterConfig, archive: str) -> list[Problem]:
+    """What the config wants other than the cluster was made with: by that archive, in base64."""
+    wanted: Values = {
+        ("network", "pods"): cfg.network.pods,
+        ("network", "services"): cfg.network.services,
+        ("network", "domain"): cfg.network.domain,
+        ("api", "host"): cfg.api.host,
+        ("api", "port"): cfg.api.port,
+    }
     return [
         Problem.at(
             path,
@@ -51,32 +57,21 @@ def changed(living: Values, wanted: Values) -> list[Problem]:
             f"the cluster lives with {value} and would not outlast the change: put that back, or destroy the "
             "cluster first",
         )
-        for path, value in living.items()
+        for path, value in _living(unpack(base64.b64decode(archive))).items()
         if wanted[path] != value
     ]
 
 
-def _of_config(cfg: ClusterConfig) -> Values:
-    return {
-        ("network", "pods"): cfg.network.pods,
-        ("network", "services"): cfg.network.services,
-        ("network", "domain"): cfg.network.domain,
-        ("api", "host"): cfg.api.host,
-        ("api", "port"): cfg.api.port,
-    }
-
-
-def _of_files(files: Mapping[str, str]) -> Values:
-    """The same, as the files say it that the temporary control plane is started with."""
+def _living(files: Mapping[str, str]) -> Values:
+    """The values, as the files say them that the temporary control plane is started with."""
     apiserver = _flags(files[f"{_MANIFESTS}/bootstrap-apiserver.yaml"])
     controller_manager = _flags(files[f"{_MANIFESTS}/bootstrap-controller-manager.yaml"])
     environment = dict(line.split("=", 1) for line in shlex.split(files["env"]))
+    issuer = apiserver["service-account-issuer"]
     return {
         ("network", "pods"): controller_manager["cluster-cidr"],
         ("network", "services"): apiserver["service-cluster-ip-range"],
-        ("network", "domain"): apiserver["service-account-issuer"].removeprefix(
-            "https://kubernetes.default.svc."
-        ),
+        ("network", "domain"): issuer.removeprefix("https://kubernetes.default.svc."),
         ("api", "host"): urlsplit(environment["API_ENDPOINT"]).hostname or "",
         ("api", "port"): int(apiserver["secure-port"]),
     }
