@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+import re
 from ipaddress import IPv4Address, IPv4Network
 from typing import Annotated
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, WithJsonSchema
 
 from components.labels import dns_name
 
 __all__ = [
+    "API_PORT",
     "NODE_PREFIX",
     "PODS",
     "SERVICES",
@@ -23,14 +23,25 @@ __all__ = [
     "services_network",
 ]
 
+API_PORT = 6443
 PODS = "10.2.0.0/16"
 SERVICES = "10.3.0.0/16"
 NODE_PREFIX = 24
 """Every node gets a pod range of this prefix length."""
 # kube-apiserver refuses larger ranges for services.
 _SERVICES_LARGEST, _SERVICES_SMALLEST = 12, 24
-_BROADCAST = IPv4Address("255.255.255.255")
-_NO_HOSTS = (IPv4Network("127.0.0.0/8"), IPv4Network("224.0.0.0/4"))
+_NO_HOSTS = {
+    "this network": IPv4Network("0.0.0.0/8"),
+    "loopback": IPv4Network("127.0.0.0/8"),
+    "link-local": IPv4Network("169.254.0.0/16"),
+    "multicast": IPv4Network("224.0.0.0/4"),
+    "broadcast": IPv4Network("255.255.255.255/32"),
+}
+"""Ranges of which no host that others reach can have an address."""
+
+_URL = re.compile(
+    r"https?://(?P<host>[A-Za-z0-9.-]+)(:(?P<port>[0-9]{1,5}))?(?P<path>(/[A-Za-z0-9._~%+=:@,-]+)*)/?"
+)
 
 
 def nth(network: str, number: int) -> str:
@@ -44,15 +55,14 @@ def host_address(text: str) -> str:
         address = IPv4Address(text)
     except ValueError:
         raise ValueError("use an IPv4 address, for example 192.168.1.21") from None
-    if (
-        address.is_loopback
-        or address.is_unspecified
-        or address.is_multicast
-        or address.is_link_local
-        or address == _BROADCAST
-    ):
-        raise ValueError("use an address by which the other hosts reach this one")
+    if kind := _no_host(IPv4Network(address)):
+        raise ValueError(f"this is {kind}; use an address by which the other hosts reach this one")
     return text
+
+
+def _no_host(network: IPv4Network) -> str:
+    """What the network has addresses of that are no host's, "" for nothing."""
+    return next((f"{kind}, {each}" for kind, each in _NO_HOSTS.items() if network.overlaps(each)), "")
 
 
 def network(text: str) -> str:
@@ -65,10 +75,8 @@ def network(text: str) -> str:
         raise ValueError("use an IPv4 range in CIDR form, for example 10.2.0.0/16")
     if str(found) != text:
         raise ValueError(f"write the range's first address: {found}")
-    if any(found.overlaps(each) for each in _NO_HOSTS):
-        raise ValueError(
-            "choose a range without addresses of loopback, 127.0.0.0/8, and multicast, 224.0.0.0/4"
-        )
+    if kind := _no_host(found):
+        raise ValueError(f"choose a range without addresses of {kind}")
     return text
 
 
@@ -81,30 +89,48 @@ def services_network(text: str) -> str:
 
 
 def endpoint_host(text: str) -> str:
-    """The text itself if it is an IPv4 address or a DNS name; ValueError with the mend if not."""
-    with suppress(ValueError):
-        return str(IPv4Address(text))
+    """The text itself if it is an address or a DNS name by which all hosts can reach the same one; ValueError
+    with the mend if not.
+    """
+    mend = "use an address or a name by which all hosts, and you, reach the API"
     try:
-        return dns_name(text)
+        address = IPv4Address(text)
     except ValueError:
-        raise ValueError(
-            "use an IPv4 address or a DNS name in lower case, without scheme and without port "
-            "(the port is kubepivot:api.port)"
-        ) from None
+        try:
+            name = dns_name(text)
+        except ValueError:
+            raise ValueError(
+                "use an IPv4 address or a DNS name in lower case, without scheme and without port "
+                "(the port is kubepivot:api.port)"
+            ) from None
+        if name.rpartition(".")[2] in ("localhost", "localdomain"):
+            raise ValueError(f"this is every host's own name; {mend}") from None
+        return name
+    if kind := _no_host(IPv4Network(address)):
+        raise ValueError(f"this is {kind}; {mend}")
+    return text
 
 
 def _url(text: str) -> str:
-    """The text without a slash at its end if it is an http(s) URL; ValueError with the mend if not."""
+    """The text without a slash at its end if it is an http(s) URL; ValueError with the mend if not.
+
+    It goes into scripts and settings of hosts, so every letter of it has to be one that a URL has.
+    """
     mend = "use an http:// or https:// URL, for example http://mirror.example.com:8080"
-    try:
-        parts = urlsplit(text)
-        port = parts.port
-    except ValueError:
-        raise ValueError(mend) from None
-    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0 or " " in text:
+    parts = _URL.fullmatch(text)
+    if parts is None:
+        around = "@" in text or "?" in text or "#" in text
+        raise ValueError(f"{mend}, without user, query and fragment" if around else mend)
+    port, path = int(parts["port"] or 80), parts["path"]
+    if not 1 <= port <= 65535 or {".", ".."}.intersection(path.split("/")):
         raise ValueError(mend)
-    if parts.username is not None or parts.query or parts.fragment:
-        raise ValueError(f"{mend}, without user, query and fragment")
+    try:
+        IPv4Address(parts["host"])
+    except ValueError:
+        try:
+            dns_name(parts["host"].lower())
+        except ValueError:
+            raise ValueError(mend) from None
     return text.rstrip("/")
 
 

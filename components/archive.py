@@ -9,7 +9,7 @@ import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-__all__ = ["File", "digest_lines", "pack"]
+__all__ = ["File", "digest_lines", "pack", "unpack"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,16 @@ def pack(files: Mapping[str, File], *, compress: bool = True) -> bytes:
             entry.size, entry.mode, entry.uid, entry.gid = len(data), file.mode, file.owner, file.owner
             tar.addfile(entry, io.BytesIO(data))
     return gzip.compress(raw.getvalue(), mtime=0) if compress else raw.getvalue()
+
+
+def unpack(archive: bytes) -> dict[str, str]:
+    """The texts of the files of a gzipped archive, by path."""
+    with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as tar:
+        return {
+            entry.name: content.read().decode()
+            for entry in tar.getmembers()
+            if (content := tar.extractfile(entry)) is not None
+        }
 
 
 def digest_lines(files: Mapping[str, File]) -> str:

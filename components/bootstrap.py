@@ -10,6 +10,7 @@ from components.archive import File
 from components.assets.node import bootstrap_files, retire_files, retire_seconds, script
 from components.config import ClusterConfig
 from components.hosts import Host
+from components.lasting import refuse_changes
 from components.pki import Pki
 from components.ssh import Payload, RemoteStep
 
@@ -26,7 +27,8 @@ def start_bootstrap(
     opts: pulumi.ResourceOptions,
 ) -> RemoteStep:
     """Starts apiserver, controller manager and scheduler as static pods. Ends when the API is ready at its
-    endpoint. On a cluster that has taken over already it starts nothing.
+    endpoint. On a cluster that has taken over already it starts nothing, and what the cluster was made with
+    can't be changed by it.
     """
     return RemoteStep(
         f"{name}-bootstrap",
@@ -34,7 +36,7 @@ def start_bootstrap(
         pki.read(lambda texts: Payload(script=script("bootstrap"), files=bootstrap_files(cfg, host, texts))),
         timeout=300,
         depends_on=after,
-        opts=opts,
+        opts=pulumi.ResourceOptions.merge(opts, refuse_changes(cfg)),
     )
 
 

@@ -119,8 +119,9 @@ class HostConfig(Section):
     )
     host_key: HostKey | None = Field(
         default=None,
-        description="The host's public key, as `ssh-keyscan -t ed25519 ADDRESS` prints it after the host's "
-        "name. A host that shows another key is refused. Required with platform baremetal, not with lab.",
+        description="The host's public key, ed25519 or ECDSA, as `ssh-keyscan -t ed25519 ADDRESS` prints it "
+        "after the host's name. A host that shows another key is refused. Required with platform baremetal, "
+        "not with lab.",
         examples=["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIArwvbnKlP9VYIeKDcJ3CdSTHv2dbmbL5SL3bd0uNiDd"],
     )
     labels: dict[LabelKey, LabelValue] = Field(
@@ -137,7 +138,9 @@ class HostConfig(Section):
 
 
 class NetworkConfig(Section):
-    """The address plan, IPv4. Ranges are CIDRs in canonical form and must not overlap."""
+    """The address plan, IPv4. Ranges are CIDRs in canonical form and must not overlap. A living cluster keeps
+    its pods, services and domain.
+    """
 
     hosts: Network | None = Field(
         default=None,
@@ -161,7 +164,7 @@ class NetworkConfig(Section):
 
 
 class ApiConfig(Section):
-    """How clients and nodes reach the Kubernetes API."""
+    """How clients and nodes reach the Kubernetes API. A living cluster keeps both."""
 
     host: EndpointHost = Field(
         default="",
@@ -170,7 +173,11 @@ class ApiConfig(Section):
         examples=["api.example.com"],
         json_schema_extra={DERIVED: "the only controller's address"},
     )
-    port: Port = Field(default=6443, description="The port of the API, from 1024.", examples=[8443])
+    port: Port = Field(
+        default=addresses.API_PORT,
+        description="The port of the API, from 1024, and no node port.",
+        examples=[8443],
+    )
 
 
 class MirrorConfig(Section):
@@ -181,7 +188,9 @@ class MirrorConfig(Section):
         examples=["http://mirror.example.com:8080"],
     )
     images: Url = Field(
-        description="A registry with the images under their official names.",
+        description="A registry with the images under their official names, such as registry.k8s.io/pause, "
+        "or below a path: with https://harbor.example.com/proxy hosts ask for "
+        "https://harbor.example.com/v2/proxy/registry.k8s.io/pause.",
         examples=["http://mirror.example.com:5000"],
     )
 

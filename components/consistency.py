@@ -6,11 +6,13 @@ values.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Address, IPv4Network
 from itertools import combinations
+from urllib.parse import urlsplit
 
-from components.addresses import NODE_PREFIX, PODS, SERVICES
+from components.addresses import API_PORT, NODE_PREFIX, PODS, SERVICES
 from components.flags import refusal
 from components.problems import Problem
 
@@ -24,6 +26,8 @@ _NEEDED_ON_BAREMETAL = {
     "without the host's name",
 }
 _FIRST_UNPRIVILEGED = 1024
+_NODE_PORTS = "30000-32767"
+"""Kubernetes' default."""
 # A network with a longer prefix has no address of its own and no broadcast address (RFC 3021).
 _WITH_BROADCAST = 30
 _PORTS_OF_CONTROLLERS = {
@@ -37,6 +41,8 @@ _PORTS_OF_CONTROLLERS = {
     10257: "kube-controller-manager",
     10259: "kube-scheduler",
 }
+_SERVERS = (("mirror", "artifacts"), ("mirror", "images"), ("backup", "s3", "endpoint"))
+"""URLs that hosts ask, whether there is a cluster or not."""
 _MADE_BY_THE_LAB = ("user", "port", "key", "hostKey")
 
 
@@ -45,7 +51,7 @@ def problems(raw: Raw) -> Iterator[Problem]:
     hosts = _hosts(raw)
     yield from _topology(raw, hosts)
     yield from _platform(raw, hosts)
-    yield from _api_port(_part(raw, "api").get("port"))
+    yield from _api_port(raw, hosts)
     yield from _addresses(raw, hosts)
     yield from _flags(_part(raw, "flags"))
     yield from _recovery(_part(raw, "recovery"), hosts)
@@ -95,23 +101,42 @@ def _platform(raw: Raw, hosts: Mapping[str, Raw]) -> Iterator[Problem]:
                 yield Problem.at(["lab"], raw["lab"], "leave it out: it is for platform lab only")
 
 
-def _api_port(value: object) -> Iterator[Problem]:
-    text = str(value)
-    port = int(text) if text.isdecimal() else None
+def _api_port(raw: Raw, hosts: Mapping[str, Raw]) -> Iterator[Problem]:
+    value = _part(raw, "api").get("port", API_PORT)
+    port = _whole(value)
     # Smaller numbers than 1 have a problem of their own.
-    if port is not None and 1 <= port < _FIRST_UNPRIVILEGED:
-        mend = f"kube-apiserver is not root: use a port from {_FIRST_UNPRIVILEGED}, for example 6443"
+    if port is None or port < 1:
+        return
+    if port < _FIRST_UNPRIVILEGED:
+        mend = f"kube-apiserver is not root: use a port from {_FIRST_UNPRIVILEGED}, for example {API_PORT}"
         yield Problem.at(["api", "port"], value, mend)
     elif port in _PORTS_OF_CONTROLLERS:
         taken = _PORTS_OF_CONTROLLERS[port]
         yield Problem.at(["api", "port"], value, f"{taken} uses it on every controller; choose another")
+    for name, host in hosts.items():
+        if host.get("role") == "controller" and _whole(host.get("port")) == port:
+            mend = f"the SSH server of host {name} uses it (kubepivot:hosts.{name}.port); choose another"
+            yield Problem.at(["api", "port"], value, mend)
+    node_ports = _part(_part(raw, "flags"), "kube-apiserver").get("service-node-port-range", _NODE_PORTS)
+    if port in _port_range(str(node_ports)):
+        mend = f"it lies among the node ports of services, {node_ports}; choose another"
+        yield Problem.at(["api", "port"], value, mend)
+
+
+def _port_range(text: str) -> range:
+    """The ports of a range as the flag takes it: first-last, first+more or one; else none."""
+    parts = re.fullmatch(r"(\d{1,5})(?:([-+])(\d{1,5}))?", text.strip(), re.ASCII)
+    if parts is None:
+        return range(0)
+    first, rest = int(parts[1]), int(parts[3] or 0)
+    return range(first, (rest if parts[2] == "-" else first + rest) + 1)
 
 
 def _flags(flags: Raw) -> Iterator[Problem]:
     for component in flags:
         for flag, value in _part(flags, component).items():
-            text = str(value).lower() if isinstance(value, bool) else str(value)
-            if mend := refusal(flag, text):
+            # What is no text has a problem of its own.
+            if isinstance(value, str | int | float) and (mend := refusal(flag, str(value))):
                 yield Problem.at(["flags", component, flag], value, mend)
 
 
@@ -128,6 +153,8 @@ def _addresses(raw: Raw, hosts: Mapping[str, Raw]) -> Iterator[Problem]:
     yield from _overlaps(ranges)
     yield from _capacity(ranges, len(hosts))
     yield from _places(ranges, located, _address(_part(raw, "api").get("host")))
+    for path in _SERVERS:
+        yield from _server(raw, path, ranges)
     yield from _duplicates(located)
 
 
@@ -190,6 +217,19 @@ def _inside(
             )
 
 
+def _server(raw: Raw, path: tuple[str, ...], ranges: Mapping[str, IPv4Network]) -> Iterator[Problem]:
+    *sections, key = path
+    for section in sections:
+        raw = _part(raw, section)
+    url = raw.get(key)
+    try:
+        address = _address(urlsplit(url).hostname) if isinstance(url, str) else None
+    except ValueError:
+        return
+    if address is not None:
+        yield from _inside(path, address, ranges)
+
+
 def _duplicates(located: Mapping[str, IPv4Address]) -> Iterator[Problem]:
     first: dict[IPv4Address, str] = {}
     for name, address in located.items():
@@ -235,6 +275,10 @@ def _hosts(raw: Raw) -> dict[str, Raw]:
 def _part(raw: Raw, key: str) -> Raw:
     part = raw.get(key)
     return part if isinstance(part, Mapping) else {}
+
+
+def _whole(value: object) -> int | None:
+    return int(str(value)) if str(value).isdecimal() else None
 
 
 def _range(value: object) -> IPv4Network | None:

@@ -203,7 +203,8 @@ def _without(parts: set[str], reason: str) -> str | None:
 def _switches(parts: list[str]) -> Iterator[tuple[str, bool]]:
     for part in parts:
         name, _, value = part.partition("=")
-        yield name.strip(), value.strip().lower() in ("", "1", "t", "true")
+        # A gate may be told with its component, kube:Gate=true.
+        yield name.rpartition(":")[2].strip(), value.strip().lower() in ("", "1", "t", "true")
 
 
 def merged(own: Mapping[str, str], given: Mapping[str, str]) -> dict[str, str]:
@@ -217,7 +218,8 @@ def merged(own: Mapping[str, str], given: Mapping[str, str]) -> dict[str, str]:
 
 
 def _parts(value: str) -> list[str]:
-    return [part.strip() for part in value.split(",") if part.strip()]
+    # The components read lists as CSV, with quotes.
+    return [part.strip(' "') for part in value.split(",") if part.strip(' "')]
 
 
 def _flag_name(text: str) -> str:

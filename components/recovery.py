@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import pulumi
-import yaml
 
 from components.archive import File
+from components.assets import document
 from components.assets.node import bootstrap_files, env_file, retire_files, retire_seconds, script
 from components.assets.values import client_kubeconfig, manifest_value
 from components.config import ClusterConfig
@@ -87,5 +87,5 @@ def recovery_files(cfg: ClusterConfig, machine: Machine, texts: Mapping[str, str
         files |= {f"{step}/{path}": file for path, file in brought.items()}
         files[f"{step}/run"] = File(script(step))
     for name, manifest in objects(cfg, lambda value: manifest_value(cfg, value, texts)).items():
-        files[f"manifests/{name}"] = File(yaml.safe_dump(owned(manifest), sort_keys=False), mode=0o600)
+        files[f"manifests/{name}"] = File(document.dump(owned(manifest)), mode=0o600)
     return files

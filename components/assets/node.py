@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
-
-import yaml
+from urllib.parse import urlsplit
 
 from components.archive import File
-from components.assets import templates
+from components.assets import document, templates
 from components.assets.backup import backup_files
 from components.assets.controlplane import (
     BOOTSTRAP_SECRETS,
@@ -219,7 +219,7 @@ def _kubelet_configuration(cfg: ClusterConfig, machine: Machine) -> str:
             "nodefs.inodesFree": "0%",
         }
         configuration["imageGCHighThresholdPercent"] = 100
-    return yaml.safe_dump(configuration, sort_keys=False)
+    return document.dump(configuration)
 
 
 def _mirror_files(cfg: ClusterConfig) -> dict[str, File]:
@@ -227,10 +227,17 @@ def _mirror_files(cfg: ClusterConfig) -> dict[str, File]:
         return {}
     return {
         f"/etc/containerd/certs.d/{registry}/hosts.toml": File(
-            _template("hosts.toml", {"registry": registry, "mirror": cfg.mirror.images})
+            _template("hosts.toml", {"registry": registry, "mirror": _served_at(cfg.mirror.images)})
         )
         for registry in MIRRORED_REGISTRIES
     }
+
+
+def _served_at(registry: str) -> str:
+    """Where a registry serves the images below that URL: the API's version comes before their path."""
+    url = urlsplit(registry)
+    path = re.sub("^/v2(?=/|$)", "", url.path)
+    return f"{url.scheme}://{url.netloc}/v2{path}"
 
 
 def _kubelet_identity(cfg: ClusterConfig, machine: Machine, texts: Mapping[str, str]) -> dict[str, File]:
@@ -280,7 +287,7 @@ def _etcd_files(cfg: ClusterConfig, machine: Machine, texts: Mapping[str, str]) 
         f"{ETCD_PKI}/{name}": File(texts[source], mode=0o600, owner=UID)
         for name, source in certificates.items()
     }
-    pod = yaml.safe_dump(etcd_pod(cfg, machine.name), sort_keys=False)
+    pod = document.dump(etcd_pod(cfg, machine.name))
     return {**files, f"{MANIFESTS}/etcd.yaml": File(pod, mode=0o600)}
 
 
@@ -387,7 +394,7 @@ def bootstrap_files(cfg: ClusterConfig, machine: Machine, texts: Mapping[str, st
     }
     for component in COMPONENTS:
         pod = bootstrap_pod(component, cfg)
-        manifest = yaml.safe_dump(pod, sort_keys=False)
+        manifest = document.dump(pod)
         files[f"root{MANIFESTS}/{pod['metadata']['name']}.yaml"] = File(manifest, mode=0o600)
         for name, text in control_plane_files(component, cfg, texts, "bootstrap").items():
             files[f"root{BOOTSTRAP_SECRETS}/{component}/{name}"] = File(text, mode=0o600, owner=UID)

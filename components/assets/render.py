@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import yaml
-
 from components.archive import File
+from components.assets import document
 from components.assets.controlplane import COMPONENTS, bootstrap_pod
 from components.assets.manifests import manifests
 from components.assets.node import etcd_pod
@@ -38,6 +37,6 @@ def render(cfg: ClusterConfig, texts: Mapping[str, str]) -> dict[str, File]:
     return files
 
 
-def _yaml(document: Mapping[str, object]) -> File:
-    mode = 0o600 if document["kind"] == "Secret" else 0o644
-    return File(yaml.safe_dump(document, sort_keys=False), mode=mode)
+def _yaml(content: Mapping[str, object]) -> File:
+    mode = 0o600 if content["kind"] == "Secret" else 0o644
+    return File(document.dump(content), mode=mode)

@@ -7,8 +7,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 
-import yaml
-
+from components.assets import document
 from components.assets.controlplane import COMPONENTS, Component, Form, secret_files
 from components.config import ClusterConfig
 from components.steering import INCUMBENT
@@ -26,7 +25,7 @@ def kubeconfig(
     if loopback:
         # No certificate names them all.
         cluster |= {"server": f"https://{loopback}:{cfg.api.port}", "tls-server-name": "localhost"}
-    return yaml.dump(
+    return document.dump(
         {
             "apiVersion": "v1",
             "kind": "Config",
@@ -34,10 +33,7 @@ def kubeconfig(
             "users": [{"name": user, "user": credentials}],
             "contexts": [{"name": cfg.name, "context": {"cluster": cfg.name, "user": user}}],
             "current-context": cfg.name,
-        },
-        sort_keys=False,
-        # libyaml, four times as fast: there are several for every host.
-        Dumper=yaml.CSafeDumper,
+        }
     )
 
 
@@ -74,7 +70,7 @@ def control_plane_files(
 
 
 # Nobody is anonymous but those who ask for health; `--anonymous-auth=false` would lock the probes out.
-AUTHENTICATION = yaml.safe_dump(
+AUTHENTICATION = document.dump(
     {
         "apiVersion": "apiserver.config.k8s.io/v1",
         "kind": "AuthenticationConfiguration",
@@ -82,8 +78,7 @@ AUTHENTICATION = yaml.safe_dump(
             "enabled": True,
             "conditions": [{"path": path} for path in ("/livez", "/readyz", "/healthz")],
         },
-    },
-    sort_keys=False,
+    }
 )
 
 

@@ -97,7 +97,10 @@ def _options(connection: Mapping[str, Any]) -> dict[str, Any]:
         raise ProviderError(f"connection.privateKey: {error}") from error
     try:
         if key := connection.get("hostKey"):
-            options["known_hosts"] = ([asyncssh.import_public_key(key)], [], [])
+            known = asyncssh.import_public_key(key)
+            options["known_hosts"] = ([known], [], [])
+            # Of an RSA key the official plugin asks for a signature with SHA-1, which sshd no longer makes.
+            options["server_host_key_algs"] = [known.get_algorithm()]
     except asyncssh.KeyImportError as error:
         raise ProviderError(f"connection.hostKey: {error}") from error
     return options

@@ -27,7 +27,7 @@ SYSTEM = "--namespace=kube-system"
 FAILS_WITHIN_SECONDS = 150
 HEALS_WITHIN_SECONDS = 90
 NONE = "registry.k8s.io/none/none:v0.0.0"
-NO_CERTIFICATE = "/etc/kubernetes/secrets/service-account.key"
+NO_POLICY = "/etc/kubernetes/secrets/ca.crt"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,13 +85,13 @@ DISASTERS = {
         },
         overlapping=("kube-apiserver", "pod-checkpointer"),
     ),
-    "a file that is no certificate, a wrong image of flannel's plugin, a checkpointer that crashes": Disaster(
+    "a file that is no policy, a wrong image of flannel's plugin, a checkpointer that crashes": Disaster(
         change={
-            "flags": {"kube-apiserver": {"proxy-client-cert-file": NO_CERTIFICATE}},
+            "flags": {"kube-apiserver": {"audit-policy-file": NO_POLICY}},
             "images": {"flannel-cni": NONE},
         },
         said={
-            "kube-apiserver": ("failed to find certificate PEM data", "kubepivot:flags.kube-apiserver"),
+            "kube-apiserver": ("loading audit policy file", "kubepivot:flags.kube-apiserver"),
             "flannel": ("container install-cni: ", "ImagePull", NONE, "kubepivot:images.flannel-cni"),
             "pod-checkpointer": ("container pod-checkpointer: ", "no luck"),
         },
@@ -235,6 +235,32 @@ def test_a_change_that_cannot_work(stack: Stack, name: str) -> None:
             assert ready(stack, workload) == before[workload], workload
         configmaps_are_there(stack)
         stack.second_up_changes_nothing()
+
+
+LASTING = (
+    ("network", "pods", "10.64.0.0/16", "10.2.0.0/16"),
+    ("network", "services", "10.65.0.0/16", "10.3.0.0/16"),
+    ("network", "domain", "other.local", "cluster.local"),
+    ("api", "host", "172.30.7.99", ADDRESS),
+)
+"""What lasts as long as the cluster, another value for it, and its own."""
+
+
+def test_what_the_cluster_was_made_with_stays(stack: Stack) -> None:
+    """Another value is refused by a preview, and by an update that had none before it changes a pod."""
+    config = lab_config(7)
+    with watched(stack, "lasting"):
+        for section, key, value, living in LASTING:
+            stack.configure(config | {section: config.get(section, {}) | {key: value}})
+            said = stack.pulumi("preview", fails=True)
+            assert f'kubepivot:{section}.{key} = "{value}": the cluster lives with {living} ' in said
+        before = {workload: ready(stack, workload) for workload in PODS}
+        stack.configure(config | {"network": config["network"] | {"pods": "10.64.0.0/16"}})
+        assert "the cluster lives with 10.2.0.0/16" in stack.up(fails=True)
+        stack.configure(config)
+        stack.up()
+        stack.second_up_changes_nothing()
+        assert {workload: ready(stack, workload) for workload in PODS} == before
 
 
 def test_a_worker_is_added_and_a_flag_is_changed(stack: Stack) -> None:

@@ -254,6 +254,28 @@ def test_downloads_come_from_the_mirror_or_else_from_the_official_sites(
         assert not any("server" in tomllib.loads(text) for text in toml)
 
 
+@pytest.mark.parametrize(
+    ("images", "served_at"),
+    [
+        ("http://mirror.example.com:5000", "http://mirror.example.com:5000/v2"),
+        ("https://harbor.example.com/proxy", "https://harbor.example.com/v2/proxy"),
+        ("https://harbor.example.com/v2/a/b/", "https://harbor.example.com/v2/a/b"),
+        ("https://10.0.0.1/v2", "https://10.0.0.1/v2"),
+    ],
+)
+def test_a_registry_serves_paths_below_the_version_of_its_api(images: str, served_at: str) -> None:
+    case = load("lab")
+    mirror = case.raw["mirror"] | {"images": images}
+    cfg = parse(case.raw | {"mirror": mirror}, stack=case.name)
+    placed = _placed(node_files(cfg, case.machines["worker-1"], case.texts))
+    for registry in MIRRORED_REGISTRIES:
+        hosts = tomllib.loads(placed[f"/etc/containerd/certs.d/{registry}/hosts.toml"].text)
+        # So that containerd adds nothing to it.
+        assert hosts == {
+            "host": {f"{served_at}/{registry}": {"capabilities": ["pull", "resolve"], "override_path": True}}
+        }
+
+
 def test_every_download_has_a_checksum(case: Case, steps: dict[str, Files]) -> None:
     env = _env(steps[f"{case.cfg.bootstrap_controller}/node"])
     downloads = {key.removesuffix("_URL") for key in env if key.endswith("_URL")}

@@ -45,7 +45,7 @@ class Host:
 
 
 @asynccontextmanager
-async def host() -> AsyncIterator[Host]:
+async def host(key: asyncssh.SSHKey | None = None) -> AsyncIterator[Host]:
     shells: list[asyncio.subprocess.Process] = []
 
     async def run(process: asyncssh.SSHServerProcess[bytes]) -> None:
@@ -72,7 +72,7 @@ async def host() -> AsyncIterator[Host]:
         else:
             process.exit(status)
 
-    key = asyncssh.generate_private_key("ssh-ed25519")
+    key = key or asyncssh.generate_private_key("ssh-ed25519")
     user = asyncssh.generate_private_key("ssh-ed25519")
     authorized = asyncssh.import_authorized_keys(user.export_public_key().decode())
     server = await asyncssh.listen(

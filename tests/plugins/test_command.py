@@ -222,6 +222,20 @@ def test_any_host_key_without_one_given() -> None:
     run(scenario)
 
 
+def test_an_rsa_host_key_stands_for_sha1(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So it does for the official plugin, which then can't talk to an sshd of this decade."""
+    key = asyncssh.generate_private_key("ssh-rsa", key_size=2048)
+    of_today = [algorithm for algorithm in key.sig_algorithms if algorithm != b"ssh-rsa"]
+    monkeypatch.setattr(type(key), "sig_algorithms", of_today)
+
+    async def scenario() -> None:
+        async with host(key) as here, plugin() as stub:
+            answer = await create(stub, REMOTE, create="true", connection=here.connection())
+        assert "ssh: handshake failed: Unable to find compatible server host key" in answer["errors"][0]
+
+    run(scenario)
+
+
 @pytest.mark.parametrize("name", ["privateKey", "hostKey"])
 def test_a_bad_key_is_named_and_not_shown(name: str) -> None:
     async def scenario() -> None:

@@ -23,13 +23,20 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (ssh / "id_ed25519.pub").write_bytes(
         key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
     )
-    (ssh / "id_pkcs8").write_bytes(_private(key, serialization.PrivateFormat.PKCS8))
-    (ssh / "id_ecdsa").write_bytes(_private(ec.generate_private_key(ec.SECP256R1())))
-    (ssh / "id_rsa").write_bytes(
-        _private(rsa.generate_private_key(65537, 2048), serialization.PrivateFormat.TraditionalOpenSSL)
+    (ssh / "id_ed25519_pkcs8").write_bytes(_private(key, serialization.PrivateFormat.PKCS8))
+    curve = ec.generate_private_key(ec.SECP256R1())
+    (ssh / "id_ecdsa").write_bytes(_private(curve))
+    (ssh / "id_ecdsa_pkcs8").write_bytes(_private(curve, serialization.PrivateFormat.PKCS8))
+    (ssh / "id_bitcoin").write_bytes(
+        _private(ec.generate_private_key(ec.SECP256K1()), serialization.PrivateFormat.PKCS8)
     )
+    modulus = rsa.generate_private_key(65537, 2048)
+    for form in (serialization.PrivateFormat.TraditionalOpenSSL, serialization.PrivateFormat.PKCS8):
+        (ssh / f"id_rsa_{form.name.lower()}").write_bytes(_private(modulus, form))
     locked = serialization.BestAvailableEncryption(b"passphrase")
     (ssh / "id_locked").write_bytes(_private(key, serialization.PrivateFormat.PKCS8, locked))
+    traditional = serialization.PrivateFormat.TraditionalOpenSSL
+    (ssh / "id_locked_pem").write_bytes(_private(curve, traditional, locked))
     (ssh / "id_torn").write_bytes(_private(key)[:120] + b"\n-----END OPENSSH PRIVATE KEY-----\n")
     (ssh / "binary").write_bytes(bytes(range(256)))
     return home

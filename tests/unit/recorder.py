@@ -64,6 +64,8 @@ class Registered:
     deleted_with: str
     retain_on_delete: bool
     aliases: int
+    before_update: tuple[str, ...]
+    """Names of the hooks that run before it is updated."""
 
     @property
     def plain(self) -> Any:
@@ -82,6 +84,7 @@ class Run:
 
     resources: list[Registered] = field(default_factory=list)
     outputs: dict[str, Any] = field(default_factory=dict)
+    hooks: dict[str, pulumi.ResourceHook] = field(default_factory=dict)
 
     @property
     def by_urn(self) -> dict[str, Any]:
@@ -174,8 +177,19 @@ def record(
         ROOT.set(None)  # the stack that set_mocks makes has no outputs
         await run_in_stack(build)
 
-    # Where in the source each resource is made takes an eighth of the time to find out, below pytest's stack.
-    with patch("pulumi.runtime.resource._get_stack_trace", source_pb2.StackTrace):
+    def register_hook(hook: pulumi.ResourceHook) -> asyncio.Future[None]:
+        run.hooks[hook.name] = hook
+        registered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        registered.set_result(None)
+        return registered
+
+    with (
+        # Where in the source each resource is made takes an eighth of the time to find out, below pytest's
+        # stack.
+        patch("pulumi.runtime.resource._get_stack_trace", source_pb2.StackTrace),
+        # The SDK would start a server for the engine to call.
+        patch("pulumi.resource_hooks.register_resource_hook", register_hook),
+    ):
         asyncio.run(main())
     return run
 
@@ -293,6 +307,7 @@ def _registered(urn: str, request: resource_pb2.RegisterResourceRequest) -> Regi
         deleted_with=request.deletedWith,
         retain_on_delete=request.retainOnDelete,
         aliases=len(request.aliases),
+        before_update=tuple(request.hooks.before_update),
     )
 
 

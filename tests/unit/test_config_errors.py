@@ -136,6 +136,9 @@ LOCKED = "~/.ssh/id_locked"
         host_case("key", "~/.ssh/binary", "not a private key", base=baremetal),
         host_case("key", "~/.ssh/id_ed25519.pub", "this is a public key", base=baremetal),
         host_case("key", LOCKED, "encrypted with a passphrase", base=baremetal),
+        host_case("key", "~/.ssh/id_locked_pem", "encrypted with a passphrase", base=baremetal),
+        host_case("key", "~/.ssh/id_ed25519_pkcs8", "in OpenSSH's own form, for ssh-add", base=baremetal),
+        host_case("key", "~/.ssh/id_bitcoin", "SSH takes no key of this kind", base=baremetal),
         host_case("key", "~/.ssh/id_torn", "damaged", base=baremetal),
         host_case("key", "hunter2", "not a private key", base=baremetal, shown="(secret)"),
         host_case("hostKey", LEFT_OUT, "ssh-keyscan", base=baremetal),
@@ -144,6 +147,10 @@ LOCKED = "~/.ssh/id_locked"
         ),
         host_case("hostKey", HOST_KEY[:-8], "ssh-keyscan", base=baremetal, shown="ssh-ed25519 AAAA"),
         host_case("hostKey", "SHA256:abc", "ssh-keyscan", base=baremetal),
+        *(
+            host_case("hostKey", f"{kind} AAAA", "ssh-keyscan -t ed25519,ecdsa", base=baremetal, shown=kind)
+            for kind in ("ssh-rsa", "ssh-dss", "ssh-ed25519-cert-v01@openssh.com")
+        ),
         # Labels and taints
         label_case("node-role.kubernetes.io/worker", "", "may not set this label", shown="node-role."),
         label_case("kubernetes.io/x", "a", "your own domain", shown="kubernetes.io/x"),
@@ -187,19 +194,64 @@ LOCKED = "~/.ssh/id_locked"
         host_case("address", "172.30.0.0", "first or last", base=in_hosts),
         host_case("address", "172.30.0.255", "first or last", base=in_hosts),
         case("network pods", "127.64.0.0/16", "loopback, 127.0.0.0/8"),
-        case("network pods", "0.0.0.0/0", "loopback, 127.0.0.0/8"),
+        case("network pods", "0.0.0.0/0", "this network, 0.0.0.0/8"),
         case("network services", "239.1.0.0/16", "multicast, 224.0.0.0/4"),
+        case("network services", "169.254.0.0/16", "link-local, 169.254.0.0/16"),
         case("network domain", "Cluster_Local", "DNS name"),
         case("api port", "0", PORT),
         case("api port", 443, "kube-apiserver is not root: use a port from 1024"),
         case("api port", "2379", "etcd uses it on every controller"),
+        case("api port", 30000, "among the node ports of services, 30000-32767"),
+        case("api port", "32767", "among the node ports of services, 30000-32767"),
+        *(
+            case("flags kube-apiserver service-node-port-range", given, mend, key="api.port", shown="6443")
+            for given, mend in (
+                ("6000-7000", "among the node ports of services, 6000-7000"),
+                ("6400+43", "among the node ports of services, 6400+43"),
+                (6443, "among the node ports of services, 6443"),
+            )
+        ),
+        case(
+            "hosts controller-1 port", 6443, "SSH server of host controller-1", base=baremetal, key="api.port"
+        ),
+        *(
+            case("api host", host, f"this is {kind}; use an address or a name by which all hosts")
+            for host, kind in (
+                ("127.0.0.1", "loopback, 127.0.0.0/8"),
+                ("0.0.0.0", "this network, 0.0.0.0/8"),
+                ("169.254.1.1", "link-local, 169.254.0.0/16"),
+                ("224.0.0.1", "multicast, 224.0.0.0/4"),
+                ("255.255.255.255", "broadcast, 255.255.255.255/32"),
+                ("localhost", "every host's own name"),
+                ("api.localhost", "every host's own name"),
+                ("localhost.localdomain", "every host's own name"),
+            )
+        ),
+        case("api host", "10.2.0.5", "lies in kubepivot:network.pods"),
         case("api host", "https://api:6443", "without scheme and without port"),
         case("api host", "10.0.0.300", "IPv4 address or a DNS name"),
         case("mirror artifacts", "http://m", "required", key="mirror.images", shown="(not set)"),
+        case("mirror artifacts", "http://10.2.3.4:8080", "lies in kubepivot:network.pods", shown="10.2.3.4"),
+        case("mirror images", "http://10.3.3.4/v2", "lies in kubepivot:network.services", shown="10.3.3.4"),
         case("mirror artifacts", "mirror:80", URL),
         case("mirror images", "ftp://m", URL),
         case("mirror images", "http://m:99999", URL),
         case("mirror images", "http://m?a=b", "without user, query and fragment"),
+        case("mirror images", "http://m#a", "without user, query and fragment"),
+        case("mirror images", "http://user@m", "without user, query and fragment", shown="http://***@m"),
+        *(
+            case("mirror images", f"http://{rest}", URL, shown=shown or f"http://{rest}")
+            for rest, shown in (
+                *(("", ""), ("m:0", ""), ("10.0.0.300", ""), ("-m", ""), ("m/a b", ""), ("m/$(x)", "")),
+                *(
+                    ("m/a/../b", ""),
+                    ("m//a", ""),
+                    ('m"]\n[host."http://x', "(secret)"),
+                    ('m/"a', ""),
+                    ("m/{a}", ""),
+                ),
+            )
+        ),
         # Flags
         flag_case("--v", "4", "without dashes in front"),
         flag_case("-v", "4", "without dashes in front"),
@@ -238,6 +290,7 @@ LOCKED = "~/.ssh/id_locked"
         case("backup s3", "s3://backups", "write a map of keys", shown="(a single value)"),
         s3_case("endpoint", LEFT_OUT, "required, for example"),
         s3_case("endpoint", "s3.example.com", URL),
+        s3_case("endpoint", "https://10.3.0.7:9000", "lies in kubepivot:network.services", shown="10.3.0.7"),
         s3_case("bucket", "My_Bucket", "use 3 to 63 lower-case letters"),
         s3_case("bucket", "s3://backups", "use 3 to 63 lower-case letters"),
         s3_case("prefix", "/kubernetes", "with / between but not around them"),
@@ -311,20 +364,6 @@ def test_a_network_of_two_addresses_has_them_for_hosts() -> None:
     raw = with_value(lab(), "network hosts", "172.30.0.10/31")
     raw["hosts"]["worker-1"]["address"] = "172.30.0.10"
     assert parse(raw, stack="dev").network.hosts == "172.30.0.10/31"
-
-
-@pytest.mark.parametrize("name", ["id_ed25519", "id_pkcs8", "id_ecdsa", "id_rsa"])
-def test_a_private_key_is_a_path_or_its_text(home: Path, name: str) -> None:
-    text = (home / ".ssh" / name).read_text()
-    for value in (f"~/.ssh/{name}", str(home / ".ssh" / name), text, text.rstrip("\n")):
-        key = parse(with_value(baremetal(), "hosts worker-1 key", value), stack="dev").hosts["worker-1"].key
-        assert key is not None
-        assert key.get_secret_value() == text
-
-
-def test_a_host_key_loses_its_comment() -> None:
-    raw = with_value(baremetal(), "hosts worker-1 hostKey", f" {HOST_KEY}  root@worker-1\n")
-    assert parse(raw, stack="dev").hosts["worker-1"].host_key == HOST_KEY
 
 
 def test_a_secret_never_shows(home: Path) -> None:

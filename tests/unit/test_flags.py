@@ -56,6 +56,8 @@ def test_a_flag_that_is_no_list_takes_the_place_of_the_programs_own() -> None:
         (APISERVER, "feature-gates", "ServiceAccountNodeAudienceRestriction=false", "security rests on"),
         (APISERVER, "feature-gates", "A=true, AllBeta = false", "leave out AllBeta"),
         (APISERVER, "feature-gates", "AllowInsecureKubeletCertificateSigningRequests=true", "security rests"),
+        (APISERVER, "feature-gates", "kube:ServiceAccountTokenJTI=false", "leave out ServiceAccountTokenJTI"),
+        (APISERVER, "disable-admission-plugins", '"PodSecurity"', "leave out PodSecurity"),
         (APISERVER, "runtime-config", "rbac.authorization.k8s.io/v1=false", "needs the stable APIs"),
         (APISERVER, "runtime-config", "api/all=false,v1=true", "leave out api/all"),
         (APISERVER, "runtime-config", "v1=0", "leave out v1"),

@@ -24,7 +24,7 @@ STAGES = """
     components.hosts
     components.pki
     components.assets
-    components.ssh
+    components.ssh components.lasting
     components.backup components.node components.bootstrap components.reset
     components.selfhosted
     components.recovery

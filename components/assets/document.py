@@ -1,0 +1,35 @@
+"""YAML that Kubernetes' own reader takes for what was meant: text stays text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import yaml
+
+__all__ = ["dump"]
+
+_NUMBER = "0123456789"
+# PyYAML knows YAML 1.1: there 09, 1e3 and 0o17 are no numbers, 2026-1-2 is no date and y no truth value.
+_SOMETHING_ELSE = {
+    "float": (r"[-+]?(\.[0-9]+|[0-9][0-9_]*(\.[0-9_]*)?)([eE][-+]?[0-9_]+)?", f"-+.{_NUMBER}"),
+    "int": (r"[-+]?0([xX][0-9a-fA-F_]+|[oO][0-7_]+|[bB][01_]+)", "-+0"),
+    "timestamp": (r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([Tt ].*)?", _NUMBER),
+    "bool": ("[yYnN]", "yYnN"),
+}
+"""What Go's YAML takes for something else than text: the pattern, and the letters that it begins with."""
+
+
+class _Dumper(yaml.CSafeDumper):
+    """Quotes such text. By libyaml, many times as fast: there are several kubeconfigs for every host."""
+
+
+for _kind, (_pattern, _begins) in _SOMETHING_ELSE.items():
+    _Dumper.add_implicit_resolver(  # type: ignore[no-untyped-call]  # the stubs have no types for it
+        f"tag:yaml.org,2002:{_kind}", re.compile(f"({_pattern})$"), list(_begins)
+    )
+
+
+def dump(document: Mapping[str, object]) -> str:
+    """The document as text, its keys in the order that they have."""
+    return yaml.dump(document, sort_keys=False, Dumper=_Dumper)

@@ -1,0 +1,82 @@
+"""Values of the config that last as long as the cluster: another one is refused, by a preview too."""
+
+from __future__ import annotations
+
+import base64
+import shlex
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+import pulumi
+import yaml
+
+from components.archive import unpack
+from components.config import ClusterConfig
+from components.problems import Problem
+
+__all__ = ["changed", "refuse_changes"]
+
+Values = Mapping[tuple[str, str], str | int]
+
+_MANIFESTS = "root/etc/kubernetes/manifests"
+
+
+def refuse_changes(cfg: ClusterConfig) -> pulumi.ResourceOptions:
+    """Options of the step that starts the temporary control plane: it isn't updated with another such value.
+
+    The step is in the state when the API has answered, so from then on there is a cluster. What it brought
+    says what the cluster was made with, in the states of earlier programs too. No host is asked.
+    """
+
+    async def refuse(args: pulumi.ResourceHookArgs) -> None:
+        brought = (args.old_inputs or {})["stdin"]
+        # A secret comes as an Output.
+        archive = await pulumi.Output.from_input(brought).future()
+        if problems := changed(cfg, str(archive)):
+            raise pulumi.RunError("; ".join(map(str, problems)))
+
+    hook = pulumi.ResourceHook(
+        "values-of-a-living-cluster", refuse, pulumi.ResourceHookOptions(on_dry_run=True)
+    )
+    return pulumi.ResourceOptions(hooks=pulumi.ResourceHookBinding(before_update=[hook]))
+
+
+def changed(cfg: ClusterConfig, archive: str) -> list[Problem]:
+    """What the config wants other than the cluster was made with: by that archive, in base64."""
+    wanted: Values = {
+        ("network", "pods"): cfg.network.pods,
+        ("network", "services"): cfg.network.services,
+        ("network", "domain"): cfg.network.domain,
+        ("api", "host"): cfg.api.host,
+        ("api", "port"): cfg.api.port,
+    }
+    return [
+        Problem.at(
+            path,
+            wanted[path],
+            f"the cluster lives with {value} and would not outlast the change: put that back, or destroy the "
+            "cluster first",
+        )
+        for path, value in _living(unpack(base64.b64decode(archive))).items()
+        if wanted[path] != value
+    ]
+
+
+def _living(files: Mapping[str, str]) -> Values:
+    """The values, as the files say them that the temporary control plane is started with."""
+    apiserver = _flags(files[f"{_MANIFESTS}/bootstrap-apiserver.yaml"])
+    controller_manager = _flags(files[f"{_MANIFESTS}/bootstrap-controller-manager.yaml"])
+    environment = dict(line.split("=", 1) for line in shlex.split(files["env"]))
+    issuer = apiserver["service-account-issuer"]
+    return {
+        ("network", "pods"): controller_manager["cluster-cidr"],
+        ("network", "services"): apiserver["service-cluster-ip-range"],
+        ("network", "domain"): issuer.removeprefix("https://kubernetes.default.svc."),
+        ("api", "host"): urlsplit(environment["API_ENDPOINT"]).hostname or "",
+        ("api", "port"): int(apiserver["secure-port"]),
+    }
+
+
+def _flags(pod: str) -> dict[str, str]:
+    _, *arguments = yaml.safe_load(pod)["spec"]["containers"][0]["command"]
+    return dict(argument.removeprefix("--").split("=", 1) for argument in arguments)

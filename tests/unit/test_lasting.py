@@ -1,0 +1,79 @@
+"""A living cluster keeps the values that it was made with, and the state alone tells which they were."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from typing import Any
+
+import pulumi
+import pytest
+
+from components.archive import pack
+from components.assets.node import bootstrap_files
+from components.config import ClusterConfig, parse
+from components.lasting import changed
+from tests.cases import Case, Raw, load
+from tests.unit.recorder import ran
+
+
+def made_with(cfg: ClusterConfig, case: Case) -> str:
+    """What the step that starts a cluster brings."""
+    files = bootstrap_files(cfg, case.machines[cfg.bootstrap_controller], case.texts)
+    return base64.b64encode(pack(files)).decode()
+
+
+def told(name: str, change: Raw) -> list[str]:
+    """What is said of a changed config when the cluster was made with the case's."""
+    case = load(name)
+    wanted = parse(case.raw | change, stack=name)
+    return [str(problem) for problem in changed(wanted, made_with(case.cfg, case))]
+
+
+@pytest.mark.parametrize(
+    ("case", "change", "value", "living"),
+    [
+        ("lab", {"network": {"pods": "10.64.0.0/16"}}, 'network.pods = "10.64.0.0/16"', "10.2.0.0/16"),
+        ("lab", {"network": {"services": "10.3.0.0/20"}}, 'network.services = "10.3.0.0/20"', "10.3.0.0/16"),
+        ("lab", {"network": {"domain": "a.b"}}, 'network.domain = "a.b"', "cluster.local"),
+        ("lab", {"api": {"port": 8443}}, "api.port = 8443", "6443"),
+        ("lab", {"api": {"host": "a.b"}}, 'api.host = "a.b"', "172.30.0.11"),
+        ("baremetal", {"api": {"host": "b.c", "port": 8443}}, 'api.host = "b.c"', "api.example.com"),
+    ],
+)
+def test_another_value_is_refused_and_the_old_one_told(
+    case: str, change: Raw, value: str, living: str
+) -> None:
+    (problem,) = told(case, change)
+    assert problem == (
+        f"kubepivot:{value}: the cluster lives with {living} and would not outlast the change: "
+        "put that back, or destroy the cluster first"
+    )
+
+
+def test_all_of_them_are_told_at_once() -> None:
+    assert len(told("baremetal", {"network": {}, "api": {"host": "b.c"}})) == 5
+
+
+@pytest.mark.parametrize("case", ["lab", "baremetal"])
+def test_other_changes_are_let_through(case: str) -> None:
+    assert told(case, {}) == []
+    assert told(case, {"flags": {"kube-apiserver": {"event-ttl": "3h"}}}) == []
+
+
+def test_the_step_that_starts_a_cluster_is_held_to_it_in_a_preview_too() -> None:
+    run, case = ran("lab"), load("lab")
+    assert [each.name for each in run.resources if each.before_update] == ["lab-bootstrap"]
+    hook = run.hooks[run.only("lab-bootstrap").before_update[0]]
+    assert hook.opts is not None
+    assert hook.opts.on_dry_run
+
+    async def update(brought: str) -> None:
+        inputs = {"stdin": pulumi.Output.secret(brought)}
+        called: Any = hook(pulumi.ResourceHookArgs(urn="", id="", name="", type="", old_inputs=inputs))
+        await called
+
+    asyncio.run(update(run.only("lab-bootstrap").plain["stdin"]))
+    other = parse(case.raw | {"api": {"port": 8443}}, stack="lab")
+    with pytest.raises(pulumi.RunError, match=r"api\.port = 6443: the cluster lives with 8443"):
+        asyncio.run(update(made_with(other, case)))
