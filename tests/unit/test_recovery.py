@@ -90,9 +90,22 @@ def test_what_a_power_cut_has_made_of_the_last_generation_is_no_recovery(
 
 
 def test_the_generation_is_on_disk_before_it_counts(controller: Sandbox) -> None:
-    controller.fake("sync", 'for file; do cat "$file" >>/var/synced; done')
+    controller.fake(
+        "sync", 'for file; do case $file in */recovered.new) cat "$file" >>/var/synced ;; esac; done'
+    )
     assert run(controller)[0] == 0
     assert controller.path("/var/synced").read_text() == "1\n"
+
+
+def test_that_a_snapshot_was_restored_is_on_disk_before_the_cluster_goes_on(controller: Sandbox) -> None:
+    """Restored again, after a power cut, it would lose what was written meanwhile."""
+    snapshot(controller)
+    controller.fake(
+        "sync", 'for file; do case $file in */restored.new) cat "$file" >>/var/calls ;; esac; done'
+    )
+    assert run(controller, snapshot=SNAPSHOT)[0] == 0
+    told = calls(controller)
+    assert told.index(str(controller.path(SNAPSHOT))) < told.index("start kubelet")
 
 
 def test_the_temporary_control_plane_stays_until_new_pods_are_ready(controller: Sandbox) -> None:
