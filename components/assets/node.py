@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from components import sizes
 from components.archive import File
 from components.assets import templates
 from components.assets.backup import backup_files
@@ -67,6 +68,7 @@ def env_file(**values: str) -> File:
 def preflight_files(cfg: ClusterConfig, machine: Machine) -> dict[str, File]:
     """What the preflight holds the host against."""
     controller = machine.is_controller
+    quota = sizes.mebibytes(cfg.etcd.quota)
     ports = [10250, 10256] + ([cfg.api.port, 2379, 2380, 2381, 10257, 10259] if controller else [])
     return {
         "preflight.env": env_file(
@@ -75,7 +77,9 @@ def preflight_files(cfg: ClusterConfig, machine: Machine) -> dict[str, File]:
             ROLE=machine.role,
             PORTS=" ".join(map(str, ports)),
             MEMORY_MIB="1700" if controller else "900",
-            DISK_MIB="5000",
+            # Images and binaries, and what etcd may grow to; of a disk of its own, with its log.
+            DISK_MIB=str(3000 + quota) if controller else "5000",
+            ETCD_MIB=str(512 + quota) if controller else "0",
             NESTED="yes" if machine.nested else "no",
             ARTIFACTS_PROBE=f"{_kubernetes_site(cfg)}/@ARCH@/kubelet.sha256",
             ARTIFACTS_KEY="kubepivot:mirror.artifacts",
@@ -314,6 +318,7 @@ def etcd_pod(cfg: ClusterConfig, name: str) -> dict[str, Any]:
         "peer-client-cert-auth": "true",
         "peer-key-file": "/pki/peer.key",
         "peer-trusted-ca-file": "/pki/ca.crt",
+        "quota-backend-bytes": str(sizes.in_bytes(cfg.etcd.quota)),
         "snapshot-count": "10000",
         "trusted-ca-file": "/pki/ca.crt",
     }

@@ -97,6 +97,20 @@ def test_the_generation_is_on_disk_before_it_counts(controller: Sandbox) -> None
     assert controller.path("/var/synced").read_text() == "1\n"
 
 
+def test_under_the_alarm_of_etcds_quota_nothing_is_begun(controller: Sandbox) -> None:
+    controller.write("/var/alarm", "memberID:10276657743932975437 alarm:NOSPACE\n")
+    code, error = run(controller)
+    assert code == 1
+    assert (
+        "error: etcd's quota is used up, and a recovery has to write: make space as docs/operations.md"
+        in error
+    )
+    assert calls(controller) == ["start kubelet"]
+    controller.path("/var/alarm").unlink()
+    assert run(controller)[0] == 0
+    assert is_recovered(controller)
+
+
 def test_that_a_snapshot_was_restored_is_on_disk_before_the_cluster_goes_on(controller: Sandbox) -> None:
     """Restored again, after a power cut, it would lose what was written meanwhile."""
     snapshot(controller)

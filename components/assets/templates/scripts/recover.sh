@@ -103,8 +103,11 @@ systemctl start kubelet
 
 # -- etcd --------------------------------------------------------------------------------------------------------
 
-wait_for 120 "etcd on $NAME; if its data, or most of its members, are lost, set kubepivot:recovery.snapshot" \
-  quietly etcd endpoint health
+# Under this alarm an etcd is not healthy, and nothing can be written. A snapshot that was made under it has it, too.
+full() { alarms=$(etcd alarm list 2>/dev/null) && case $alarms in *NOSPACE*) return 0 ;; *) return 1 ;; esac; }
+serves() { quietly etcd endpoint health || full; }
+wait_for 120 "etcd on $NAME; if its data, or most of its members, are lost, set kubepivot:recovery.snapshot" serves
+! full || die "etcd's quota is used up, and a recovery has to write: make space as docs/operations.md says under 'etcd's quota is used up', then run again"
 finish() {
   record "$recovered" "$GENERATION"
   rm -rf /var/lib/kubepivot/recovery-*
