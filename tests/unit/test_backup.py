@@ -266,7 +266,7 @@ FAILURES = {
         "df",
         f"echo Avail; echo {GIB + 2047}",
         "no snapshot was made, older ones are as they were: /var/lib/kubepivot/backups has 1024 MiB free, "
-        "and 1024 MiB are needed, 1024 of them left for etcd; make space there, or lower kubepivot:backup.keep",
+        "and 1024 MiB are needed, 1024 of them left for etcd; make space there, or lower kubepivot:backup.",
     ),
     "etcdutl tells nothing": ("etcdutl", "echo '{}'", "tells no revision: {}"),
 }
