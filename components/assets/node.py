@@ -123,6 +123,7 @@ def node_files(cfg: ClusterConfig, machine: Machine, texts: Mapping[str, str]) -
         "/etc/sysctl.d/90-kubepivot.conf": File(templates.read("files/sysctl.conf")),
         "/etc/systemd/system/containerd.service": File(templates.read("files/containerd.service")),
         "/etc/systemd/system/kubelet.service": File(_template("kubelet.service", values)),
+        "/usr/local/libexec/kubepivot/forget-node": File(script("forget-node"), mode=0o755),
         **_mirror_files(cfg),
     }
     if machine.is_controller:
