@@ -23,6 +23,7 @@ from pydantic import (
 
 from components import addresses, consistency, labels, sshkeys
 from components.addresses import Url
+from components.etcd import EtcdConfig
 from components.flags import FlagsConfig
 from components.images import ImagesConfig
 from components.labels import Taint
@@ -285,6 +286,7 @@ class ClusterConfig(Section):
     images: ImagesConfig = ImagesConfig()
     pki: PkiConfig = PkiConfig()
     recovery: RecoveryConfig = RecoveryConfig()
+    etcd: EtcdConfig = EtcdConfig()
     backup: BackupConfig = BackupConfig()
     lab: LabConfig = LabConfig()
 

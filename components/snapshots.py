@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from components import durations
+from components import durations, sizes
 from components.s3 import S3Config
 from components.section import Section
 
@@ -17,7 +17,12 @@ def _interval(text: str) -> str:
     return durations.at_least(text, "5m")
 
 
+def _most(text: str) -> str:
+    return sizes.between(text, "1Gi", "10Ti")
+
+
 Interval = Annotated[str, AfterValidator(_interval)]
+Most = Annotated[str, AfterValidator(_most)]
 
 
 class BackupConfig(Section):
@@ -34,6 +39,12 @@ class BackupConfig(Section):
         le=1000,
         description="How many snapshots each controller keeps, and as many copies.",
         examples=[56],
+    )
+    max_size: Most = Field(
+        default="10Gi",
+        description="How much the snapshots of a controller may take together, 1Gi to 10Ti: the oldest go, "
+        "whatever `keep` says, but never the newest. Copies have no such limit.",
+        examples=["50Gi"],
     )
     generation: int = Field(
         default=0,

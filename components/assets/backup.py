@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 
-from components import durations
+from components import durations, sizes
 from components.archive import File
 from components.assets import templates
 from components.config import ClusterConfig
@@ -35,7 +35,13 @@ def backup_files(cfg: ClusterConfig, machine: Machine) -> dict[str, File]:
 
 
 def _settings(cfg: ClusterConfig, machine: Machine) -> str:
-    text = _filled("backup.env", cluster=cfg.name, host=machine.name, keep=str(cfg.backup.keep))
+    text = _filled(
+        "backup.env",
+        cluster=cfg.name,
+        host=machine.name,
+        keep=str(cfg.backup.keep),
+        **{"max-bytes": str(sizes.in_bytes(cfg.backup.max_size))},
+    )
     s3 = cfg.backup.s3
     if s3 is None:
         return text

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from components import sizes
 from components.archive import File
 from components.assets import document, templates
 from components.assets.backup import backup_files
@@ -32,6 +33,7 @@ from components.assets.values import (
     manifest_value,
 )
 from components.config import ClusterConfig
+from components.etcd import DEFAULT_QUOTA
 from components.machine import Machine
 from components.steering import INCUMBENT
 
@@ -66,6 +68,7 @@ def env_file(**values: str) -> File:
 def preflight_files(cfg: ClusterConfig, machine: Machine) -> dict[str, File]:
     """What the preflight holds the host against."""
     controller = machine.is_controller
+    quota = sizes.mebibytes(cfg.etcd.quota)
     ports = [10250, 10256] + ([cfg.api.port, 2379, 2380, 2381, 10257, 10259] if controller else [])
     return {
         "preflight.env": env_file(
@@ -74,7 +77,9 @@ def preflight_files(cfg: ClusterConfig, machine: Machine) -> dict[str, File]:
             ROLE=machine.role,
             PORTS=" ".join(map(str, ports)),
             MEMORY_MIB="1700" if controller else "900",
-            DISK_MIB="5000",
+            # Images and binaries, and what etcd may grow to; of a disk of its own, with its log.
+            DISK_MIB=str(3000 + quota) if controller else "5000",
+            ETCD_MIB=str(512 + quota) if controller else "0",
             NESTED="yes" if machine.nested else "no",
             ARTIFACTS_PROBE=f"{_kubernetes_site(cfg)}/@ARCH@/kubelet.sha256",
             ARTIFACTS_KEY="kubepivot:mirror.artifacts",
@@ -98,6 +103,7 @@ def download_files(cfg: ClusterConfig, machine: Machine) -> dict[str, File]:
 def node_files(cfg: ClusterConfig, machine: Machine, texts: Mapping[str, str]) -> dict[str, File]:
     """Everything that makes the host a node, below `root/` in the place where it goes."""
     values = {
+        "api-endpoint": cfg.api_endpoint,
         "name": machine.name,
         "address": machine.address,
         "labels": ",".join(f"{key}={value}" for key, value in sorted(machine.labels.items())),
@@ -114,6 +120,7 @@ def node_files(cfg: ClusterConfig, machine: Machine, texts: Mapping[str, str]) -
         "/etc/sysctl.d/90-kubepivot.conf": File(templates.read("files/sysctl.conf")),
         "/etc/systemd/system/containerd.service": File(templates.read("files/containerd.service")),
         "/etc/systemd/system/kubelet.service": File(_template("kubelet.service", values)),
+        "/usr/local/libexec/kubepivot/forget-node": File(script("forget-node"), mode=0o755),
         **_mirror_files(cfg),
         **_kubelet_identity(cfg, machine, texts),
     }
@@ -317,6 +324,9 @@ def etcd_pod(cfg: ClusterConfig, name: str) -> dict[str, Any]:
         "snapshot-count": "10000",
         "trusted-ca-file": "/pki/ca.crt",
     }
+    if cfg.etcd.quota != DEFAULT_QUOTA:
+        # Not for nothing: another manifest takes etcd of a living cluster away for most of a minute.
+        flags["quota-backend-bytes"] = str(sizes.in_bytes(cfg.etcd.quota))
     health = {"host": "127.0.0.1", "port": 2381, "scheme": "HTTP"}
     return {
         "apiVersion": "v1",

@@ -55,7 +55,9 @@ class Store:
         final, current = home / checkpoint.revision, home / "current"
         manifest = checkpoint.owner.manifest
         for directory in (self.checkpoints, home):
-            directory.mkdir(mode=0o700, exist_ok=True)
+            if not directory.exists():
+                directory.mkdir(mode=0o700)
+                _sync(directory.parent)
         if is_valid(final, manifest) and _target(current) == final.name:
             self._collect(checkpoint.owner)
             return False

@@ -139,9 +139,9 @@ class Stack:
         resources = json.loads(export)["deployment"].get("resources") or []
         return {resource["urn"].rsplit("::", 1)[-1]: resource for resource in resources}
 
-    def kubectl(self, *arguments: str, fails: bool = False, stdin: str | None = None) -> str:
-        """kubectl with the stack's kubeconfig."""
-        done = subprocess.run(
+    def run_kubectl(self, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+        """kubectl with the stack's kubeconfig, however it ends."""
+        return subprocess.run(
             ["kubectl", "--request-timeout=20s", *arguments],
             env=self.environment,
             input=stdin,
@@ -149,6 +149,10 @@ class Stack:
             text=True,
             timeout=120,
         )
+
+    def kubectl(self, *arguments: str, fails: bool = False, stdin: str | None = None) -> str:
+        """kubectl, which has to end as `fails` says."""
+        done = self.run_kubectl(*arguments, stdin=stdin)
         assert (done.returncode != 0) == fails, done.stdout + done.stderr
         return done.stdout if not fails else done.stderr
 

@@ -1,6 +1,6 @@
 """Changes that cannot work: nothing that serves is taken away, the error says why, and going back heals.
 
-And changes that do.
+And changes that do, those among them that somebody makes by hand.
 """
 
 from __future__ import annotations
@@ -14,13 +14,15 @@ from typing import Any
 import pytest
 
 from lab.engine import docker
+from tests.e2e.network import BREAKS, works
+from tests.e2e.network import PODS as PEERS
 from tests.e2e.probing import Prober, credentials
 from tests.e2e.stacks import Stack, eventually, lab_config
 from tests.e2e.witnesses import Writer, add_users, lost, users
 
 pytestmark = pytest.mark.e2e
 
-CONTROLLER = "changes-controller-1"
+CONTROLLER, WORKER = "changes-controller-1", "changes-worker-1"
 ADDRESS = "172.30.7.11"
 SYSTEM = "--namespace=kube-system"
 # A minute of patience, and what Pulumi, SSH and the explanation take on a machine that is busy.
@@ -263,14 +265,37 @@ def test_what_the_cluster_was_made_with_stays(stack: Stack) -> None:
         assert {workload: ready(stack, workload) for workload in PODS} == before
 
 
+def image(stack: Stack) -> str:
+    """What the DaemonSet of kube-apiserver runs."""
+    spec = stack.get("daemonset/kube-apiserver", SYSTEM)["spec"]["template"]["spec"]
+    return str(spec["containers"][0]["image"])
+
+
+def test_an_image_that_is_set_by_hand_rolls_and_a_refresh_shows_it(stack: Stack) -> None:
+    (pod,) = pods(stack, SYSTEM, "--selector=app.kubernetes.io/name=kube-apiserver")
+    statuses = pod["status"]["containerStatuses"]
+    (by_digest,) = [each["imageID"] for each in statuses if each["name"] == "kube-apiserver"]
+    by_tag = image(stack)
+    assert "@sha256:" in by_digest
+    with watched(stack, "by-hand"):
+        stack.kubectl(
+            *("set", "image", "daemonset/kube-apiserver", f"kube-apiserver={by_digest}", SYSTEM),
+        )
+        roll = ("rollout", "status", "daemonset/kube-apiserver", SYSTEM, "--timeout=100s")
+        stack.kubectl(*roll, "--request-timeout=100s")
+    assert pod["metadata"]["uid"] not in ready(stack, "kube-apiserver")
+    stack.pulumi("preview", "--expect-no-changes")
+    assert f'"{by_digest}" => "{by_tag}"' in stack.pulumi("preview", "--refresh", "--diff")
+
+
 def test_a_worker_is_added_and_a_flag_is_changed(stack: Stack) -> None:
-    """Both in one run: the new node is waited for, and kube-apiserver rolls."""
+    """Both in one run: the new node is waited for, and kube-apiserver rolls, back to its own image."""
     before = ready(stack, "kube-apiserver")
     change = {"flags": {"kube-apiserver": {"event-ttl": "2h"}}}
     with watched(stack, "more"):
         stack.configure(lab_config(7, workers=2) | change)
         begin = time.monotonic()
-        stack.up()
+        stack.up("--refresh")
         print(f"with another worker pulumi up took {time.monotonic() - begin:.0f} s")
         assert nodes(stack) == {"controller-1": "True", "worker-1": "True", "worker-2": "True"}
         for name in ("flannel", "kube-proxy"):
@@ -280,6 +305,7 @@ def test_a_worker_is_added_and_a_flag_is_changed(stack: Stack) -> None:
     assert apiserver["metadata"]["uid"] not in before
     (container,) = apiserver["spec"]["containers"]
     assert "--event-ttl=2h" in container["command"] + container.get("args", [])
+    assert container["image"].startswith("registry.k8s.io/kube-apiserver:v")
 
 
 def test_the_worker_is_removed(stack: Stack) -> None:
@@ -294,3 +320,59 @@ def test_the_worker_is_removed(stack: Stack) -> None:
         left = docker("container", "ls", "--all", "--format={{.Names}}", "--filter", label).split()
         assert sorted(left) == [CONTROLLER, "changes-worker-1"]
         stack.second_up_changes_nothing()
+
+
+# -- the network below the pods ------------------------------------------------------------------------------
+
+AT_ONCE = [
+    ("the packet filter is flushed", "the link is down and up"),
+    ("the routes are flushed", "the link is deleted"),
+]
+"""What befalls the worker and, at the same time, the controller."""
+# A minute, and what a busy machine takes.
+MENDED_WITHIN_SECONDS = 90
+
+
+@pytest.fixture(scope="module")
+def peers(stack: Stack) -> None:
+    stack.kubectl("apply", "--filename=-", stdin=PEERS)
+    stack.kubectl("wait", "--for=condition=Ready", "pod/web", "pod/client", "--timeout=60s")
+    eventually("pods that reach each other", 30, lambda: works(stack))
+
+
+def restarts(stack: Stack, name: str) -> dict[str, int]:
+    """How often its container has been restarted, by node."""
+    return {
+        pod["spec"]["nodeName"]: pod["status"]["containerStatuses"][0]["restartCount"]
+        for pod in pods(stack, SYSTEM, f"--selector=app.kubernetes.io/name={name}")
+    }
+
+
+@pytest.mark.parametrize(("of_worker", "of_controller"), AT_ONCE)
+def test_what_is_flushed_on_a_host_comes_back(
+    stack: Stack, peers: None, of_worker: str, of_controller: str
+) -> None:
+    before, begin = restarts(stack, "flannel"), time.monotonic()
+    for host, what in ((WORKER, of_worker), (CONTROLLER, of_controller)):
+        docker("exec", host, "sh", "-ec", BREAKS[what])
+    assert not works(stack)
+    eventually("pods that reach each other again", MENDED_WITHIN_SECONDS, lambda: works(stack))
+    print(f"{of_worker} and {of_controller}: mended after {time.monotonic() - begin:.0f} s")
+    assert restarts(stack, "flannel") == {node: count + 1 for node, count in before.items()}
+    eventually("every pod to be Ready", HEALS_WITHIN_SECONDS, lambda: settled(stack))
+
+
+def test_nothing_is_restarted_that_is_whole(stack: Stack, peers: None) -> None:
+    """The worker's packet filter was flushed once, the controller's never."""
+    assert restarts(stack, "kube-proxy") == {"controller-1": 0, "worker-1": 1}
+
+
+def test_a_node_that_was_deleted_has_its_network_again(stack: Stack, peers: None) -> None:
+    stack.kubectl("delete", "node", "worker-1")
+    begin = time.monotonic()
+    docker("exec", WORKER, "systemctl", "restart", "kubelet")
+    eventually("the node", 60, lambda: nodes(stack).get("worker-1") == "True")
+    eventually("pods that reach each other again", MENDED_WITHIN_SECONDS, lambda: works(stack))
+    print(f"after its node was deleted: mended after {time.monotonic() - begin:.0f} s")
+    eventually("every pod to be Ready", HEALS_WITHIN_SECONDS, lambda: settled(stack))
+    stack.second_up_changes_nothing()

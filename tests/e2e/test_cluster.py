@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from lab.engine import docker
+from tests.e2e.network import PODS, fetch
 from tests.e2e.probing import Prober, credentials, wait_until_ready
 from tests.e2e.stacks import Stack, eventually, lab_config
 from tests.e2e.witnesses import apiservers
@@ -148,59 +149,15 @@ def test_logs_and_exec_go_through_the_api(stack: Stack, component: str) -> None:
 
 
 def test_a_pod_reaches_a_service_on_the_other_node_by_name(stack: Stack) -> None:
-    stack.kubectl("apply", "--filename=-", stdin=WEB)
+    stack.kubectl("apply", "--filename=-", stdin=PODS)
     stack.kubectl("wait", "--for=condition=Ready", "pod/web", "pod/client", "--timeout=60s")
     pods = {name: stack.get(f"pod/{name}")["spec"]["nodeName"] for name in ("web", "client")}
     assert pods == {"web": "worker-1", "client": "controller-1"}
     fetched = eventually(
-        "the page by the service's name", 30, lambda: _fetch(stack, "http://web.default.svc.cluster.local")
+        "the page by the service's name", 30, lambda: fetch(stack, "http://web.default.svc.cluster.local")
     )
     assert fetched.strip() == "served by web"
-    assert _fetch(stack, "http://web").strip() == "served by web"
-
-
-def _fetch(stack: Stack, url: str) -> str:
-    done = subprocess.run(
-        ["kubectl", "exec", "client", "--", "timeout", "5", "wget", "-q", "-O", "-", url],
-        env=stack.environment,
-        capture_output=True,
-        text=True,
-        timeout=30,
-    )
-    return done.stdout
-
-
-WEB = """
-apiVersion: v1
-kind: Pod
-metadata: {name: web, labels: {app: web}}
-spec:
-  nodeName: worker-1
-  terminationGracePeriodSeconds: 0
-  containers:
-    - name: web
-      image: docker.io/library/busybox:1.35
-      command: [sh, -c, "mkdir /www && echo 'served by web' > /www/index.html && exec httpd -f -h /www"]
-      readinessProbe: {tcpSocket: {port: 80}, periodSeconds: 1}
----
-apiVersion: v1
-kind: Service
-metadata: {name: web}
-spec:
-  selector: {app: web}
-  ports: [{port: 80}]
----
-apiVersion: v1
-kind: Pod
-metadata: {name: client}
-spec:
-  nodeName: controller-1
-  terminationGracePeriodSeconds: 0
-  containers:
-    - name: client
-      image: docker.io/library/busybox:1.35
-      command: [sleep, infinity]
-"""
+    assert fetch(stack, "http://web").strip() == "served by web"
 
 
 def _status(url: str) -> int:

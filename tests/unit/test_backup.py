@@ -28,9 +28,11 @@ BACKUPS = "/var/lib/kubepivot/backups"
 CLIENT = "/usr/local/libexec/kubepivot/rclone"
 COPIES = "/var/storage/alpha"
 CONTENT = b"pages of a database".ljust(1024)
+GIB = 1 << 30
 
 # What etcd sends is in /var/etcd.db.
-ANSWERS = 'case $* in *"endpoint status") exit ;; esac; for file; do :; done'
+STATUS = '[{"Endpoint":"https://127.0.0.1:2379","Status":{"dbSize":1024,"dbSizeInUse":512,"dbSizeQuota":9}}]'
+ANSWERS = f"""case $* in *"endpoint status"*) echo '{STATUS}'; exit ;; esac; for file; do :; done"""
 ETCDCTL = f"""
 echo "$*" >>/var/calls
 {ANSWERS}
@@ -53,7 +55,8 @@ case $1 in
   delete) while read -r file; do rm "/var/storage/alpha/$file"; done ;;
   lsf)
     cd /var/storage
-    if [ "$2" = --recursive ]; then ls */${5#/*/} 2>/dev/null || true; else ls alpha; fi ;;
+    if [ "$2" != --recursive ]; then ls alpha; exit; fi
+    for file in */${7#/*/}; do [ ! -e "$file" ] || echo "$file;$(stat -c %s "$file")"; done ;;
 esac
 """
 
@@ -71,16 +74,23 @@ def host(tmp_path: Path) -> Sandbox:
     host.real("awk", "sed", "sha256sum", "sleep", "sort", "stat", "sync", "tail", "timeout", "touch", "tr")
     host.fake("etcdctl", ETCDCTL)
     host.fake("etcdutl", ETCDUTL)
+    free(host, 20 * GIB)
     host.write("/var/calls")
     host.path("/var/etcd.db").write_bytes(database())
     configure(host)
     return host
 
 
-def configure(host: Sandbox, *, keep: int = 10, s3: bool = False) -> None:
+def free(host: Sandbox, size: int) -> None:
+    """Gives the host's disk that much room."""
+    host.fake("df", f"echo Avail; echo {size}")
+
+
+def configure(host: Sandbox, *, keep: int = 10, most: str = "10Gi", s3: bool = False) -> None:
     """Brings script and settings as the node's step does."""
     case = load("baremetal")
-    backup = case.cfg.backup.model_copy(update={"keep": keep} | ({} if s3 else {"s3": None}))
+    update = {"keep": keep, "max_size": most} | ({} if s3 else {"s3": None})
+    backup = case.cfg.backup.model_copy(update=update)
     files = backup_files(case.cfg.model_copy(update={"backup": backup}), case.machines["alpha"])
     for path in (SCRIPT, "/etc/kubernetes/backup.env"):
         host.write(path, host.moved(files[path].text))
@@ -175,7 +185,7 @@ def test_a_snapshot_is_named_by_cluster_time_and_revision_and_is_the_owners(host
 def test_etcd_on_this_host_is_asked_with_a_certificate(host: Sandbox) -> None:
     made(host)
     calls = host.path("/var/calls").read_text().replace(str(host.root), "").splitlines()
-    assert [call.split()[-2:] for call in calls] == [["endpoint", "status"], ["save", ".new.db"]]
+    assert [call.split()[-2:] for call in calls] == [["status", "--write-out=json"], ["save", ".new.db"]]
     pki = "/etc/kubernetes/pki/etcd"
     for call in calls:
         assert "--endpoints=https://127.0.0.1:2379" in call
@@ -210,6 +220,23 @@ def test_snapshots_of_the_future_go_before_those_of_the_past(host: Sandbox) -> N
     assert snapshots(host) == [*names, path.name, future[1]]
 
 
+def test_all_together_take_no_more_than_they_may(host: Sandbox) -> None:
+    configure(host, most="1Gi")
+    names = older(host, 1, 2, 3)
+    for name in names:
+        os.truncate(host.path(f"{BACKUPS}/{name}"), GIB // 2)  # takes nothing of the disk
+    path = made(host)
+    assert snapshots(host) == [names[-1], path.name]
+
+
+def test_the_newest_stays_however_large_it_is(host: Sandbox) -> None:
+    older(host, 1)
+    settings = host.path("/etc/kubernetes/backup.env")
+    settings.write_text(settings.read_text() + "MAX_BYTES=1\n")
+    path = made(host)
+    assert snapshots(host) == [path.name]
+
+
 def test_files_that_are_no_snapshots_of_the_cluster_stay(host: Sandbox) -> None:
     configure(host, keep=1)
     others = ["metal-2-20260101T000000Z-1.db", "other-20260101T000000Z-1.db", "metal.db", "notes"]
@@ -234,6 +261,13 @@ FAILURES = {
     ),
     "the disk is full afterwards": ("sync", "echo 'sync: No space left on device' >&2; exit 1", "No space"),
     "a page is damaged": ("etcdutl", "echo 'Error: integrity check failed' >&2; exit 1", "is damaged"),
+    "etcd tells no size": ("etcdctl", "echo '[]'", "tells no size of its database: []"),
+    "a full disk is near": (
+        "df",
+        f"echo Avail; echo {GIB + 2047}",
+        "no snapshot was made, older ones are as they were: /var/lib/kubepivot/backups has 1024 MiB free, "
+        "and 1024 MiB are needed, 1024 of them left for etcd; make space there, or lower kubepivot:backup.",
+    ),
     "etcdutl tells nothing": ("etcdutl", "echo '{}'", "tells no revision: {}"),
 }
 
@@ -246,6 +280,22 @@ def test_a_failure_is_told_and_leaves_the_old_ones_alone(host: Sandbox, failure:
     host.fake(command, body)
     assert words in failed(host)
     assert snapshots(host) == names
+
+
+def test_room_for_twice_the_database_and_the_reserve_is_enough(host: Sandbox) -> None:
+    free(host, GIB + 2048)
+    made(host)
+
+
+def test_what_would_fill_the_disk_is_not_fetched(host: Sandbox) -> None:
+    configure(host, s3=True)
+    name = "metal-20260102T030405Z-2.db"
+    host.path(COPIES).mkdir(parents=True)
+    host.path(f"{COPIES}/{name}").write_bytes(database())
+    free(host, GIB + 1055)
+    assert f"error: {name} was not fetched, older ones are as they were" in failed(host, "fetch", name)
+    free(host, GIB + 1056)
+    assert run(host, "fetch", name).returncode == 0
 
 
 @pytest.mark.parametrize(

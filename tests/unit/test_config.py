@@ -134,6 +134,7 @@ def test_an_image_is_used_instead_of_the_releases(image: str) -> None:
 def test_snapshots_are_made_unless_told_otherwise_and_stay_on_their_hosts() -> None:
     backup = parse(lab(), stack="dev").backup
     assert (backup.interval, backup.keep, backup.generation, backup.s3) == ("6h", 28, 0, None)
+    assert backup.max_size == "10Gi"
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ def controller(tmp_path: Path) -> Sandbox:
     """A controller whose node step has ended."""
     host = Sandbox(tmp_path)
     host.real("cat", "cmp", "cp", "find", "grep", "head", "ls", "mkdir", "mv", "rm", "sed", "sort", "stat")
-    host.real("tail", "touch", "tr")
+    host.real("sync", "tail", "touch", "tr")
     host.real("cut", "sh", "sha256sum")
     host.fake("curl", CURL)
     host.fake("kubectl", STAMP + KUBECTL)

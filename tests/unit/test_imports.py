@@ -13,10 +13,10 @@ from tests.cases import CHECKOUT
 # A module imports from lines above its own, or from its own package.
 STAGES = """
     components.versions components.labels components.sshkeys components.archive components.section
-    components.durations components.flags components.images components.steering
+    components.durations components.sizes components.flags components.images components.steering
     components.addresses
     components.s3
-    components.snapshots
+    components.etcd components.snapshots
     components.problems
     components.consistency
     components.config
@@ -39,12 +39,14 @@ PURE = (
     "components.checkpointer",
     "components.consistency",
     "components.durations",
+    "components.etcd",
     "components.flags",
     "components.images",
     "components.labels",
     "components.machine",
     "components.s3",
     "components.section",
+    "components.sizes",
     "components.snapshots",
     "components.sshkeys",
     "components.steering",

@@ -133,7 +133,9 @@ def test_a_version_that_was_cut_short_does_not_pass_for_the_one_before(host: San
 
 # Tells what is in the files that it writes to the disk, and of the kubelet if that is all.
 SYNC = """
-for file; do [ ! -f "$file" ] || echo "$file: $(cat "$file")" >>/var/synced; done
+for file; do
+  case $file in *.cluster.new | */kubelet.new) echo "$file: $(cat "$file")" >>/var/synced ;; esac
+done
 [ $# != 0 ] || echo "$(cat /usr/local/bin/kubelet) from '$(cat /var/lib/kubepivot/kubelet)'" >>/var/synced
 """
 
@@ -144,6 +146,7 @@ def test_a_power_cut_leaves_neither_an_empty_mark_nor_a_url_without_its_binary(h
     assert host.path("/var/synced").read_text().replace(str(host.root), "").splitlines() == [
         "/etc/kubernetes/kubepivot.cluster.new: metal/alpha",
         "/var/lib/kubepivot/kubelet.new: ",
+        "/usr/local/bin/kubelet.new: downloaded",
         "downloaded from ''",
         f"/var/lib/kubepivot/kubelet.new: {env_of('alpha')['KUBELET_URL']}",
     ]

@@ -98,6 +98,11 @@ def _clock_of_the_site(host: Sandbox, seconds: int) -> None:
     host.fake("curl", f"printf 'HTTP/1.1 200 OK\\r\\ndate: {stamp}\\r\\n'")
 
 
+def _small_disk_of_etcd(host: Sandbox) -> None:
+    host.path("/var/lib/etcd").mkdir(parents=True)
+    host.fake("df", 'case "$*" in *size*) echo Size; echo 2047 ;; *) echo Avail; echo 20000 ;; esac')
+
+
 def _no_kernel_features(host: Sandbox) -> None:
     host.write("/proc/filesystems", "\text4\n")
     for command in ("modprobe", "nft"):
@@ -152,6 +157,10 @@ PROBLEMS: dict[str, tuple[Change, list[str]]] = {
         ["it has 1000 MiB of memory", "at least 1700 MiB"],
     ),
     "disk": (lambda host: host.fake("df", "echo Avail; echo 300"), ["/var has 300 MiB free"]),
+    "disk of etcd": (
+        _small_disk_of_etcd,
+        ["the disk of /var/lib/etcd has 2047 MiB", "at least 2560 MiB, or lower kubepivot:etcd.quota"],
+    ),
     "swap": (_swap_on, ["swap is on", "swapoff"]),
     "slow clock": (
         lambda host: _clock_of_the_site(host, 900),

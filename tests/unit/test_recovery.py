@@ -90,9 +90,36 @@ def test_what_a_power_cut_has_made_of_the_last_generation_is_no_recovery(
 
 
 def test_the_generation_is_on_disk_before_it_counts(controller: Sandbox) -> None:
-    controller.fake("sync", 'for file; do cat "$file" >>/var/synced; done')
+    controller.fake(
+        "sync", 'for file; do case $file in */recovered.new) cat "$file" >>/var/synced ;; esac; done'
+    )
     assert run(controller)[0] == 0
     assert controller.path("/var/synced").read_text() == "1\n"
+
+
+def test_under_the_alarm_of_etcds_quota_nothing_is_begun(controller: Sandbox) -> None:
+    controller.write("/var/alarm", "memberID:10276657743932975437 alarm:NOSPACE\n")
+    code, error = run(controller)
+    assert code == 1
+    assert (
+        "error: etcd's quota is used up, and a recovery has to write: make space as docs/operations.md"
+        in error
+    )
+    assert calls(controller) == ["start kubelet"]
+    controller.path("/var/alarm").unlink()
+    assert run(controller)[0] == 0
+    assert is_recovered(controller)
+
+
+def test_that_a_snapshot_was_restored_is_on_disk_before_the_cluster_goes_on(controller: Sandbox) -> None:
+    """Restored again, after a power cut, it would lose what was written meanwhile."""
+    snapshot(controller)
+    controller.fake(
+        "sync", 'for file; do case $file in */restored.new) cat "$file" >>/var/calls ;; esac; done'
+    )
+    assert run(controller, snapshot=SNAPSHOT)[0] == 0
+    told = calls(controller)
+    assert told.index(str(controller.path(SNAPSHOT))) < told.index("start kubelet")
 
 
 def test_the_temporary_control_plane_stays_until_new_pods_are_ready(controller: Sandbox) -> None:

@@ -95,6 +95,32 @@ def test_place_swaps_a_file_at_once_and_leaves_no_other(work: Path) -> None:
     assert [each.name for each in path.parent.iterdir()] == ["file"]
 
 
+def test_what_is_placed_or_recorded_is_on_the_disk_before_it_gets_its_name(work: Path) -> None:
+    path = _bring(work, "file", "1")
+    told = 'sync() { echo "sync $*"; }; mv() { echo "mv $2 $3"; command mv "$@"; }'
+    new, mark = path.with_name(".file.new"), work.parent / "mark"
+    assert _lib(work, f"{told}; place").stdout.splitlines() == [
+        f"sync {new}",
+        f"mv {new} {path}",
+        f"sync {path.parent}",
+    ]
+    assert _lib(work, f"{told}; record {mark} text").stdout.splitlines() == [
+        f"sync {mark}.new",
+        f"mv {mark}.new {mark}",
+        f"sync {mark.parent}",
+    ]
+
+
+def test_no_script_renames_what_is_not_synced() -> None:
+    """Directories are: those that `recover` moves it syncs together."""
+    for name in SCRIPTS:
+        lines = script(name).splitlines()
+        for number, line in enumerate(lines):
+            if re.match(r"\s*mv .*\.new\b", line):
+                around = "\n".join(lines[max(0, number - 2) : number])
+                assert "sync" in around or name == "rollout", f"{name}: {line}"
+
+
 def test_place_leaves_files_of_others_alone(work: Path) -> None:
     path = _bring(work, "mine", "1")
     path.parent.mkdir()

@@ -28,6 +28,7 @@ touch /etc/kubernetes/checkpoints.booted
 for owner in $(ls "$checkpoints" 2>/dev/null); do
   if enter "$owner"; then
     cp "$manifest" "$manifests/.$manifest.new"
+    sync "$manifests/.$manifest.new"
     mv "$manifests/.$manifest.new" "$manifests/$manifest"
     echo "armed $manifest"
   fi

@@ -52,9 +52,25 @@ tell() { printf 'path=%s\nsha256=%s\n' "$directory/$1" "$(cut -c 1-64 "$1.sha256
 
 # Of the snapshots on standard input, those beyond `keep`; never the one that has just been made. What has a later name
 # than that was made while the clock was wrong, and counts as older than all others.
-surplus() {
+surplus() { others "$1" | tail -n "+$KEEP"; }
+others() { # all but that one, in the order in which they stay longest
   is_snapshot | grep -vxF "$1" | sort -r |
-    awk -v made="$1" '$0 < made { print; next } { later = later $0 "\n" } END { printf "%s", later }' | tail -n "+$KEEP"
+    awk -v made="$1" '$0 < made { print; next } { later = later $0 "\n" } END { printf "%s", later }'
+}
+oversize() { # those of this host that together with that one take more than they may
+  left=$((MAX_BYTES - $(stat -c %s "$1")))
+  for old in $(ls | others "$1"); do
+    left=$((left - $(stat -c %s "$old")))
+    [ "$left" -ge 0 ] || echo "$old"
+  done
+}
+
+# needs BYTES WHAT: that much has to be free beside a reserve. It may be etcd's own disk, and with a full one it ends.
+RESERVE=$((1024 * 1048576))
+needs() {
+  free=$(df --output=avail -B 1 . | tail -n 1 | tr -d ' ')
+  [ "$free" -ge "$(($1 + RESERVE))" ] ||
+    die "$2, older ones are as they were: $directory has $((free / 1048576)) MiB free, and $((($1 + RESERVE) / 1048576)) MiB are needed, 1024 of them left for etcd; make space there, or lower kubepivot:backup.keep or kubepivot:backup.maxSize"
 }
 
 etcd() { # seconds, arguments of etcdctl
@@ -66,14 +82,17 @@ etcd() { # seconds, arguments of etcdctl
 }
 
 save() {
-  etcd 10 endpoint status # a snapshot takes longer, but an etcd that is down should not
+  etcd 10 endpoint status --write-out=json # a snapshot takes longer, but an etcd that is down should not
+  size=$(printf '%s\n' "$said" | sed -n 's/.*"dbSize":\([0-9]*\).*/\1/p')
+  [ -n "$size" ] || die "etcd tells no size of its database: $said"
+  needs "$((2 * size))" "no snapshot was made"
   etcd 600 snapshot save .new.db
   check "the snapshot"
   revision=$(printf '%s\n' "$status" | sed -n 's/.*"revision":\([0-9]*\).*/\1/p')
   [ -n "$revision" ] || die "etcdutl tells no revision: $status"
   name=$CLUSTER-$(date -u +%Y%m%dT%H%M%SZ)-$revision.db
   settle "$name"
-  for old in $(ls | surplus "$name"); do rm -f "$old" "$old.sha256"; done
+  for old in $(ls | surplus "$name") $(oversize "$name"); do rm -f "$old" "$old.sha256"; done
 }
 
 # -- copies ------------------------------------------------------------------------------------------------
@@ -113,9 +132,11 @@ fetch() { # name
   fi
   [ -n "${STORAGE:-}" ] || die "$directory has no whole $1, and there are no copies: kubepivot:backup.s3 is not set"
   open_storage
-  found=$(s3 120 "the copies in $STORAGE can't be listed" lsf --recursive --files-only --include "/*/$1" copies:)
+  found=$(s3 120 "the copies in $STORAGE can't be listed" lsf --recursive --files-only --format ps --include "/*/$1" copies:)
   [ -n "$found" ] || die "neither $directory nor $STORAGE has $1"
   found=$(printf '%s\n' "$found" | head -n 1)
+  needs "${found##*;}" "$1 was not fetched"
+  found=${found%;*}
   s3 1500 "$1 can't be had from $STORAGE" copyto "copies:$found" .new.db
   check "the copy $found in $STORAGE"
   settle "$1"

@@ -5,12 +5,18 @@ die() {
   exit 1
 }
 
-# record FILE TEXT: whenever the power fails, the file has the text or what it had before.
+# put NEW FILE: gives NEW the name FILE. Whenever the power fails, FILE has the new content or what it had before;
+# afterwards the new.
+put() {
+  sync "$1"
+  mv -f "$1" "$2"
+  sync "${2%/*}"
+}
+
+# record FILE TEXT: as above, with the text.
 record() {
   printf '%s\n' "$2" >"$1.new"
-  sync "$1.new"
-  mv -f "$1.new" "$1"
-  sync "${1%/*}"
+  put "$1.new" "$1"
 }
 
 # wait_for SECONDS WHAT COMMAND...: polls until the command succeeds.
@@ -23,8 +29,9 @@ wait_for() {
   done
 }
 
-# Puts the files below root/ in their places: each at once, and only where it differs. Adds their names to the
-# file $pending, before they change, so that a run that is cut short leaves them to the next one.
+# Puts the files below root/ in their places: each at once, only where it differs, and on the disk when it counts as
+# placed: who calls the step done looks at none again. Adds their names to the file $pending, before they change, so that
+# a run that is cut short leaves them to the next one; after a power cut everything starts anew without it.
 # Files of the static-pod directory appear under a hidden name first, which the kubelet passes over.
 place() {
   for file in $(cd root && find . -type f | sed 's/^\.//' | sort); do
@@ -36,7 +43,7 @@ place() {
     mkdir -p "$directory"
     cp -p "root$file" "$directory/.$name.new"
     [ -z "${pending:-}" ] || echo "$file" >>"$pending"
-    mv -f "$directory/.$name.new" "$file"
+    put "$directory/.$name.new" "$file"
   done
 }
 

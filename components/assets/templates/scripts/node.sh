@@ -13,7 +13,7 @@ pending=/var/lib/kubepivot/pending
 
 binary() { # target, file
   install -m 0755 "$2" "$1.new"
-  mv -f "$1.new" "$1"
+  put "$1.new" "$1"
 }
 unpack() { # directory, file
   mkdir -p -m 0755 "$1"
@@ -64,10 +64,11 @@ done
 if [ -n "$resolver" ]; then
   ln -sfn "$resolver" /etc/kubernetes/resolv.conf
 else
-  rm -f /etc/kubernetes/resolv.conf
-  ip route show default | awk '{ print "nameserver " $3; exit }' >/etc/kubernetes/resolv.conf
-  chmod 0644 /etc/kubernetes/resolv.conf
+  ip route show default | awk '{ print "nameserver " $3; exit }' >/etc/kubernetes/resolv.conf.new
+  chmod 0644 /etc/kubernetes/resolv.conf.new
+  put /etc/kubernetes/resolv.conf.new /etc/kubernetes/resolv.conf
 fi
+sync /etc/kubernetes
 
 if [ "$ROLE" = controller ]; then
   adopt_ports
@@ -84,7 +85,8 @@ if [ "$ROLE" = controller ]; then
   # Without the directories it does not start.
   if [ ! -e /var/lib/kubepivot/etcd-data ]; then
     install -d -o "$CONTROL_PLANE_UID" -g "$CONTROL_PLANE_UID" -m 0700 /var/lib/etcd /var/lib/etcd/member
-    touch /var/lib/kubepivot/etcd-data
+    sync /var/lib /var/lib/etcd
+    record /var/lib/kubepivot/etcd-data ""
   fi
 fi
 install -d -m 0755 /etc/cni/net.d /opt/cni/bin /etc/kubernetes/manifests
@@ -98,6 +100,7 @@ done
 identity=/var/lib/kubelet/pki/kubelet-client-initial.pem
 if has_changed "$identity" || [ ! -e /var/lib/kubelet/pki/kubelet-client-current.pem ]; then
   ln -sfn "${identity##*/}" /var/lib/kubelet/pki/kubelet-client-current.pem
+  sync /var/lib/kubelet/pki
 fi
 # Clusters of before had a token there that named any node.
 rm -f /etc/kubernetes/bootstrap.kubeconfig
@@ -108,7 +111,7 @@ before=/var/lib/kubepivot/sysctl-before.conf
 if [ ! -e "$before" ]; then
   nft list tables >/var/lib/kubepivot/tables-before 2>/dev/null || true
   sysctl $(sed -n 's/^\([a-z].*\) = .*/\1/p' /etc/sysctl.d/90-kubepivot.conf) >"$before.new"
-  mv "$before.new" "$before"
+  put "$before.new" "$before"
 fi
 sysctl --quiet --load /etc/sysctl.d/90-kubepivot.conf || die "cannot set what /etc/sysctl.d/90-kubepivot.conf says"
 
@@ -150,7 +153,6 @@ elif [ "$(cat /var/lib/kubepivot/rclone 2>/dev/null)" != "$RCLONE_IMAGE" ]; then
     tar --extract --file "$layer" --directory "$downloads/rclone" usr/local/bin/rclone 2>/dev/null || true
   done
   binary "$rclone" "$downloads/rclone/usr/local/bin/rclone"
-  sync "$rclone"
   record /var/lib/kubepivot/rclone "$RCLONE_IMAGE"
 fi
 rm -rf "$downloads"

@@ -76,6 +76,10 @@ memory=$(awk '/^MemTotal:/ { print int($2 / 1024) }' /proc/meminfo)
 [ "$memory" -ge "$MEMORY_MIB" ] || problem "it has $memory MiB of memory" "Give a $ROLE at least $MEMORY_MIB MiB"
 disk=$(df --output=avail -m /var | tail -n 1 | tr -d ' ')
 [ "$disk" -ge "$DISK_MIB" ] || problem "/var has $disk MiB free" "Free at least $DISK_MIB MiB"
+if [ "$ROLE" = controller ] && [ -d /var/lib/etcd ]; then
+  disk=$(df --output=size -m /var/lib/etcd | tail -n 1 | tr -d ' ')
+  [ "$disk" -ge "$ETCD_MIB" ] || problem "the disk of /var/lib/etcd has $disk MiB" "Use one of at least $ETCD_MIB MiB, or lower kubepivot:etcd.quota"
+fi
 if [ "$NESTED" = no ] && [ "$(wc -l </proc/swaps)" -gt 1 ]; then
   problem "swap is on" "Turn it off: swapoff --all, and remove it from /etc/fstab"
 fi

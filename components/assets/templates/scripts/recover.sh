@@ -94,22 +94,24 @@ if [ -n "$SNAPSHOT" ] && ! restored; then
   make_data
   stand_down
   swap_data
-  echo "$SNAPSHOT" >"$work/restored"
+  # Restored once more, it would lose what the cluster has done since.
+  record "$work/restored" "$SNAPSHOT"
 elif [ ! -e "$DATA/member" ] && [ -e "$DATA/before-recovery-$GENERATION" ]; then
   # A run that was cut short wanted a snapshot, and this one does not.
   mv "$DATA/before-recovery-$GENERATION" "$DATA/member"
 fi
-[ ! -e "$MANIFESTS/.etcd.yaml.recovery" ] || mv "$MANIFESTS/.etcd.yaml.recovery" "$MANIFESTS/etcd.yaml"
+[ ! -e "$MANIFESTS/.etcd.yaml.recovery" ] || put "$MANIFESTS/.etcd.yaml.recovery" "$MANIFESTS/etcd.yaml"
 systemctl start kubelet
 
 # -- etcd --------------------------------------------------------------------------------------------------------
 
-wait_for 120 "etcd on $NAME; if its data, or most of its members, are lost, set kubepivot:recovery.snapshot" \
-  quietly etcd endpoint health
+# Under this alarm an etcd is not healthy, and nothing can be written. A snapshot that was made under it has it, too.
+full() { alarms=$(etcd alarm list 2>/dev/null) && case $alarms in *NOSPACE*) return 0 ;; *) return 1 ;; esac; }
+serves() { quietly etcd endpoint health || full; }
+wait_for 120 "etcd on $NAME; if its data, or most of its members, are lost, set kubepivot:recovery.snapshot" serves
+! full || die "etcd's quota is used up, and a recovery has to write: make space as docs/operations.md says under 'etcd's quota is used up', then run again"
 finish() {
-  echo "$GENERATION" >"$recovered.new"
-  sync "$recovered.new"
-  mv "$recovered.new" "$recovered"
+  record "$recovered" "$GENERATION"
   rm -rf /var/lib/kubepivot/recovery-*
   # The data before the last two restores are kept.
   for old in $(ls "$DATA" | grep '^before-recovery-' | sort -t - -k 3,3nr | tail -n +3); do rm -rf "${DATA:?}/$old"; done
@@ -187,7 +189,7 @@ list() {
     --output=jsonpath='{range .items[*]}{.metadata.uid}|{.metadata.name}|{.metadata.labels.app\.kubernetes\.io/name}|{.spec.nodeName}|{.status.conditions[?(@.type=="Ready")].status}{"\n"}{end}'
 }
 remember() { # none of these counts as running, whatever the API says of it
-  list >"$work/old-pods.new" && mv "$work/old-pods.new" "$work/old-pods"
+  list >"$work/old-pods.new" && put "$work/old-pods.new" "$work/old-pods"
 }
 [ -e "$work/old-pods" ] || wait_for 60 "the API to list the control plane's pods" remember
 

@@ -42,10 +42,11 @@ if [ -e /etc/kubernetes/bootstrap-secrets ] || [ ! -e /var/lib/kubepivot/pivoted
     { kube logs daemonset/pod-checkpointer --tail=8 >&2; exit 1; }
   retire_leader kube-controller-manager
   retire_leader kube-scheduler
-  touch /var/lib/kubepivot/pivoted
+  record /var/lib/kubepivot/pivoted ""
   rm -f "$MANIFESTS/bootstrap-apiserver.yaml"
   wait_for 120 "the temporary control plane to be gone" gone bootstrap-
   rm -rf /etc/kubernetes/bootstrap-secrets
+  sync /etc/kubernetes /etc/kubernetes/manifests # what is gone stays so after a power cut
 fi
 
 in_a_row=0
