@@ -51,8 +51,9 @@ _NO_CLIENT = "no ssh on this machine: install the OpenSSH client, `pulumi destro
 
 
 def _delete_script(cluster: str, host: Host, address: str, host_key: str) -> str:
-    whose = f"CLUSTER={shlex.quote(cluster)}\nNAME={shlex.quote(host.name)}"
-    body = f"{SET_PATH}\nset -eu\numask 077\n{whose}\n{script('reset')}"
+    whose = f"CLUSTER={shlex.quote(cluster)}\nNAME={shlex.quote(host.name)}\nROLE={host.role}"
+    scripts = "\n".join(script(name) for name in ("lib", "claims", "reset"))
+    body = f"{SET_PATH}\nset -eu\numask 077\n{whose}\n{scripts}"
     remote = f"timeout {_SECONDS} sh -c {shlex.quote(body)}"
     if host.ssh.user != "root":
         remote = f"sudo --non-interactive {remote}"
@@ -80,5 +81,8 @@ ssh -p {port} -F /dev/null -o BatchMode=yes -o ConnectTimeout=10 -o UserKnownHos
     exit 1
   fi
   echo "{host.name} ({address}) does not answer: it was left as it is" >&2
+  exit 0
 }}
+# What the reset has left, and why.
+cat "$d/said" >&2
 """

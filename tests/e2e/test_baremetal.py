@@ -137,7 +137,7 @@ REFUSED_HOSTS = {
         "mkdir -p /var/lib/etcd/member; systemd-run --quiet --unit squatter "
         "python3 -m http.server 6443; until ss -ltnH 'sport = :6443' | grep -q .; do sleep 0.1; done",
         "rm -r /var/lib/etcd; systemctl stop squatter",
-        ["/var/lib/etcd holds data", "port 6443 is in use"],
+        ["/var/lib/etcd is not empty", "port 6443 is in use"],
     ),
     "a clock that is wrong": (
         "cat >/usr/local/bin/date; chmod +x /usr/local/bin/date",
