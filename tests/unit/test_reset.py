@@ -11,7 +11,7 @@ import pytest
 
 from tests.cases import read
 from tests.unit.new_host import RECORD, reset_script
-from tests.unit.recorder import program, ran, revealed
+from tests.unit.recorder import ANSWERS, LOCAL, program, ran, revealed
 from tests.unit.sandbox import Sandbox
 
 OWNER = "/etc/kubernetes/kubepivot.cluster"
@@ -402,6 +402,22 @@ def test_without_an_agent_of_its_own_the_users_is_not_touched(here: Sandbox) -> 
     assert not here.path("/var/arguments").exists()
 
 
+def test_a_key_that_the_agent_refuses_is_told_with_its_mend(here: Sandbox) -> None:
+    here.fake("ssh-add", "cat >/dev/null; echo 'Error loading key \"(stdin)\": error in libcrypto' >&2; exit 1")
+    code, error = _destroy(here, "gpu", "exit 0")
+    assert code == 1
+    assert "error in libcrypto\ngpu (192.168.7.21) was not reset: mend that" in error
+    assert "pulumi up --target '**-reset'" in error
+    assert not here.path("/var/arguments").exists()
+
+
+def test_what_a_reset_has_left_is_told(here: Sandbox) -> None:
+    assert _destroy(here, "gpu", "echo left as it is: theirs >&2") == (
+        0,
+        "left as it is: theirs\n",
+    )
+
+
 def test_root_needs_no_sudo(here: Sandbox) -> None:
     assert _destroy(here, "alpha", "exit 0") == (0, "")
     assert "sudo --" not in here.path("/var/arguments").read_text()
@@ -464,3 +480,10 @@ def test_a_reset_that_took_too_long_can_go_on(here: Sandbox) -> None:
     assert code == 1
     assert "was not reset: it did not end within 180 s; destroy again goes on where it stopped" in error
     assert "timeout 180 sh" in here.path("/var/arguments").read_text()
+
+
+def test_a_destroy_that_runs_the_program_passes_over_what_is_gone() -> None:
+    """The engine then answers for a resource that it has deleted already with no outputs at all."""
+    nothing = {kind: lambda _, __: {} for kind in ANSWERS}
+    run = program(read("baremetal"), answers=nothing)
+    assert {each.name for each in run.of(LOCAL)} == {f"metal-{host}-reset" for host in read("baremetal")["hosts"]}
