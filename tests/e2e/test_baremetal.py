@@ -20,8 +20,8 @@ LOGIN = KeyPair.generate()
 # All that a clean machine may gain or lose by itself is left out: processes, sockets, logs, caches of time.
 LOOK = r"""
 find / -xdev \( -path /proc -o -path /sys -o -path /run -o -path /tmp \) -prune -o -print
-find /run /var -xdev | grep -Ev '^/run/(systemd|udev|log|user|credentials|lock|sshd|motd|utmp|kubepivot.lock)' |
-  grep -Ev '^/var/(log/journal|lib/systemd)'
+find /run /var -xdev | grep -Ev '^/run/(systemd|udev|log|user|credentials|lock|sshd|motd|utmp)' |
+  grep -Ev '^/var/(log/journal|lib/systemd)|^/run/kubepivot.lock$'
 awk '{ print $2, $3 }' /proc/mounts | grep -v '^/run/credentials'
 ip -o link show | sed 's/^[0-9]*: //; s/ .*//'
 nft list tables
@@ -237,8 +237,9 @@ def test_a_wrong_checksum_for_one_host_installs_nothing_on_any(fresh: Stack, box
 # What others have put on a worker: none of it is in the way, and all of it has to stay.
 THEIRS = r"""
 mkdir -p /var/lib/etcd/member /opt/containerd/bin /opt/cni/theirs /usr/libexec/kubernetes/theirs /var/theirs
-for file in /var/lib/etcd/member/wal /opt/containerd/bin/theirs /opt/cni/theirs/x /usr/libexec/kubernetes/theirs/x \
-  /usr/local/bin/kubectl /usr/local/bin/etcdctl /var/theirs/data; do echo theirs >$file; done
+for file in /var/lib/etcd/member/wal /opt/containerd/bin/theirs /opt/cni/theirs/x \
+  /usr/libexec/kubernetes/theirs/x /usr/local/bin/kubectl /usr/local/bin/etcdctl \
+  /var/theirs/data; do echo theirs >$file; done
 iptables -t nat -A PREROUTING -p tcp --dport 7 -m comment --comment 'it is "theirs" -j KUBE-X' -j ACCEPT
 """
 # The data directories are links to a big disk.
@@ -250,7 +251,8 @@ for name in kubelet containerd; do ln -s /var/disk/$name /var/lib/$name; done
 THEIRS_LATER = """
 mkdir /var/log/pods/theirs
 mount --bind /var/theirs /var/log/pods/theirs
-nft 'add table inet theirs; add chain inet theirs forward { type filter hook forward priority 10; policy drop; }'
+nft add table inet theirs
+nft 'add chain inet theirs forward { type filter hook forward priority 10; policy drop; }'
 """
 PODS = """
 apiVersion: apps/v1
@@ -299,11 +301,17 @@ def test_two_machines_become_a_cluster_and_clean_again(stack: Stack, boxes: dict
     boxes["second"].run(THEIRS_LATER)
     output = stack.destroy()
     assert "left as it is, since it was mounted by others:" in output and "/var/log/pods/theirs" in output
-    assert boxes["second"].run("cat /var/log/pods/theirs/data; nft list table inet theirs").startswith("theirs")
-    boxes["second"].run("umount /var/log/pods/theirs; rmdir -p /var/log/pods/theirs || true; nft delete table inet theirs")
+    assert (
+        boxes["second"].run("cat /var/log/pods/theirs/data; nft list table inet theirs").startswith("theirs")
+    )
+    boxes["second"].run(
+        "umount /var/log/pods/theirs; rmdir -p /var/log/pods/theirs || true; nft delete table inet theirs"
+    )
     for name, box in boxes.items():
         assert look(box) == before[name], _difference(before[name], look(box))
-    theirs = "/var/lib/etcd/member/wal /opt/containerd/bin/theirs /usr/local/bin/kubectl /usr/local/bin/etcdctl"
+    theirs = (
+        "/var/lib/etcd/member/wal /opt/containerd/bin/theirs /usr/local/bin/kubectl /usr/local/bin/etcdctl"
+    )
     assert set(boxes["second"].run(f"cat {theirs}").split()) == {"theirs"}
 
 
@@ -314,7 +322,7 @@ def _difference(before: list[str], after: list[str]) -> str:
 
 
 def test_a_login_that_destroy_cannot_use_and_a_dead_host(stack: Stack, boxes: dict[str, Box]) -> None:
-    """A host that refuses the login stays in the state until the config is right; a dead one is passed over."""
+    """A host that refuses the login waits until the config is right; a dead one is passed over."""
     stack.configure(config(boxes))
     stack.up()
     docker("kill", boxes["second"].container)

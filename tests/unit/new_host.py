@@ -74,7 +74,7 @@ def install(host: Sandbox, name: str) -> tuple[int, str]:
                 entry = tarfile.TarInfo(member)
                 entry.size, entry.mode = len(member), 0o755
                 packed.addfile(entry, io.BytesIO(member.encode()))
-    copies = "".join(f"*/{name}-*.t*gz) cp {host.path('/site')}/{name} \"$2\" ;; " for name in ARCHIVES)
+    copies = "".join(f'*/{name}-*.t*gz) cp {host.path("/site")}/{name} "$2" ;; ' for name in ARCHIVES)
     host.fake("curl", f'{CURL}\nif [ "$1" = --output ]; then case $url in {copies} esac; fi')
     done = host.run(script("node"), files_of(name))
     return done.returncode, done.stderr

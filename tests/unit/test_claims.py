@@ -1,5 +1,5 @@
-"""What the node's script records of a host, and that a reset removes that and nothing else: both are run here, one
-after the other, in a sandbox."""
+"""What the node's script records of a host, and that a reset removes that and nothing else: both are run
+here, one after the other, in a sandbox."""
 
 from __future__ import annotations
 
@@ -17,7 +17,12 @@ MADE_BY_WHAT_RUNS = [
     *("/var/lib/kubelet/pods/1/volumes/x", "/var/lib/containerd/io/blobs", "/opt/cni/bin/flannel"),
     *("/opt/containerd/bin", "/opt/containerd/lib", "/etc/cni/net.d/10-flannel.conflist"),
     *("/var/lib/cni/networks/cbr0/10.2.0.2", "/var/log/pods/x/0.log", "/var/log/containers/x.log"),
-    *("/run/flannel/subnet.env", "/run/containerd/x", "/run/nri", "/etc/kubernetes/checkpoints/secrets/ca.key"),
+    *(
+        "/run/flannel/subnet.env",
+        "/run/containerd/x",
+        "/run/nri",
+        "/etc/kubernetes/checkpoints/secrets/ca.key",
+    ),
     *("/usr/libexec/kubernetes/kubelet-plugins/volume/exec", "/usr/local/bin/kubelet.new"),
 ]
 
@@ -48,7 +53,9 @@ def _run_pods(host: Sandbox) -> None:
 def _all(host: Sandbox) -> list[Path]:
     """All that is on the host but what the fakes write."""
     fakes = ("calls", "downloads", "kernel")
-    return sorted(path for path in host.root.rglob("*") if path.name not in fakes and "site" not in path.parts)
+    return sorted(
+        path for path in host.root.rglob("*") if path.name not in fakes and "site" not in path.parts
+    )
 
 
 @pytest.mark.parametrize("name", ["controller-1", "worker-1", "gpu"])
@@ -81,7 +88,9 @@ def test_links_to_another_disk_are_emptied_and_stay(host: Sandbox) -> None:
         (disk / name / "lost+found").mkdir(parents=True)
         host.path("/var/lib").mkdir(exist_ok=True)
         host.path(f"/var/lib/{name}").symlink_to(disk / name)
-    host.write("/proc/mounts", f"/dev/sdb {disk}/kubelet ext4 rw 0 0\n/dev/sdc {disk}/containerd ext4 rw 0 0\n")
+    host.write(
+        "/proc/mounts", f"/dev/sdb {disk}/kubelet ext4 rw 0 0\n/dev/sdc {disk}/containerd ext4 rw 0 0\n"
+    )
     (disk / "etcd/lost+found").rmdir()
     assert install(host, "controller-1") == (0, "")
     _run_pods(host)
@@ -123,7 +132,9 @@ def test_nothing_is_made_before_it_is_recorded(host: Sandbox) -> None:
     before = _all(host)
     host.fake("sync", "exit 1")  # the power fails
     assert install(host, "gpu")[0] == 1
-    made = {path for path in _all(host) if path not in before and not path.is_relative_to(host.path("/var/cache"))}
+    made = {
+        path for path in _all(host) if path not in before and not path.is_relative_to(host.path("/var/cache"))
+    }
     assert made == {host.path("/etc/kubernetes"), host.path(f"{RECORD}.new")}
     host.fake("sync")
     assert install(host, "gpu") == (0, "")

@@ -80,12 +80,23 @@ def _api_port_taken_without_ipv6(host: Sandbox) -> None:
     host.path("/proc/net/tcp6").unlink()
 
 
-TREES = ("/etc/cni/net.d", "/etc/containerd", "/etc/kubernetes", "/opt/cni/bin", "/run/containerd")
-TREES += ("/run/flannel", "/var/lib/cni", "/var/lib/containerd", "/var/lib/etcd", "/var/lib/kubelet")
-TREES += ("/var/lib/kubepivot", "/var/log/pods")
-FILES = ("/etc/systemd/system/containerd.service", "/etc/systemd/system/kubelet.service")
-FILES += tuple(f"/usr/local/bin/{name}" for name in ("containerd", "ctr", "etcdctl", "etcdutl", "kubectl"))
-FILES += ("/usr/local/bin/kubelet", "/etc/sysctl.d/90-kubepivot.conf", "/etc/modules-load.d/kubepivot.conf")
+TREES = [
+    *(
+        "/etc/cni/net.d",
+        "/etc/containerd",
+        "/etc/kubernetes",
+        "/opt/cni/bin",
+        "/run/containerd",
+        "/run/flannel",
+    ),
+    *("/var/lib/cni", "/var/lib/containerd", "/var/lib/etcd", "/var/lib/kubelet", "/var/lib/kubepivot"),
+    "/var/log/pods",
+]
+FILES = [
+    *("/etc/systemd/system/containerd.service", "/etc/systemd/system/kubelet.service"),
+    *("/etc/sysctl.d/90-kubepivot.conf", "/etc/modules-load.d/kubepivot.conf"),
+    *(f"/usr/local/bin/{name}" for name in ("containerd", "ctr", "etcdctl", "etcdutl", "kubectl", "kubelet")),
+]
 
 
 def _installed(host: Sandbox) -> None:
@@ -284,7 +295,11 @@ def test_what_is_not_in_the_way_may_be_there(host: Sandbox) -> None:
     for path in ("/var/lib/containerd/lost+found", "/disk/kubelet/lost+found", "/etc/containerd"):
         host.path(path).mkdir(parents=True)
     host.path("/var/lib/kubelet").symlink_to(host.path("/disk/kubelet"))
-    for path in ("/opt/containerd/bin/x", "/opt/cni/x", "/usr/libexec/kubernetes/kubelet-plugins/volume/exec/x/x"):
+    for path in (
+        "/opt/containerd/bin/x",
+        "/opt/cni/x",
+        "/usr/libexec/kubernetes/kubelet-plugins/volume/exec/x/x",
+    ):
         host.write(path)
     host.fake("nft", "echo 'table inet filter'; echo 'table ip kube-proxy-of-mine'")
     host.fake("iptables-save", "echo '*nat'; echo ':DOCKER - [0:0]'; echo '-A DOCKER -j KUBE-X'; echo COMMIT")

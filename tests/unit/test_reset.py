@@ -163,7 +163,9 @@ def test_what_runs_in_pods_ends_though_containerd_is_broken(host: Sandbox) -> No
     host.write("/sys/fs/cgroup/kubepods/burstable/pod1/c1/cgroup.procs")
     host.write("/sys/fs/cgroup/system.slice/cgroup.procs", f"{theirs.pid}\n")
     # The kernel forgets those that have ended.
-    host.fake("cat", f"case $* in */pod1/*) ! kill -0 {in_pod.pid} || echo {in_pod.pid} ;; *) sed -n p $* ;; esac")
+    host.fake(
+        "cat", f"case $* in */pod1/*) ! kill -0 {in_pod.pid} || echo {in_pod.pid} ;; *) sed -n p $* ;; esac"
+    )
     host.path(f"/proc/{shim.pid}").mkdir(parents=True)
     host.fake(
         "readlink",
@@ -241,7 +243,10 @@ def test_what_others_have_mounted_below_stays_with_what_it_holds(host: Sandbox) 
     host.write("/var/log/pods/pod/0.log")
     done = host.run(RESET)
     assert done.returncode == 0
-    assert done.stderr.replace(str(host.root), "") == f"left as it is, since it was mounted by others:\n{theirs}\n"
+    assert (
+        done.stderr.replace(str(host.root), "")
+        == f"left as it is, since it was mounted by others:\n{theirs}\n"
+    )
     assert [str(path) for path in host.path("/var/log/pods").rglob("*") if path.is_file()] == [
         str(host.path(f"{theirs}/file"))
     ]
@@ -285,7 +290,13 @@ def test_links_that_others_made_stay(host: Sandbox) -> None:
     assert deleted == ["veth12ab34cd", "cni0", "flannel.1"]
 
 
-EMPTY = "table ip nat {\n\tchain POSTROUTING {\n\t\ttype nat hook postrouting priority srcnat; policy accept;\n\t}\n}"
+EMPTY = """
+table ip nat {
+	chain POSTROUTING {
+		type nat hook postrouting priority srcnat; policy accept;
+	}
+}
+"""
 NFT = """
 case $* in
   "list tables") sed 's/^/table /' /var/tables ;;
@@ -299,7 +310,14 @@ esac
 
 def test_tables_of_others_stay_though_they_are_empty(host: Sandbox) -> None:
     """One with `policy drop` and no rules locks a host up, and was not ours to take away."""
-    tables = ["ip kube-proxy", "ip6 kube-proxy", "ip flannel-ipv4", "ip cni_hostport", "inet empty", "ip theirs"]
+    tables = [
+        "ip kube-proxy",
+        "ip6 kube-proxy",
+        "ip flannel-ipv4",
+        "ip cni_hostport",
+        "inet empty",
+        "ip theirs",
+    ]
     tables += ["ip filter", "ip nat", "ip mangle", "ip6 filter"]
     host.write("/var/tables", "\n".join(tables) + "\n")
     host.write("/var/empty", EMPTY)
@@ -317,7 +335,7 @@ SAVED = r"""
 :THEIRS - [0:0]
 -A INPUT -j KUBE-FIREWALL
 -A INPUT -m comment --comment "say \"-j KUBE-FIREWALL\" -j CNI-X" -j THEIRS
--A KUBE-FIREWALL ! -s 127.0.0.0/8 -d 127.0.0.0/8 -m comment --comment "block incoming localnet connections" -j DROP
+-A KUBE-FIREWALL ! -s 127.0.0.0/8 -d 127.0.0.0/8 -m comment --comment "block localnet" -j DROP
 COMMIT
 *nat
 :PREROUTING ACCEPT [0:0]
@@ -325,7 +343,7 @@ COMMIT
 :CNI-DN-1a2b - [0:0]
 -A PREROUTING -m addrtype --dst-type LOCAL -j CNI-HOSTPORT-DNAT
 -A PREROUTING -p tcp -g CNI-HOSTPORT-DNAT
--A CNI-HOSTPORT-DNAT -p tcp -m comment --comment "dnat name: \"cbr0\" id: \"a'b\"" -m multiport --dports 80 -j CNI-DN-1a2b
+-A CNI-HOSTPORT-DNAT -p tcp -m comment --comment "dnat name: \"cbr0\" id: \"a'b\"" -j CNI-DN-1a2b
 -A OUTPUT -m comment --comment "it's \"theirs\"" -j ACCEPT
 COMMIT
 *mangle
@@ -403,7 +421,7 @@ def test_without_an_agent_of_its_own_the_users_is_not_touched(here: Sandbox) -> 
 
 
 def test_a_key_that_the_agent_refuses_is_told_with_its_mend(here: Sandbox) -> None:
-    here.fake("ssh-add", "cat >/dev/null; echo 'Error loading key \"(stdin)\": error in libcrypto' >&2; exit 1")
+    here.fake("ssh-add", "cat >/dev/null; echo 'Error loading key: error in libcrypto' >&2; exit 1")
     code, error = _destroy(here, "gpu", "exit 0")
     assert code == 1
     assert "error in libcrypto\ngpu (192.168.7.21) was not reset: mend that" in error
@@ -484,6 +502,6 @@ def test_a_reset_that_took_too_long_can_go_on(here: Sandbox) -> None:
 
 def test_a_destroy_that_runs_the_program_passes_over_what_is_gone() -> None:
     """The engine then answers for a resource that it has deleted already with no outputs at all."""
-    nothing = {kind: lambda _, __: {} for kind in ANSWERS}
-    run = program(read("baremetal"), answers=nothing)
-    assert {each.name for each in run.of(LOCAL)} == {f"metal-{host}-reset" for host in read("baremetal")["hosts"]}
+    run = program(read("baremetal"), answers=dict.fromkeys(ANSWERS, lambda _, __: {}))
+    hosts = read("baremetal")["hosts"]
+    assert {each.name for each in run.of(LOCAL)} == {f"metal-{host}-reset" for host in hosts}
