@@ -116,11 +116,13 @@ class Pki(pulumi.ComponentResource):
         """What a pure function makes of PEM texts by name, such as `ca.crt` or `etcd/server-<host>.key`.
 
         The result depends on those texts alone that the function reads, so that a preview shows what changes
-        and nothing else. A call with empty texts finds out which.
+        and nothing else. A call with empty texts finds out which. In a destroy or a targeted update that runs
+        the program a text whose resource is gone is None, and what it would go into is not made: it is empty.
         """
         asked = _Asked()
         function(asked)
-        return pulumi.Output.all(**{name: self._texts[name] for name in asked.names}).apply(function)
+        found = pulumi.Output.all(**{name: self._texts[name] for name in asked.names})
+        return found.apply(lambda texts: function({name: text or "" for name, text in texts.items()}))
 
     def everything(self) -> pulumi.Output[dict[str, str]]:
         """All texts by name."""

@@ -47,38 +47,47 @@ class _Reset(command.local.Command):
 
 _SECONDS = 180
 _REFUSALS = "denied|verification failed|authentication failures|no matching"
+_MEND = (
+    "mend that, then destroy again. A key, hostKey or user that was wrong: correct it in the config, and "
+    "first have the state take it over with `pulumi up --target '**-reset'`"
+)
 _NO_CLIENT = "no ssh on this machine: install the OpenSSH client, `pulumi destroy` resets hosts with it"
 
 
 def _delete_script(cluster: str, host: Host, address: str, host_key: str) -> str:
-    whose = f"CLUSTER={shlex.quote(cluster)}\nNAME={shlex.quote(host.name)}"
-    body = f"{SET_PATH}\nset -eu\numask 077\n{whose}\n{script('reset')}"
+    whose = f"CLUSTER={shlex.quote(cluster)}\nNAME={shlex.quote(host.name)}\nROLE={host.role}"
+    scripts = "\n".join(script(name) for name in ("lib", "claims", "reset"))
+    body = f"{SET_PATH}\nset -eu\numask 077\n{whose}\n{scripts}"
     remote = f"timeout {_SECONDS} sh -c {shlex.quote(body)}"
     if host.ssh.user != "root":
         remote = f"sudo --non-interactive {remote}"
     port = host.ssh.port
     known = f"[{address}]:{port} {host_key}" if port != 22 else f"{address} {host_key}"
     return f"""set -eu
+failed() {{ # MEND
+  echo "{host.name} ({address}) was not reset: $1" >&2
+  exit 1
+}}
+mend={shlex.quote(_MEND)}
 d=$(mktemp -d)
 trap 'rm -rf "$d"' EXIT
 # On a line of its own, so that a failure ends the script: the rest would use, and end, the user's agent.
 agent=$(ssh-agent -s)
 eval "$agent" >/dev/null
 trap 'rm -rf "$d"; ssh-agent -k >/dev/null 2>&1' EXIT
-ssh-add -q -t 60 -
+ssh-add -q -t 60 - || failed "$mend"
 echo {shlex.quote(known)} >"$d/known_hosts"
 ssh -p {port} -F /dev/null -o BatchMode=yes -o ConnectTimeout=10 -o UserKnownHostsFile="$d/known_hosts" \\
   -o GlobalKnownHostsFile=/dev/null -o StrictHostKeyChecking=yes -o ServerAliveInterval=10 \\
   {shlex.quote(f"{host.ssh.user}@{address}")} {shlex.quote(remote)} </dev/null 2>"$d/said" || {{
   status=$?
   cat "$d/said" >&2
+  [ "$status" != 124 ] || failed "it did not end within {_SECONDS} s; destroy again goes on where it stopped"
   # 255 is ssh's own: a host that refuses the login is there, and would be left as it is for nothing.
-  if [ "$status" != 255 ] || grep -Eq '{_REFUSALS}' "$d/said"; then
-    mend="mend that (a key or host key in the config is mended by 'pulumi up'), then destroy again"
-    [ "$status" != 124 ] || mend="it did not end within {_SECONDS} s; destroy again goes on where it stopped"
-    echo "{host.name} ({address}) was not reset: $mend" >&2
-    exit 1
-  fi
+  if [ "$status" != 255 ] || grep -Eq '{_REFUSALS}' "$d/said"; then failed "$mend"; fi
   echo "{host.name} ({address}) does not answer: it was left as it is" >&2
+  exit 0
 }}
+# What the reset has left, and why.
+cat "$d/said" >&2
 """

@@ -83,7 +83,8 @@ def preflight_files(cfg: ClusterConfig, machine: Machine) -> dict[str, File]:
             NESTED="yes" if machine.nested else "no",
             ARTIFACTS_PROBE=f"{_kubernetes_site(cfg)}/@ARCH@/kubelet.sha256",
             ARTIFACTS_KEY="kubepivot:mirror.artifacts",
-        )
+        ),
+        "claims": File(script("claims")),
     }
 
 

@@ -21,10 +21,11 @@ LOGIN = KeyPair.generate()
 LOOK = r"""
 find / -xdev \( -path /proc -o -path /sys -o -path /run -o -path /tmp \) -prune -o -print
 find /run /var -xdev | grep -Ev '^/run/(systemd|udev|log|user|credentials|lock|sshd|motd|utmp)' |
-  grep -Ev '^/var/(log/journal|lib/systemd)'
+  grep -Ev '^/var/(log/journal|lib/systemd)|^/run/kubepivot.lock$'
 awk '{ print $2, $3 }' /proc/mounts | grep -v '^/run/credentials'
 ip -o link show | sed 's/^[0-9]*: //; s/ .*//'
 nft list tables
+iptables-save | grep '^-A'
 systemctl list-unit-files --no-legend --type=service
 sysctl net.ipv4.ip_forward net.ipv4.tcp_migrate_req net.bridge.bridge-nf-call-iptables
 ps -eo comm= | grep -E 'kube|containerd|etcd|flannel|coredns|pause' || true
@@ -137,7 +138,7 @@ REFUSED_HOSTS = {
         "mkdir -p /var/lib/etcd/member; systemd-run --quiet --unit squatter "
         "python3 -m http.server 6443; until ss -ltnH 'sport = :6443' | grep -q .; do sleep 0.1; done",
         "rm -r /var/lib/etcd; systemctl stop squatter",
-        ["/var/lib/etcd holds data", "port 6443 is in use"],
+        ["/var/lib/etcd is not empty", "port 6443 is in use"],
     ),
     "a clock that is wrong": (
         "cat >/usr/local/bin/date; chmod +x /usr/local/bin/date",
@@ -233,8 +234,56 @@ def test_a_wrong_checksum_for_one_host_installs_nothing_on_any(fresh: Stack, box
         assert look(box) == before[name], _difference(before[name], look(box))
 
 
+# What others have put on a worker: none of it is in the way, and all of it has to stay.
+THEIRS = r"""
+mkdir -p /var/lib/etcd/member /opt/containerd/bin /opt/cni/theirs /usr/libexec/kubernetes/theirs /var/theirs
+for file in /var/lib/etcd/member/wal /opt/containerd/bin/theirs /opt/cni/theirs/x \
+  /usr/libexec/kubernetes/theirs/x /usr/local/bin/kubectl /usr/local/bin/etcdctl \
+  /var/theirs/data; do echo theirs >$file; done
+iptables -t nat -A PREROUTING -p tcp --dport 7 -m comment --comment 'it is "theirs" -j KUBE-X' -j ACCEPT
+"""
+# The data directories are links to a big disk.
+BIG_DISK = """
+mkdir -p /var/disk/kubelet /var/disk/containerd
+for name in kubelet containerd; do ln -s /var/disk/$name /var/lib/$name; done
+"""
+# Made while the cluster is there.
+THEIRS_LATER = """
+mkdir /var/log/pods/theirs
+mount --bind /var/theirs /var/log/pods/theirs
+nft add table inet theirs
+nft 'add chain inet theirs forward { type filter hook forward priority 10; policy drop; }'
+"""
+PODS = """
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: reached, namespace: default}
+spec:
+  selector: {matchLabels: {app: reached}}
+  template:
+    metadata: {labels: {app: reached}}
+    spec:
+      tolerations: [{operator: Exists}]
+      containers:
+      - name: coredns
+        image: registry.k8s.io/coredns/coredns:v1.14.2
+        args: [-dns.port=8053]
+        ports: [{containerPort: 8053, hostPort: 8053, protocol: TCP}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: reached, namespace: default}
+spec:
+  type: NodePort
+  selector: {app: reached}
+  ports: [{port: 8053, nodePort: 30053}]
+"""
+
+
 def test_two_machines_become_a_cluster_and_clean_again(stack: Stack, boxes: dict[str, Box]) -> None:
     stack.configure(config(boxes))
+    boxes["first"].run(BIG_DISK)
+    boxes["second"].run(THEIRS)
     before = {name: look(box) for name, box in boxes.items()}
     stack.up()
     nodes = {node["metadata"]["name"]: node for node in stack.get("nodes")["items"]}
@@ -244,9 +293,26 @@ def test_two_machines_become_a_cluster_and_clean_again(stack: Stack, boxes: dict
     assert nodes["second"]["metadata"]["labels"]["example.com/disk"] == "fast"
     assert boxes["first"].run("ls -A /etc/kubernetes/manifests") == "etcd.yaml"
     stack.second_up_changes_nothing()
-    stack.destroy()
+    stack.kubectl("apply", "--filename=-", stdin=PODS)
+    stack.kubectl("rollout", "status", "daemonset/reached", "--timeout=90s")
+    for box in boxes.values():
+        rules = box.run("iptables-save --table nat")
+        assert '\\"' in rules and "CNI-HOSTPORT" in rules, rules
+    boxes["second"].run(THEIRS_LATER)
+    output = stack.destroy()
+    assert "left as it is, since it was mounted by others:" in output and "/var/log/pods/theirs" in output
+    assert (
+        boxes["second"].run("cat /var/log/pods/theirs/data; nft list table inet theirs").startswith("theirs")
+    )
+    boxes["second"].run(
+        "umount /var/log/pods/theirs; rmdir -p /var/log/pods/theirs || true; nft delete table inet theirs"
+    )
     for name, box in boxes.items():
         assert look(box) == before[name], _difference(before[name], look(box))
+    theirs = (
+        "/var/lib/etcd/member/wal /opt/containerd/bin/theirs /usr/local/bin/kubectl /usr/local/bin/etcdctl"
+    )
+    assert set(boxes["second"].run(f"cat {theirs}").split()) == {"theirs"}
 
 
 def _difference(before: list[str], after: list[str]) -> str:
@@ -255,12 +321,26 @@ def _difference(before: list[str], after: list[str]) -> str:
     return "\n".join([*gone, *new][:60])
 
 
-def test_destroy_passes_a_dead_host_over(stack: Stack, boxes: dict[str, Box]) -> None:
+def test_a_login_that_destroy_cannot_use_and_a_dead_host(stack: Stack, boxes: dict[str, Box]) -> None:
+    """A host that refuses the login waits until the config is right; a dead one is passed over."""
     stack.configure(config(boxes))
     stack.up()
     docker("kill", boxes["second"].container)
+    new = KeyPair.generate()
+    boxes["first"].run("cat >/root/.ssh/authorized_keys", stdin=new.public + "\n")
     begin = time.monotonic()
-    output = stack.destroy()
+    output = stack.pulumi("destroy", "--yes", "--skip-preview", timeout=120, fails=True)
     assert "second (172.30.3.21) does not answer: it was left as it is" in output
+    assert "first (172.30.3.11) was not reset: " in output and "pulumi up --target '**-reset'" in output
     assert time.monotonic() - begin < 60
+    assert len(boxes["first"].run("ls /etc/kubernetes/kubepivot.cluster")) > 0
+    # What is gone does not stop a program that is run again.
+    output = stack.pulumi("destroy", "--run-program", "--yes", "--skip-preview", timeout=120, fails=True)
+    assert "first (172.30.3.11) was not reset: " in output and "Error: " not in output, output
+    changed = config(boxes)
+    changed["hosts"]["first"]["key"] = new.private
+    stack.configure(changed)
+    output = stack.pulumi("up", "--yes", "--skip-preview", "--target", "**-reset", timeout=120)
+    assert "metal-first-reset updated" in output and "created" not in output, output
+    stack.destroy()
     assert untouched(boxes["first"])

@@ -7,7 +7,9 @@ what they do is in files below /var.
 
 from __future__ import annotations
 
+import io
 import shlex
+import tarfile
 from functools import cache
 
 from components.assets.node import node_files, script
@@ -16,6 +18,9 @@ from tests.unit.sandbox import Sandbox
 
 NODES = {"controller-1": "lab", "worker-1": "lab", "alpha": "baremetal", "gpu": "baremetal"}
 """The case of each. `lab` has a mirror."""
+
+MARK = "/etc/kubernetes/kubepivot.cluster"
+RECORD = "/etc/kubernetes/kubepivot.made"
 
 DOWNLOADS = {"containerd", "cni", "kubelet", "kubectl", "etcd"}
 
@@ -51,10 +56,34 @@ else cp "$3" "$4"; fi
 """
 
 
+# Whatever site is asked for an archive has those of `install`.
+ARCHIVES = {
+    "containerd": ["bin/containerd", "bin/containerd-shim-runc-v2", "bin/containerd-stress", "bin/ctr"],
+    "cni-plugins": ["bridge", "portmap"],
+    "etcd": ["etcd/etcd", "etcd/etcdctl", "etcd/etcdutl"],
+}
+
+
+def install(host: Sandbox, name: str) -> tuple[int, str]:
+    """The exit code and errors of the node's script on a host that has nothing."""
+    host.real("gzip", "tar")
+    for archive, members in ARCHIVES.items():
+        host.path("/site").mkdir(exist_ok=True)
+        with tarfile.open(host.path(f"/site/{archive}"), "w:gz") as packed:
+            for member in members:
+                entry = tarfile.TarInfo(member)
+                entry.size, entry.mode = len(member), 0o755
+                packed.addfile(entry, io.BytesIO(member.encode()))
+    copies = "".join(f'*/{name}-*.t*gz) cp {host.path("/site")}/{name} "$2" ;; ' for name in ARCHIVES)
+    host.fake("curl", f'{CURL}\nif [ "$1" = --output ]; then case $url in {copies} esac; fi')
+    done = host.run(script("node"), files_of(name))
+    return done.returncode, done.stderr
+
+
 def arrange(host: Sandbox) -> Sandbox:
     """A host that passes the preflight, has nothing set up and has runc from its own distribution."""
     host.real("awk", "cat", "chmod", "cmp", "cp", "cut", "find", "grep", "ln", "mkdir", "mktemp", "mv", "rm")
-    host.real("sed", "sh", "sort", "stat", "touch")
+    host.real("ls", "sed", "sh", "sort", "stat", "touch")
     host.fake("curl", CURL)
     host.fake("install", INSTALL)
     host.fake("modprobe")
@@ -69,6 +98,7 @@ def arrange(host: Sandbox) -> Sandbox:
     host.write("/etc/resolv.conf", "nameserver 192.0.2.1\n")
     host.path("/etc/systemd/system").mkdir(parents=True)
     host.path("/usr/local/bin").mkdir(parents=True)
+    host.write("/proc/mounts", "overlay / overlay rw 0 0\n")
     host.write("/proc/sys/kernel/random/boot_id", "first")
     host.write("/var/downloads")
     host.write("/var/calls")
@@ -90,10 +120,26 @@ def env_of(name: str) -> dict[str, str]:
 
 
 def set_up(host: Sandbox, name: str, *, lacks: str = "", **other: str) -> tuple[int, str]:
-    """The exit code and errors of the node's script on a host that has every binary already, but `lacks`."""
+    """The exit code and errors of the node's script on a node that has every binary already, but `lacks`."""
+    if not host.path(MARK).exists() and "preflight" not in other:
+        host.write(MARK, f"{load(NODES[name]).cfg.name}/{name}\n")
     for part in DOWNLOADS - {lacks}:
         host.write(f"/var/lib/kubepivot/{part}", env_of(name)[f"{part.upper()}_URL"])
     if lacks != "rclone":
         host.write("/var/lib/kubepivot/rclone", env_of(name)["RCLONE_IMAGE"])
     done = host.run(script("node"), files_of(name) | other)
     return done.returncode, done.stderr
+
+
+def reset(host: Sandbox, name: str) -> tuple[int, str]:
+    """The exit code and errors of the reset of the host, on which nothing runs."""
+    host.real("date", "flock", "readlink", "rmdir", "sleep")
+    host.path("/run").mkdir(exist_ok=True)
+    machine = load(NODES[name]).machines[name]
+    done = host.run(f"NAME={name}\nCLUSTER={load(NODES[name]).cfg.name}\n{reset_script(machine.role)}")
+    return done.returncode, done.stderr
+
+
+def reset_script(role: str) -> str:
+    """As `components.reset` puts it together."""
+    return "\n".join([f"ROLE={role}", *(script(part) for part in ("lib", "claims", "reset"))])

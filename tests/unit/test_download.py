@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 import tarfile
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 from components.assets.node import script
 from tests.cases import load
-from tests.unit.new_host import CURL, arrange, env_of, files_of, set_up
+from tests.unit.new_host import CURL, MARK, arrange, env_of, files_of, set_up
 from tests.unit.sandbox import Sandbox
 
 
@@ -93,6 +94,7 @@ def test_what_waits_is_not_downloaded_again(host: Sandbox) -> None:
     for tool in ("etcdctl", "etcdutl"):
         host.write(f"/var/cache/kubepivot/{tool}", tool)
     host.write("/var/lib/kubepivot/rclone", env_of("alpha")["RCLONE_IMAGE"])
+    host.write(MARK, "metal/alpha\n")
     done = host.run(script("node"), files_of("alpha"))
     assert (done.returncode, done.stderr) == (0, "")
     assert _downloaded(host) == set()
@@ -165,7 +167,8 @@ def test_the_client_for_copies_comes_from_its_image_and_goes_with_them(host: San
     ]
     assert set_up(host, "alpha", lacks="nothing") == (0, "")
     assert len(host.path("/var/images").read_text().splitlines()) == 3
-    assert set_up(host, "gpu") == (0, "")  # as if its config had no `backup.s3` any more
+    without_s3 = re.sub(r"(?m)^RCLONE_IMAGE=.*$", "RCLONE_IMAGE=", files_of("alpha")["env"])
+    assert set_up(host, "alpha", env=without_s3) == (0, "")
     assert not client.exists()
     assert not host.path("/var/lib/kubepivot/rclone").exists()
 

@@ -9,9 +9,21 @@ import pytest
 import yaml
 
 from components.assets.controlplane import FORMER_UID, UID
-from components.assets.node import MIRRORED_REGISTRIES, script
+from components.assets.node import MIRRORED_REGISTRIES
 from tests.cases import load
-from tests.unit.new_host import INSTALL, NODES, OURS, THEIRS, arrange, env_of, files_of, set_up
+from tests.unit.new_host import (
+    DOWNLOADS,
+    INSTALL,
+    NODES,
+    OURS,
+    THEIRS,
+    arrange,
+    env_of,
+    files_of,
+    install,
+    reset,
+    set_up,
+)
 from tests.unit.sandbox import Sandbox
 
 BEFORE = "/var/lib/kubepivot/sysctl-before.conf"
@@ -134,21 +146,28 @@ def test_a_version_that_was_cut_short_does_not_pass_for_the_one_before(host: San
 # Tells what is in the files that it writes to the disk, and of the kubelet if that is all.
 SYNC = """
 for file; do
-  case $file in *.cluster.new | */kubelet.new) echo "$file: $(cat "$file")" >>/var/synced ;; esac
+  case $file in
+    */kubepivot.made.new | */kubepivot.cluster.new | */lib/kubepivot/*.new)
+      echo "$file: $(head -n 1 "$file")" >>/var/synced ;;
+  esac
 done
 [ $# != 0 ] || echo "$(cat /usr/local/bin/kubelet) from '$(cat /var/lib/kubepivot/kubelet)'" >>/var/synced
 """
 
 
 def test_a_power_cut_leaves_neither_an_empty_mark_nor_a_url_without_its_binary(host: Sandbox) -> None:
+    """The record is on the disk before the mark, and that before anything else is made."""
+    host.real("head")
     host.fake("sync", SYNC)
-    assert set_up(host, "alpha", lacks="kubelet") == (0, "")
-    assert host.path("/var/synced").read_text().replace(str(host.root), "").splitlines() == [
-        "/etc/kubernetes/kubepivot.cluster.new: metal/alpha",
-        "/var/lib/kubepivot/kubelet.new: ",
-        "/usr/local/bin/kubelet.new: downloaded",
+    assert install(host, "gpu") == (0, "")
+    synced = host.path("/var/synced").read_text().replace(str(host.root), "").splitlines()
+    parts = sorted(DOWNLOADS - {"etcd", "kubectl"}, key=["containerd", "cni", "kubelet"].index)
+    assert synced == [
+        "/etc/kubernetes/kubepivot.made.new: tree /etc/cni/net.d",
+        "/etc/kubernetes/kubepivot.cluster.new: metal/gpu",
+        *(f"/var/lib/kubepivot/{part}.new: " for part in parts),
         "downloaded from ''",
-        f"/var/lib/kubepivot/kubelet.new: {env_of('alpha')['KUBELET_URL']}",
+        *(f"/var/lib/kubepivot/{part}.new: {env_of('gpu')[f'{part.upper()}_URL']}" for part in parts),
     ]
 
 
@@ -233,19 +252,10 @@ def test_a_node_is_not_looked_at_again(host: Sandbox) -> None:
 # -- kernel settings -----------------------------------------------------------------------------------------
 
 
-def _reset(host: Sandbox) -> int:
-    for command in ("ctr", "ip", "rm", "umount"):
-        host.fake(command)
-    host.real("date", "flock", "readlink", "sleep")
-    host.path("/run").mkdir(exist_ok=True)
-    host.write("/proc/mounts")
-    return host.run(f"CLUSTER=lab\nNAME=worker-1\n{script('reset')}").returncode
-
-
 def test_kernel_settings_are_ours_until_the_host_is_given_back(host: Sandbox) -> None:
     set_up(host, "worker-1")
     assert _kernel(host) == THEIRS | OURS
-    assert _reset(host) == 0
+    assert reset(host, "worker-1") == (0, "")
     assert _kernel(host) == THEIRS
 
 
@@ -253,7 +263,7 @@ def test_what_was_set_before_is_not_forgotten_by_a_second_run(host: Sandbox) -> 
     set_up(host, "worker-1")
     set_up(host, "worker-1")
     assert host.path(BEFORE).read_text().splitlines() == [f"{key} = {THEIRS[key]}" for key in OURS]
-    assert _reset(host) == 0
+    assert reset(host, "worker-1") == (0, "")
     assert _kernel(host) == THEIRS
 
 

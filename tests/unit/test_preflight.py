@@ -80,13 +80,42 @@ def _api_port_taken_without_ipv6(host: Sandbox) -> None:
     host.path("/proc/net/tcp6").unlink()
 
 
-OF_A_RUNTIME = ("/var/lib/containerd", "/var/lib/kubelet", "/opt/cni/bin", "/etc/cni/net.d")
+TREES = [
+    *(
+        "/etc/cni/net.d",
+        "/etc/containerd",
+        "/etc/kubernetes",
+        "/opt/cni/bin",
+        "/run/containerd",
+        "/run/flannel",
+    ),
+    *("/var/lib/cni", "/var/lib/containerd", "/var/lib/etcd", "/var/lib/kubelet", "/var/lib/kubepivot"),
+    "/var/log/pods",
+]
+FILES = [
+    *("/etc/systemd/system/containerd.service", "/etc/systemd/system/kubelet.service"),
+    *("/etc/sysctl.d/90-kubepivot.conf", "/etc/modules-load.d/kubepivot.conf"),
+    *(f"/usr/local/bin/{name}" for name in ("containerd", "ctr", "etcdctl", "etcdutl", "kubectl", "kubelet")),
+]
 
 
-def _inactive_runtime(host: Sandbox) -> None:
-    host.write("/etc/containerd/config.toml")
-    for directory in OF_A_RUNTIME:
-        host.write(f"{directory}/something")
+def _installed(host: Sandbox) -> None:
+    for tree in TREES:
+        host.write(f"{tree}/something")
+    for file in FILES:
+        host.write(file)
+
+
+def _left_in_the_network(host: Sandbox) -> None:
+    for link in ("cni0", "flannel.1"):
+        host.path(f"/sys/class/net/{link}").mkdir(parents=True)
+    host.fake("nft", "echo 'table ip kube-proxy'; echo 'table ip6 flannel-ipv6'; echo 'table inet filter'")
+    host.fake("iptables-save", "echo '*nat'; echo ':KUBE-SERVICES - [0:0]'; echo COMMIT")
+
+
+def _link_to_nothing(host: Sandbox) -> None:
+    host.path("/var/lib").mkdir()
+    host.path("/var/lib/kubelet").symlink_to("/nowhere/kubelet")
 
 
 def _swap_on(host: Sandbox) -> None:
@@ -130,15 +159,26 @@ PROBLEMS: dict[str, tuple[Change, list[str]]] = {
         ["kubelet.service is running", "systemctl disable --now kubelet"],
     ),
     "leftovers": (lambda host: host.write("/etc/kubernetes/admin.conf"), ["/etc/kubernetes is not empty"]),
-    "a runtime that does not run": (
-        _inactive_runtime,
+    "an installation that does not run": (
+        _installed,
+        [*(f"{tree} is not empty" for tree in TREES), *(f"there is {file}" for file in FILES)],
+    ),
+    "a unit of a package": (
+        lambda host: host.fake("systemctl", '[ "$*" = "cat kubelet.service" ]'),
+        ["there is a kubelet.service", "systemctl cat kubelet"],
+    ),
+    "a network that was left": (
+        _left_in_the_network,
         [
-            "there is /etc/containerd/config.toml",
-            "remove that runtime",
-            *(f"{path} is not empty" for path in OF_A_RUNTIME),
+            "there is a link cni0",
+            "ip link delete flannel.1",
+            "nft delete table ip kube-proxy",
+            "there is the nftables table ip6 flannel-ipv6",
+            "iptables-save shows chains of another cluster",
         ],
     ),
-    "data of etcd": (lambda host: host.write("/var/lib/etcd/member"), ["/var/lib/etcd holds data"]),
+    "a link to nothing": (_link_to_nothing, ["/var/lib/kubelet is a link to nothing"]),
+    "data of etcd": (lambda host: host.write("/var/lib/etcd/member"), ["/var/lib/etcd is not empty"]),
     "port": (_api_port_taken, ["port 6443 is in use", "ss -ltnp sport = :6443"]),
     "port of a host without IPv6": (_api_port_taken_without_ipv6, ["port 6443 is in use"]),
     "kernel": (
@@ -240,14 +280,17 @@ def test_a_clock_may_be_a_little_off(host: Sandbox) -> None:
 
 def test_a_host_of_this_cluster_may_run_what_is_its_own(host: Sandbox) -> None:
     host.write("/etc/kubernetes/kubepivot.cluster", "metal/alpha\n")
-    host.write("/var/lib/etcd/member")
-    _inactive_runtime(host)
+    _installed(host)
+    _left_in_the_network(host)
     host.fake("systemctl", '[ "$3" = kubelet ]')
     _api_port_taken(host)
     assert _preflight(host)[0] == 0
 
 
-@pytest.mark.parametrize("name", ["kubepivot.cluster", "kubepivot.cluster.new"])
+MARKS = ["kubepivot.cluster", "kubepivot.cluster.new", "kubepivot.made", "kubepivot.made.new"]
+
+
+@pytest.mark.parametrize("name", MARKS)
 def test_a_mark_that_was_cut_short_is_none(host: Sandbox, name: str) -> None:
     host.write(f"/etc/kubernetes/{name}")
     assert _preflight(host)[0] == 0
@@ -256,7 +299,25 @@ def test_a_mark_that_was_cut_short_is_none(host: Sandbox, name: str) -> None:
     assert (code, "/etc/kubernetes is not empty" in output.replace(str(host.root), "")) == (1, True)
 
 
+def test_what_is_not_in_the_way_may_be_there(host: Sandbox) -> None:
+    """An empty disk, a link to one, and what lies beside the places that something is put in."""
+    for path in ("/var/lib/containerd/lost+found", "/disk/kubelet/lost+found", "/etc/containerd"):
+        host.path(path).mkdir(parents=True)
+    host.path("/var/lib/kubelet").symlink_to(host.path("/disk/kubelet"))
+    for path in (
+        "/opt/containerd/bin/x",
+        "/opt/cni/x",
+        "/usr/libexec/kubernetes/kubelet-plugins/volume/exec/x/x",
+    ):
+        host.write(path)
+    host.fake("nft", "echo 'table inet filter'; echo 'table ip kube-proxy-of-mine'")
+    host.fake("iptables-save", "echo '*nat'; echo ':DOCKER - [0:0]'; echo '-A DOCKER -j KUBE-X'; echo COMMIT")
+    assert _preflight(host)[0] == 0
+
+
 def test_a_worker_needs_less_than_a_controller(host: Sandbox) -> None:
+    for tool in ("kubectl", "etcdctl", "etcdutl"):
+        host.write(f"/usr/local/bin/{tool}")
     host.write("/proc/meminfo", "MemTotal: 1024000 kB\n")
     host.write("/var/lib/etcd/member")
     _api_port_taken(host)

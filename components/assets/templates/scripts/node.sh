@@ -1,8 +1,20 @@
 # Makes the host a node: container runtime, CNI plugins, kubelet and, on a controller, etcd. Converges.
 . ./download
 
+# What will be made is recorded first: whenever the power fails, a reset finds it.
+. ./claims
+read_claims
+# Without a mark a record is of an installation that never began.
+[ "$marked" = "$CLUSTER/$NAME" ] || claims="" carried=""
+claim_all
+case " $missing " in *" runc "*) claim file /usr/local/bin/runc ;; esac
+for file in $(cd root && find . -type f | sed 's/^\.//' | sort); do
+  in_tree=""
+  for tree in $trees; do case $file in "$tree"/*) in_tree=yes ;; esac; done
+  [ -n "$in_tree" ] || claim file "$file"
+done
+save_claims
 if [ "$marked" != "$CLUSTER/$NAME" ]; then
-  mkdir -p /etc/kubernetes
   # With an empty mark the host would be nobody's, and no reset would clean it.
   record "$mark" "$CLUSTER/$NAME"
 fi
@@ -16,6 +28,11 @@ binary() { # target, file
   put "$1.new" "$1"
 }
 unpack() { # directory, file
+  for member in $(tar --list --gzip --file "$2"); do
+    # All of the CNI plugins' directory is recorded.
+    case $1/$member in /opt/cni/bin/* | */) ;; *) claim file "$1/${member#./}" ;; esac
+  done
+  save_claims
   mkdir -p -m 0755 "$1"
   tar --extract --gzip --no-same-owner --unlink-first --directory "$1" --file "$2"
 }

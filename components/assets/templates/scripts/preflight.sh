@@ -1,5 +1,6 @@
 # Looks at a host before anything is written to it, and tells every problem at once. Writes nothing.
 . ./preflight.env
+. ./claims
 
 problems=0
 problem() {
@@ -35,20 +36,36 @@ if [ -z "$owner" ]; then
       problem "$unit.service is running" "Remove it from the host first: systemctl disable --now $unit"
     fi
   done
-  # A mark that was cut short is nobody's.
-  if [ -n "$(ls -A /etc/kubernetes 2>/dev/null | grep -vxE 'kubepivot\.cluster(\.new)?')" ]; then
-    problem "/etc/kubernetes is not empty" "Another installation left it: move it away"
-  fi
-  [ ! -e /etc/containerd/config.toml ] ||
-    problem "there is /etc/containerd/config.toml" "Another container runtime's, which would be overwritten: remove that runtime, or move the file away"
-  for directory in /var/lib/containerd /var/lib/kubelet /opt/cni/bin /etc/cni/net.d; do
-    if [ -n "$(ls -A "$directory" 2>/dev/null)" ]; then
+  # Wherever something will be put: what is there would be overwritten, or deleted by a destroy.
+  for directory in $trees; do
+    if [ -L "$directory" ] && [ ! -d "$directory" ]; then
+      problem "$directory is a link to nothing" "Make the directory that it leads to, or remove the link"
+    elif [ -e "$directory" ] && ! is_empty "$directory"; then
       problem "$directory is not empty" "Another installation left it, and a destroy would delete it: move it away"
     fi
   done
-  if [ "$ROLE" = controller ] && [ -n "$(ls -A /var/lib/etcd 2>/dev/null)" ]; then
-    problem "/var/lib/etcd holds data" "Move it away, or recover that cluster from it"
-  fi
+  for file in $files; do
+    if [ -e "$file" ] || [ -L "$file" ]; then
+      problem "there is $file" "Another installation's, which would be overwritten: remove it or move it away"
+    fi
+  done
+  for unit in kubelet containerd; do
+    if systemctl cat "$unit.service" >/dev/null 2>&1; then
+      problem "there is a $unit.service" "Remove the package that it is from: systemctl cat $unit"
+    fi
+  done
+  for link in cni0 flannel.1; do
+    [ ! -e "/sys/class/net/$link" ] || problem "there is a link $link" "Another cluster left it: ip link delete $link"
+  done
+  for table in $(nft list tables 2>/dev/null | sed 's/^table //' | grep -xE "$tables" | tr ' ' :); do
+    table="${table%:*} ${table#*:}"
+    problem "there is the nftables table $table" "Another cluster left it: nft delete table $table"
+  done
+  for save in iptables-save ip6tables-save; do
+    if "$save" 2>/dev/null | grep -qE "^:$chains"; then
+      problem "$save shows chains of another cluster" "Reboot the host, or remove all that begin with KUBE-, CNI- or FLANNEL-"
+    fi
+  done
   for port in $PORTS; do
     hex=$(printf '%04X' "$port")
     # tcp6 is not there on a host without IPv6.

@@ -1,5 +1,6 @@
-# Gives a host back as it was: everything that `node.sh` and the kubelet made goes. Converges.
-# A step that outlived a killed `pulumi up` would go on making what is removed here.
+# Gives a host back as it was: what the record names goes, and what came to be inside that. Converges.
+# A step that outlived a killed `pulumi up` would go on making what is removed here. The lock's file stays: who
+# waits for it would else hold another lock than who comes next.
 exec 9>/run/kubepivot.lock
 if ! flock --wait 120 9; then
   echo "a step of another run still works on this host and holds /run/kubepivot.lock" >&2
@@ -7,88 +8,174 @@ if ! flock --wait 120 9; then
 fi
 # What a step that was killed has left, secrets among it: whoever holds the lock is the only one.
 rm -rf /run/kubepivot.??????
+read_claims
+is_recorded() { # LINE
+  case $nl$claims$nl in *"$nl$1$nl"*) return 0 ;; esac
+  return 1
+}
 owner=$(cat /etc/kubernetes/kubepivot.cluster 2>/dev/null || true)
 if [ -z "$owner" ]; then # nothing was installed here
-  rm -rf /run/kubepivot.lock /var/cache/kubepivot
+  rm -rf /var/cache/kubepivot
+  rm -f "$made" "$made.new"
+  ! is_recorded "tree /etc/kubernetes" || rmdir /etc/kubernetes
   exit 0
 fi
 if [ "$owner" != "$CLUSTER/$NAME" ]; then
   echo "the host is $owner by now: left alone"
   exit 0
 fi
-systemctl disable --now --quiet kubelet 2>/dev/null || true
-systemctl disable --now --quiet kubepivot-checkpoints 2>/dev/null || true
-systemctl disable --now --quiet kubepivot-backup.timer 2>/dev/null || true
-systemctl stop --quiet kubepivot-backup.service 2>/dev/null || true
-# The shims outlive containerd by design; each ends with its container.
-for task in $(ctr --namespace k8s.io tasks list --quiet 2>/dev/null); do
-  ctr --namespace k8s.io tasks kill --signal SIGKILL --all "$task" 2>/dev/null || true
-done
-deadline=$(($(date +%s) + 20))
-while [ -n "$(ctr --namespace k8s.io tasks list 2>/dev/null | awk 'NR > 1 && $3 == "RUNNING"')" ] && [ "$(date +%s)" -lt "$deadline" ]; do
-  sleep 0.2
-done
-for container in $(ctr --namespace k8s.io containers list --quiet 2>/dev/null); do
-  ctr --namespace k8s.io tasks delete --force "$container" >/dev/null 2>&1 || true
-  ctr --namespace k8s.io containers delete "$container" >/dev/null 2>&1 || true
-done
-systemctl disable --now --quiet containerd 2>/dev/null || true
-for process in /proc/[0-9]*; do
-  [ "$(readlink "$process/exe" || true)" != /usr/local/bin/containerd-shim-runc-v2 ] || kill -9 "${process#/proc/}"
-done
-for mount in $(awk '$2 ~ "^(/run/containerd/|/var/lib/containerd/|/var/lib/kubelet/|/run/netns/cni-)" { print $2 }' /proc/mounts | sort -r); do
-  umount --lazy "$mount"
-done
-# Other software has veths of its own.
-for link in $(ip -o link show type veth master cni0 2>/dev/null | awk -F'[ @:]+' '{ print $2 }') cni0 flannel.1; do
-  ip link delete "$link" 2>/dev/null || true
+[ -z "$carried" ] || claim_all
+save_claims
+
+stop() { # UNIT...
+  for unit; do
+    [ ! -e "/etc/systemd/system/$unit" ] || systemctl disable --now --quiet "$unit"
+  done
+}
+stop kubelet.service
+# shellcheck disable=SC2046
+stop $(echo "$claims" | sed -n 's|^file /etc/systemd/system/\(kubepivot-.*\)|\1|p')
+
+# Whatever became of containerd, what runs in pods ends, and what the pods' shims hold with them.
+of_pods() {
+  find /sys/fs/cgroup -path '*/kubepods*' -name cgroup.procs -exec cat {} + 2>/dev/null | sort -u
+  for process in /proc/[0-9]*; do
+    # An upgrade takes the file away below a shim that runs.
+    case $(readlink "$process/exe") in
+      /usr/local/bin/containerd-shim-runc-v2 | "/usr/local/bin/containerd-shim-runc-v2 (deleted)") echo "${process#/proc/}" ;;
+    esac
+  done
+}
+pods_ended() {
+  running=$(of_pods)
+  # One that has ended by itself meanwhile is not there any more.
+  for process in $running; do kill -9 "$process" 2>/dev/null || true; done
+  [ -z "$running" ]
+}
+wait_for 20 "the processes of pods to end: ps aux shows which hang" pods_ended
+stop containerd.service
+find /sys/fs/cgroup -depth -type d -path '*/kubepods*' -exec rmdir {} + 2>/dev/null || true
+
+# By their real paths, as the kernel names them.
+kubelet=$(readlink -f /var/lib/kubelet) containerd=$(readlink -f /var/lib/containerd)
+# The innermost mount that the kubelet, containerd or a CNI plugin made. Mounts of others stay.
+mount_of_ours() {
+  awk '{ print $2 }' /proc/mounts | sort -r | while read -r path; do
+    # shellcheck disable=SC2254
+    case $path in
+      "$kubelet"/pods/*/* | "$kubelet"/plugins/*/* | "$containerd"/tmpmounts/* | /run/containerd/*/* | /run/netns/cni-*)
+        printf '%s\n' "$path"
+        break
+        ;;
+    esac
+  done
+}
+while path=$(mount_of_ours) && [ -n "$path" ]; do
+  umount --lazy "$(printf %b "$path")"
 done
 rm -f /run/netns/cni-*
-rmdir /run/netns 2>/dev/null || true
-for table in "ip kube-proxy" "ip6 kube-proxy" "ip flannel-ipv4" "ip6 flannel-ipv6"; do
-  # shellcheck disable=SC2086
-  nft delete table $table 2>/dev/null || true
+
+# Other software has veths of its own.
+for link in $(ip -o link show type veth master cni0 2>/dev/null | awk -F'[ @:]+' '{ print $2 }') cni0 flannel.1; do
+  # One whose pod has ended goes by itself.
+  [ ! -e "/sys/class/net/$link" ] || ip link delete "$link" || [ ! -e "/sys/class/net/$link" ]
 done
-# The kubelet and the CNI plugins use the tables of iptables: their chains go, and tables that are empty then
-# go unless they were there before.
-for iptables in iptables ip6tables; do
-  command -v "$iptables" >/dev/null || continue
-  for table in filter nat mangle; do
-    $iptables --wait --table "$table" --list-rules 2>/dev/null | grep -E '^-A .*-j (KUBE|CNI|FLANNEL)-' | sed 's/^-A/-D/' |
-      while read -r rule; do echo "$rule" | xargs "$iptables" --wait --table "$table"; done
-    chains=$($iptables --wait --table "$table" --list-rules 2>/dev/null | sed -nE 's/^-N ((KUBE|CNI|FLANNEL)-.*)/\1/p')
-    for chain in $chains; do $iptables --wait --table "$table" --flush "$chain"; done
-    for chain in $chains; do $iptables --wait --table "$table" --delete-chain "$chain"; done
-  done
+nft list tables 2>/dev/null | sed 's/^table //' | grep -xE "$tables" | while read -r family table; do
+  nft delete table "$family" "$table"
 done
-nft list tables 2>/dev/null | while read -r _ table; do
-  # shellcheck disable=SC2086
-  grep -qsx "table $table" /var/lib/kubepivot/tables-before ||
-    nft list table $table | grep -Ev '^table|^[[:space:]]*(chain|type|})|^}|^#|^$' | grep -q . || nft delete table $table
+# The chains of the kubelet and of the CNI plugins in iptables' tables, and the rules of others' chains that lead
+# there. Rules go back as iptables wrote them, whatever they quote; a comment that names such a chain is no jump.
+for save in iptables-save ip6tables-save; do
+  command -v "$save" >/dev/null || continue
+  rules=$("$save")
+  printf '%s\n' "$rules" | awk -v ours="^$chains" '
+    /^\*/ { table = $0; jumps = chains = ends = "" }
+    /^:/ && substr($1, 2) ~ ours { chains = chains "-F " substr($1, 2) "\n"; ends = ends "-X " substr($1, 2) "\n" }
+    /^-A/ && $2 !~ ours {
+      bare = $0
+      gsub(/"([^"\\]|\\.)*"/, "", bare)
+      words = split(bare, word, " ")
+      for (i = 1; i < words; i++)
+        if ((word[i] == "-j" || word[i] == "-g") && word[i + 1] ~ ours) jumps = jumps "-D" substr($0, 3) "\n"
+    }
+    /^COMMIT/ && chains { printf "%s\n%s%s%sCOMMIT\n", table, jumps, chains, ends }' |
+    "${save%save}restore" --noflush
 done
-sysctl --quiet --load /var/lib/kubepivot/sysctl-before.conf 2>/dev/null || true
-rm -f /etc/systemd/system/kubelet.service /etc/systemd/system/containerd.service \
-  /etc/systemd/system/kubepivot-checkpoints.service \
-  /etc/systemd/system/kubepivot-backup.service /etc/systemd/system/kubepivot-backup.timer \
-  /etc/sysctl.d/90-kubepivot.conf /etc/modules-load.d/kubepivot.conf
-systemctl daemon-reload
-rm -f /usr/local/bin/kubelet /usr/local/bin/kubectl /usr/local/bin/containerd \
-  /usr/local/bin/containerd-shim-runc-v2 /usr/local/bin/containerd-stress /usr/local/bin/ctr \
-  /usr/local/bin/etcdctl /usr/local/bin/etcdutl
-rm -rf /usr/local/libexec/kubepivot
-rmdir /usr/local/libexec 2>/dev/null || true
-[ ! -e /var/lib/kubepivot/runc ] || rm -f /usr/local/bin/runc
-remove() { # directories; one that is a disk of its own is emptied, and the disk stays where it is mounted
-  for directory in "$@"; do
-    if grep -qF " $directory " /proc/mounts; then
-      find "$directory" -mindepth 1 -maxdepth 1 ! -name lost+found -exec rm -rf {} +
+# The tables that iptables made for them, if nothing is in them and the host had none.
+nft list tables 2>/dev/null | grep -xE 'table (ip|ip6) (filter|nat|mangle)' | while read -r _ family table; do
+  ! grep -qsx "table $family $table" /var/lib/kubepivot/tables-before || continue
+  holds=$(nft list table "$family" "$table" |
+    grep -vE '^(#.*|table .*|[[:space:]]*(chain (INPUT|FORWARD|OUTPUT|PREROUTING|POSTROUTING) \{|type .* policy accept;|\})?)$' || true)
+  [ -n "$holds" ] || nft delete table "$family" "$table"
+done
+before=/var/lib/kubepivot/sysctl-before.conf
+[ ! -e "$before" ] || sysctl --quiet --load "$before" --ignore
+
+mounts=$(awk '{ print $2 }' /proc/mounts | while read -r path; do printf '%b\n' "$path"; done)
+is_mounted() { # PATH
+  case $nl$mounts$nl in *"$nl$1$nl"*) return 0 ;; esac
+  return 1
+}
+has_mounts() { # DIRECTORY
+  case $nl$mounts in *"$nl$1/"*) return 0 ;; esac
+  return 1
+}
+# clear DIRECTORY: removes all in it. What others have mounted below it stays, with what it holds.
+clear() {
+  for each in "$1"/* "$1"/.[!.]* "$1"/..?*; do
+    if [ ! -e "$each" ] && [ ! -L "$each" ]; then
+      continue
+    elif [ -L "$each" ]; then
+      rm -f "$each"
+    elif is_mounted "$each"; then
+      kept="$kept$nl$each"
+    elif has_mounts "$each"; then
+      clear "$each"
     else
-      rm -rf "$directory"
+      case ${each##*/} in
+        # They say whose the host is and what is left to do: a reset that was cut short has to find them.
+        kubepivot.cluster | kubepivot.made) ;;
+        lost+found) is_mounted "$1" || rm -rf --one-file-system "$each" ;;
+        *) rm -rf --one-file-system "$each" ;;
+      esac
     fi
   done
 }
-remove /etc/containerd /etc/cni /opt/cni /opt/containerd /var/lib/kubelet /var/lib/etcd /var/lib/containerd \
-  /var/lib/cni /var/lib/kubepivot /var/log/pods /var/log/containers /run/containerd /run/flannel /run/nri \
-  /run/kubepivot.lock /usr/libexec/kubernetes /var/cache/kubepivot
-# Last, because it says whose the host is: a reset that was cut short has to find it.
-remove /etc/kubernetes
+# What a mount of others hides, and may be the cluster's.
+hidden=""
+# remove KIND DIRECTORY: a link is followed, and goes if the directory was the installation's own.
+remove() {
+  if [ -L "$2" ] && [ ! -d "$2" ]; then
+    die "$2 leads to $(readlink "$2"), which is not there, and it has files of the cluster: mount its disk or remove the link, then destroy again"
+  fi
+  [ -d "$2" ] || return 0
+  real=$(readlink -f "$2") kept=""
+  clear "$real"
+  if [ -n "$kept" ]; then
+    case $2 in
+      /etc/kubernetes | /var/lib/*) hidden="$hidden$kept" ;;
+      *) echo "left as it is, since it was mounted by others:$kept" >&2 ;;
+    esac
+  elif [ "$1" = tree ] && [ -L "$2" ]; then
+    rm -f "$2"
+  elif [ "$1" = tree ] && ! is_mounted "$real"; then
+    rmdir "$real"
+  fi
+}
+while read -r kind path; do
+  case $kind in
+    file) rm -f "$path" "$path.new" "${path%/*}/.${path##*/}.new" ;;
+    tree | content) [ "$path" = /etc/kubernetes ] || remove "$kind" "$path" ;;
+  esac
+done <<END
+$claims
+END
+systemctl daemon-reload
+rm -rf --one-file-system /var/cache/kubepivot
+for directory in $(echo "$claims" | sed -n 's/^directory //p' | sort -r); do
+  rmdir "$directory" 2>/dev/null || true # others' files are in it
+done
+remove content /etc/kubernetes
+[ -z "$hidden" ] || die "what may be keys or data of the cluster is in what others have mounted here; unmount it, then destroy again:$hidden"
+rm -f /etc/kubernetes/kubepivot.cluster "$made"
+! is_recorded "tree /etc/kubernetes" || remove tree /etc/kubernetes
