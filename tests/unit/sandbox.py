@@ -20,6 +20,12 @@ _BROUGHT = re.compile(r"(?<![\w./}-])root/(?=(?:etc|lib|opt|usr|var)/)")
 _SECONDS = 20
 
 
+def login_shells() -> list[str]:
+    """The shells of this machine that somebody may log in to; sh and what else there is."""
+    names = ("sh", "bash", "csh", "fish", "ksh", "mksh", "tcsh", "zsh")
+    return [found for name in names if (found := shutil.which(name))]
+
+
 class Sandbox:
     """A directory that stands for a host's root, and the only commands that its scripts find."""
 

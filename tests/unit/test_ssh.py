@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import fcntl
 import re
-import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,10 +17,9 @@ from components.archive import File, pack
 from components.hosts import Host, Ssh
 from components.ssh import DONE, Payload, RemoteStep, command_text
 from tests.unit.recorder import REMOTE, Secret, record, revealed, unpacked
-from tests.unit.sandbox import Sandbox
+from tests.unit.sandbox import Sandbox, login_shells
 
 SECRET = "-----BEGIN PRIVATE KEY-----"
-SHELLS = ("bash", "csh", "dash", "fish", "ksh", "mksh", "tcsh", "zsh")
 TOOLS = ("base64", "cat", "flock", "gzip", "ls", "mktemp", "rm", "sh", "sleep", "stat", "tar", "timeout")
 
 
@@ -80,12 +78,12 @@ def test_no_login_shell_finds_anything_to_expand(user: str) -> None:
     assert re.fullmatch(r"exec (sudo --non-interactive )?sh -c '[^'!\\]+'", command)
 
 
-@pytest.mark.parametrize("shell", [each for each in SHELLS if shutil.which(each)])
+@pytest.mark.parametrize("shell", login_shells())
 def test_the_login_shell_may_be_any(sandbox: Sandbox, shell: str) -> None:
     payload = _payload("cat env; exit 3", env=File("A='b!' \\\n"))
     text = sandbox.moved(command_text(payload, user="root", timeout=10).replace(" --same-owner", ""))
     done = subprocess.run(
-        [str(shutil.which(shell)), "-c", text],
+        [shell, "-c", text],
         env={"PATH": str(sandbox.root.parent / "bin"), "HOME": str(sandbox.root)},
         input=base64.b64encode(pack(payload.all_files)).decode(),
         capture_output=True,
