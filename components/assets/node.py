@@ -71,8 +71,12 @@ def preflight_files(cfg: ClusterConfig, machine: Machine) -> dict[str, File]:
     return {
         "preflight.env": env_file(
             NAME=machine.name,
+            ADDRESS=machine.address,
             CLUSTER=cfg.name,
             ROLE=machine.role,
+            PODS=cfg.network.pods,
+            SERVICES=cfg.network.services,
+            SERVICE_IP=cfg.service_ip,
             PORTS=" ".join(map(str, ports)),
             MEMORY_MIB="1700" if controller else "900",
             DISK_MIB="5000",
@@ -159,6 +163,7 @@ def _node_env(cfg: ClusterConfig, machine: Machine) -> File:
     etcd = f"{github}/etcd-io/etcd/releases/download/v{release.etcd}"
     runc = f"{github}/opencontainers/runc/releases/download/v{release.runc}"
     return env_file(
+        ADDRESS=machine.address,
         CLUSTER=cfg.name,
         NAME=machine.name,
         ROLE=machine.role,

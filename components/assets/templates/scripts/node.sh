@@ -65,7 +65,9 @@ if [ -n "$resolver" ]; then
   ln -sfn "$resolver" /etc/kubernetes/resolv.conf
 else
   rm -f /etc/kubernetes/resolv.conf
-  ip route show default | awk '{ print "nameserver " $3; exit }' >/etc/kubernetes/resolv.conf
+  # With neither, as where nothing lies outside, names of outside fail at once: nobody answers at the host itself.
+  ip route show default | awk -v server="$ADDRESS" '$2 == "via" { server = $3; exit } END { print "nameserver " server }' \
+    >/etc/kubernetes/resolv.conf
   chmod 0644 /etc/kubernetes/resolv.conf
 fi
 
