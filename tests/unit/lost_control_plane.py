@@ -17,7 +17,7 @@ from components.assets.node import script
 from components.config import parse
 from components.recovery import recovery_files
 from tests.cases import load
-from tests.unit.sandbox import Sandbox
+from tests.unit.sandbox import DIRECT, Sandbox
 
 MANIFESTS = "/etc/kubernetes/manifests"
 DATA = "/var/lib/etcd"
@@ -158,10 +158,10 @@ def arrange(host: Sandbox) -> Sandbox:
     host.real(*real, "sh", "sha256sum", "sort", "sync", "tail", "touch", "tr")
     for command, body in {
         "ctr": CTR,
-        "curl": CURL,
-        "etcdctl": ETCDCTL,
+        "curl": DIRECT + CURL,
+        "etcdctl": DIRECT + ETCDCTL,
         "etcdutl": ETCDUTL,
-        "kubectl": KUBECTL,
+        "kubectl": DIRECT + KUBECTL,
         "systemctl": SYSTEMCTL,
         "run-pods": RUN_PODS,
         # Only root may give a directory away.

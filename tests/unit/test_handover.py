@@ -10,7 +10,7 @@ import pytest
 
 from components.assets.node import bootstrap_files, retire_files, script
 from tests.cases import load
-from tests.unit.sandbox import Sandbox
+from tests.unit.sandbox import DIRECT, Sandbox
 
 MANIFESTS = "/etc/kubernetes/manifests"
 SECRETS = "/etc/kubernetes/bootstrap-secrets"
@@ -94,8 +94,8 @@ def controller(tmp_path: Path) -> Sandbox:
     host.real("cat", "cmp", "cp", "find", "grep", "head", "ls", "mkdir", "mv", "rm", "sed", "sort", "stat")
     host.real("tail", "touch", "tr")
     host.real("cut", "sh", "sha256sum")
-    host.fake("curl", CURL)
-    host.fake("kubectl", STAMP + KUBECTL)
+    host.fake("curl", DIRECT + CURL)
+    host.fake("kubectl", DIRECT + STAMP + KUBECTL)
     host.fake("date", STAMP + DATE)
     host.fake("journalctl")
     host.fake("systemctl", 'echo "$*" >>/var/units')

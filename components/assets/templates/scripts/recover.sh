@@ -3,6 +3,9 @@
 . ./env
 . ./lib.sh
 
+# The API is asked directly, also where /etc/environment has a proxy for downloads.
+export NO_PROXY='*' no_proxy='*'
+
 export KUBECONFIG="$PWD/kubeconfig" CONTAINERD_SUPPRESS_DEPRECATION_WARNINGS=1
 MANIFESTS=/etc/kubernetes/manifests
 DATA=/var/lib/etcd

@@ -3,6 +3,9 @@
 . ./env
 . ./lib.sh
 
+# The API is asked directly, also where /etc/environment has a proxy for downloads.
+export NO_PROXY='*' no_proxy='*'
+
 export KUBECONFIG="$PWD/kubeconfig"
 MANIFESTS=/etc/kubernetes/manifests
 kube() { kubectl --cache-dir="$PWD/cache" --request-timeout=10s --namespace=kube-system "$@"; }
