@@ -25,6 +25,7 @@ from components.assets.manifests import (
     Object,
     manifests,
 )
+from components.assets.overrides import overrides
 from components.assets.values import (
     bootstrap_token,
     client_kubeconfig,
@@ -405,6 +406,7 @@ def retire_files(cfg: ClusterConfig, machine: Machine, texts: Mapping[str, str])
     objects = manifests(cfg, lambda name: manifest_value(cfg, name, texts)).values()
     mounted = [found for found in objects if CONTENT_LABEL in found["metadata"].get("labels", {})]
     workloads = [found for found in objects if found["kind"] in WORKLOADS]
+    names = sorted(found["metadata"]["name"] for found in workloads)
     return {
         "env": env_file(
             NAME=machine.name,
@@ -419,6 +421,7 @@ def retire_files(cfg: ClusterConfig, machine: Machine, texts: Mapping[str, str])
         ),
         "lib.sh": File(script("lib")),
         "rollout.sh": File(script("rollout")),
+        "overrides": File("".join(f"{name} {' or '.join(overrides(cfg, name))}\n" for name in names)),
         "ca.crt": File(texts["ca.crt"]),
         "kubeconfig": File(client_kubeconfig(cfg, texts, "super-admin", loopback=INCUMBENT), mode=0o600),
     }
