@@ -102,6 +102,10 @@ KUBECTL = """
 [ ! -e /var/tasks/kube-apiserver.hung ] || exit 1
 while case $1 in --cache*|--request*) true ;; *) false ;; esac; do shift; done
 case "$*" in
+  "get --raw=/readyz") [ -e /var/works ] || [ -e /etc/kubernetes/manifests/bootstrap-apiserver.yaml ] ;;
+  "create --dry-run=server "*)
+    ls pods >/var/tried
+    [ ! -e /var/forbids ] || { cat /var/forbids >&2; exit 1; } ;;
   "get nodes "*) cat /var/nodes ;;
   "get leases --namespace=kube-system "*) cat /var/leaders ;;
   "get leases "*) for node in $(cat /var/nodes); do

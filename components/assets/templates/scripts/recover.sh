@@ -123,6 +123,21 @@ if [ -z "$system" ]; then
   finish # a new cluster: there is nothing to recover
   exit 0
 fi
+# A webhook that does not answer, a quota or a policy may forbid pods. Then nothing that runs may go: not the old pods,
+# since there would be no new ones, and where the API answers already, not the control plane that it has.
+pods_may_be_made() { # by a dry run, in which a webhook may take 30 s
+  kube --request-timeout=40s create --dry-run=server --validate=false --filename=pods >/dev/null 2>forbidden
+}
+prove_pods() { # SECONDS
+  (wait_for "$1" "leave to make pods" pods_may_be_made) 2>/dev/null || [ ! -s forbidden ] ||
+    die "the control plane's pods cannot be made, so none was deleted. Remove what forbids them, such as a webhook, a quota or a policy, then run 'pulumi up' again: $(sort -u forbidden | head -n 4 | cut -c 1-400)"
+}
+# What the temporary control plane would make is no obstacle yet.
+if quietly kube get --raw=/readyz && ! pods_may_be_made &&
+  ! grep -qiE 'service ?account|PriorityClass|status unknown for quota' forbidden; then
+  prove_pods 0
+fi
+
 # Addresses of apiservers that are no more would stay in the service `kubernetes`.
 etcd del --prefix /registry/masterleases/ >/dev/null
 
@@ -142,6 +157,7 @@ temporary_answers() {
   return 1
 }
 wait_for 120 "the temporary kube-apiserver to answer" temporary_answers
+prove_pods 30 # it has just begun
 
 leases() { # NAMESPACE: name, duration in seconds, and when it was last renewed
   kube get leases --namespace="$1" \
