@@ -25,6 +25,7 @@ from components.assets.manifests import (
     Object,
     manifests,
 )
+from components.assets.network import network_digest, network_files
 from components.assets.overrides import overrides
 from components.assets.values import (
     bootstrap_token,
@@ -413,6 +414,7 @@ def retire_files(cfg: ClusterConfig, machine: Machine, texts: Mapping[str, str])
             API_ENDPOINT=cfg.api_endpoint,
             API_PORT=str(cfg.api.port),
             INCUMBENT=INCUMBENT,
+            NETWORK=network_digest(cfg, objects),
             NODES=" ".join(f"node/{name}" for name in sorted(cfg.hosts)),
             ROLL_SECONDS=str(roll_seconds(cfg)),
             MOUNTED=_names(mounted),
@@ -420,7 +422,9 @@ def retire_files(cfg: ClusterConfig, machine: Machine, texts: Mapping[str, str])
             WORKLOADS=_names(workloads),
         ),
         "lib.sh": File(script("lib")),
+        "network.sh": File(script("network")),
         "rollout.sh": File(script("rollout")),
+        **network_files(cfg),
         "overrides": File("".join(f"{name} {' or '.join(overrides(cfg, name))}\n" for name in names)),
         "ca.crt": File(texts["ca.crt"]),
         "kubeconfig": File(client_kubeconfig(cfg, texts, "super-admin", loopback=INCUMBENT), mode=0o600),
@@ -434,7 +438,7 @@ def roll_seconds(cfg: ClusterConfig) -> int:
 
 def retire_seconds(cfg: ClusterConfig) -> int:
     """How long a hand-over may take: as long as the deadlines in its script, so that it has the last word."""
-    return roll_seconds(cfg) + 800
+    return roll_seconds(cfg) + 1000
 
 
 def _names(objects: Iterable[Object]) -> str:

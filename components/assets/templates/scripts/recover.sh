@@ -295,7 +295,7 @@ for node in $alive; do nodes="$nodes node/$node"; done
 for workload in $(. retire/env && echo "$WORKLOADS"); do
   case " $COMPONENTS " in *" ${workload#*/} "*) workloads="$workloads $workload" ;; esac
 done
-echo "NODES='${nodes# }' WORKLOADS='${workloads# }'" >>retire/env
+echo "NETWORK='' NODES='${nodes# }' WORKLOADS='${workloads# }'" >>retire/env
 tell "retiring the temporary control plane"
 (cd retire && sh -eu ./run)
 # A node that has registered anew lacks the role that Pulumi gave it.
