@@ -407,7 +407,7 @@ def retire_files(cfg: ClusterConfig, machine: Machine, texts: Mapping[str, str])
     objects = manifests(cfg, lambda name: manifest_value(cfg, name, texts)).values()
     mounted = [found for found in objects if CONTENT_LABEL in found["metadata"].get("labels", {})]
     workloads = [found for found in objects if found["kind"] in WORKLOADS]
-    names = sorted(found["metadata"]["name"] for found in workloads)
+    given = {found["metadata"]["name"]: overrides(cfg, found["metadata"]["name"]) for found in workloads}
     return {
         "env": env_file(
             NAME=machine.name,
@@ -425,7 +425,7 @@ def retire_files(cfg: ClusterConfig, machine: Machine, texts: Mapping[str, str])
         "network.sh": File(script("network")),
         "rollout.sh": File(script("rollout")),
         **network_files(cfg),
-        "overrides": File("".join(f"{name} {' or '.join(overrides(cfg, name))}\n" for name in names)),
+        "overrides": File("".join(f"{name} {' or '.join(keys)}\n" for name, keys in given.items() if keys)),
         "ca.crt": File(texts["ca.crt"]),
         "kubeconfig": File(client_kubeconfig(cfg, texts, "super-admin", loopback=INCUMBENT), mode=0o600),
     }
