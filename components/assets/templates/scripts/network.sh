@@ -5,10 +5,10 @@ checked=/var/lib/kubepivot/network-checked
 network_changed() { [ -n "$NETWORK" ] && [ "$(cat "$checked" 2>/dev/null)" != "$NETWORK" ]; }
 
 make_check_pods() { # whose Service has an address before they ask there
-  kube apply --filename=network-check-service.yaml >/dev/null &&
+  kube apply --filename=network-check-service.yaml --validate=false >/dev/null &&
     address=$(kube get service/network-check --output=jsonpath='{.spec.clusterIP}') &&
     sed "s/@SERVICE_IP@/$address/" network-check.yaml >network-check-here.yaml &&
-    kube apply --filename=network-check-here.yaml >/dev/null
+    kube apply --filename=network-check-here.yaml --validate=false >/dev/null
 }
 ON_NODES='{range .items[*]}{.spec.nodeName}|{.status.conditions[?(@.type=="Ready")].status}{"\n"}{end}'
 connected() { # every node's pod is Ready; puts down those whose is not
@@ -16,15 +16,13 @@ connected() { # every node's pod is Ready; puts down those whose is not
   for node in $NODES; do grep -qxF "${node#node/}|True" check-pods || echo "${node#node/}"; done >cut-off
   [ ! -s cut-off ]
 }
-remove_check_pods() {
-  kube delete daemonset/network-check service/network-check --ignore-not-found --wait=false >/dev/null
-  wait_for 60 "the pods of the network check to be gone" gone network-check-
-}
+delete_check() { kube delete daemonset/network-check service/network-check --ignore-not-found --wait=false >/dev/null; }
+check_gone() { delete_check && gone network-check-; }
 
 begin_network_check() {
   network_changed || return 0
   # Also when something else fails the hand-over.
-  trap 'kube delete daemonset/network-check service/network-check --ignore-not-found --wait=false >/dev/null' EXIT
+  trap delete_check EXIT
   wait_for 60 "the network check to be made" make_check_pods
 }
 await_network() {
@@ -40,5 +38,5 @@ await_network() {
     fi
     record "$checked" "$NETWORK"
   fi
-  remove_check_pods
+  wait_for 60 "the pods of the network check to be gone" check_gone
 }
