@@ -54,7 +54,9 @@ def _delete_script(cluster: str, host: Host, address: str, host_key: str) -> str
     whose = f"CLUSTER={shlex.quote(cluster)}\nNAME={shlex.quote(host.name)}"
     body = f"{SET_PATH}\nset -eu\numask 077\n{whose}\n{script('reset')}"
     # The script comes by stdin, since login shells differ in what they make of one in quotes.
-    remote = for_any_shell(f'script=$(cat); timeout {_SECONDS} sh -c "$script" </dev/null && echo {DONE}')
+    remote = for_any_shell(
+        f'script=$(cat); timeout {_SECONDS} sh -c "$script" </dev/null && echo && echo {DONE}'
+    )
     if host.ssh.user != "root":
         remote = f"sudo --non-interactive {remote}"
     port = host.ssh.port

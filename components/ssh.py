@@ -59,7 +59,7 @@ base64 --decode | tar --extract --gzip --same-permissions --same-owner;
 status=0;
 timeout {timeout} sh -eu ./run || status=$?;
 [ "$status" -ne 124 ] || echo "error: the step did not end within {timeout} s" >&2;
-[ "$status" -ne 0 ] || echo {DONE};
+[ "$status" -ne 0 ] || {{ echo; echo {DONE}; }};
 exit $status"""
     root = for_any_shell(body)
     if user != "root":

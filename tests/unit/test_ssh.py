@@ -39,7 +39,7 @@ def _payload(script: str, **files: File) -> Payload:
 
 def _run(sandbox: Sandbox, payload: Payload, *, user: str = "root", timeout: int = 10) -> tuple[int, str]:
     done = _done(sandbox, payload, user=user, timeout=timeout)
-    said, mark, rest = done.stdout.partition(f"{DONE}\n")
+    said, mark, rest = done.stdout.partition(f"\n{DONE}\n")
     assert (mark != "", rest) == (done.returncode == 0, ""), done
     return done.returncode, said
 
@@ -241,10 +241,20 @@ def test_a_login_that_runs_nothing_is_an_error_that_names_the_user(said: str) ->
     assert "pulumi up --replace '**metal-node-node'" in str(error.value)
 
 
-def test_what_a_step_said_is_without_the_mark() -> None:
+@pytest.mark.parametrize("printed", ["Welcome!", "Welcome!\n", ""])
+def test_what_a_login_shell_prints_first_hides_no_mark(sandbox: Sandbox, printed: str) -> None:
+    done = _done(sandbox, _payload("true"))
+    assert _said_with(printed + done.stdout) == printed.strip()
+
+
+def _said_with(stdout: str) -> str:
     def build() -> None:
         step = RemoteStep("step", _host(), _payload("true"), timeout=10, opts=pulumi.ResourceOptions())
         pulumi.export("said", step.said)
 
-    told = {REMOTE: lambda *_: {"stdout": f"Welcome!\na=1\n{DONE}\nGood bye"}}
-    assert record(build, answers=told).outputs["said"] == "Welcome!\na=1"
+    said: str = record(build, answers={REMOTE: lambda *_: {"stdout": stdout}}).outputs["said"]
+    return said
+
+
+def test_what_a_step_said_is_without_the_mark() -> None:
+    assert _said_with(f"Welcome!\na=1\n{DONE}\nGood bye") == "Welcome!\na=1"
