@@ -34,8 +34,8 @@ Files = dict[str, File]
 
 # What only the machine knows; its scripts fill it in.
 LEFT_TO_THE_HOST = {"@ARCH@", "@RESTRICT_OOM_SCORE_ADJ@", "@RUNC@", "@SERVICE_IP@", "@SYSTEMD_CGROUP@"}
-WITH_PLACEHOLDERS = ("env", "containerd.toml", "download", "preflight", "preflight.env")
-WITH_PLACEHOLDERS += ("network-check.yaml", "network.sh")
+WITH_PLACEHOLDERS = {"env", "containerd.toml", "download", "network-check.yaml", "network.sh"}
+WITH_PLACEHOLDERS |= {"preflight", "preflight.env"}
 
 THEIRS = ("root/etc/kubernetes/pki/etcd/", "root/etc/kubernetes/bootstrap-secrets/")
 

@@ -308,7 +308,7 @@ def test_a_host_of_this_cluster_may_run_what_is_its_own(host: Sandbox) -> None:
     host.write("/etc/kubernetes/kubepivot.cluster", "metal/alpha\n")
     host.write("/var/lib/etcd/member")
     _inactive_runtime(host)
-    host.fake("systemctl", 'case $3 in kubelet | firewalld) ;; *) exit 3 ;; esac')
+    host.fake("systemctl", "case $3 in kubelet | firewalld) ;; *) exit 3 ;; esac")
     _rules(host, "drop")
     _api_port_taken(host)
     assert _preflight(host)[0] == 0
