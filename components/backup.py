@@ -35,7 +35,7 @@ def make_backups(
         )
         for host in cfg.controllers
     }
-    return {host: step.stdout.apply(partial(_facts, host)) for host, step in steps.items()}
+    return {host: step.said.apply(partial(_facts, host)) for host, step in steps.items()}
 
 
 def _facts(host: str, output: str) -> dict[str, str]:

@@ -60,7 +60,7 @@ class ImagesConfig(Section):
     coredns: ImageReference | None = _image("CoreDNS", "registry.example.com/coredns:v1.14.2")
     flannel: ImageReference | None = _image("flannel", "registry.example.com/flannel:v0.26.7")
     flannel_cni: ImageReference | None = _image(
-        "flannel's CNI plugin", "registry.example.com/flannel-cni-plugin:v1.6.2-flannel1"
+        "flannel's CNI plugin, with BusyBox", "registry.example.com/flannel-cni-plugin:v1.6.2-flannel1"
     )
     pod_checkpointer: ImageReference | None = _image(
         "the pod-checkpointer, any with Python 3.11 or newer", "docker.io/library/python:3.12-slim-bookworm"

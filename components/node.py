@@ -45,7 +45,7 @@ def make_nodes(
         for host in hosts.values()
     }
     # Known to a preview that knows no facts of a new host: else every node would seem to change.
-    passed = pulumi.Output.all(**{n: step.stdout for n, step in preflights.items()}).apply(
+    passed = pulumi.Output.all(**{n: step.said for n, step in preflights.items()}).apply(
         _refuse_duplicates, run_with_unknowns=True
     )
     downloads = [

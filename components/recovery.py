@@ -8,6 +8,8 @@ import pulumi
 
 from components.archive import File
 from components.assets import document
+from components.assets.controlplane import COMPONENTS
+from components.assets.manifests import WORKLOADS, Object
 from components.assets.node import bootstrap_files, env_file, retire_files, retire_seconds, script
 from components.assets.values import client_kubeconfig, manifest_value
 from components.config import ClusterConfig
@@ -88,4 +90,19 @@ def recovery_files(cfg: ClusterConfig, machine: Machine, texts: Mapping[str, str
         files[f"{step}/run"] = File(script(step))
     for name, manifest in objects(cfg, lambda value: manifest_value(cfg, value, texts)).items():
         files[f"manifests/{name}"] = File(document.dump(owned(manifest)), mode=0o600)
+        placed = (*COMPONENTS, "pod-checkpointer")
+        if manifest["metadata"]["name"] in placed and manifest["kind"] in WORKLOADS:
+            files[f"pods/{name}"] = File(document.dump(_pod(manifest)), mode=0o600)
     return files
+
+
+def _pod(workload: Object) -> Object:
+    """A pod of the workload, to ask the API whether one may be made."""
+    meta, template = workload["metadata"], workload["spec"]["template"]
+    identity = {"generateName": f"{meta['name']}-", "namespace": meta["namespace"]}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {**template["metadata"], **identity},
+        "spec": template["spec"],
+    }

@@ -9,7 +9,7 @@ import pulumi_command as command
 
 from components.assets.node import script
 from components.hosts import Host, Hosts
-from components.ssh import SET_PATH
+from components.ssh import DONE, SET_PATH, for_any_shell
 
 __all__ = ["reset_on_destroy"]
 
@@ -58,7 +58,10 @@ def _delete_script(cluster: str, host: Host, address: str, host_key: str) -> str
     whose = f"CLUSTER={shlex.quote(cluster)}\nNAME={shlex.quote(host.name)}\nROLE={host.role}"
     scripts = "\n".join(script(name) for name in ("lib", "claims", "reset"))
     body = f"{SET_PATH}\nset -eu\numask 077\n{whose}\n{scripts}"
-    remote = f"timeout {_SECONDS} sh -c {shlex.quote(body)}"
+    # The script comes by stdin, since login shells differ in what they make of one in quotes.
+    remote = for_any_shell(
+        f'script=$(cat); timeout {_SECONDS} sh -c "$script" </dev/null && echo && echo {DONE}'
+    )
     if host.ssh.user != "root":
         remote = f"sudo --non-interactive {remote}"
     port = host.ssh.port
@@ -77,9 +80,10 @@ eval "$agent" >/dev/null
 trap 'rm -rf "$d"; ssh-agent -k >/dev/null 2>&1' EXIT
 ssh-add -q -t 60 - || failed "$mend"
 echo {shlex.quote(known)} >"$d/known_hosts"
+printf '%s\\n' {shlex.quote(body)} |
 ssh -p {port} -F /dev/null -o BatchMode=yes -o ConnectTimeout=10 -o UserKnownHostsFile="$d/known_hosts" \\
   -o GlobalKnownHostsFile=/dev/null -o StrictHostKeyChecking=yes -o ServerAliveInterval=10 \\
-  {shlex.quote(f"{host.ssh.user}@{address}")} {shlex.quote(remote)} </dev/null 2>"$d/said" || {{
+  {shlex.quote(f"{host.ssh.user}@{address}")} {shlex.quote(remote)} >"$d/out" 2>"$d/said" || {{
   status=$?
   cat "$d/said" >&2
   [ "$status" != 124 ] || failed "it did not end within {_SECONDS} s; destroy again goes on where it stopped"
@@ -87,6 +91,11 @@ ssh -p {port} -F /dev/null -o BatchMode=yes -o ConnectTimeout=10 -o UserKnownHos
   if [ "$status" != 255 ] || grep -Eq '{_REFUSALS}' "$d/said"; then failed "$mend"; fi
   echo "{host.name} ({address}) does not answer: it was left as it is" >&2
   exit 0
+}}
+grep -qx {DONE} "$d/out" || {{
+  cat "$d/out" >&2
+  failed "the login of {host.ssh.user} runs no command (kubepivot:hosts.{host.name}.user): name one who may \
+use sudo, run \\`pulumi up --target '**-reset'\\`, then destroy again"
 }}
 # What the reset has left, and why.
 cat "$d/said" >&2

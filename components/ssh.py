@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import base64
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import pulumi
 import pulumi_command as command
@@ -13,10 +13,14 @@ import pulumi_command as command
 from components.archive import File, digest_lines, pack
 from components.hosts import Host
 
-__all__ = ["SET_PATH", "Payload", "RemoteStep", "command_text"]
+__all__ = ["DONE", "SET_PATH", "Payload", "RemoteStep", "command_text", "for_any_shell"]
 
 # sudo's `secure_path` lacks /usr/local/bin on Red Hat's systems, and there the binaries are.
 SET_PATH = "export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+DONE = "kubepivot-step-done"
+"""The last line of a step that ran. A login may do something else instead and end well, as that of a root
+who only says who is to log in."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,28 +40,42 @@ def command_text(payload: Payload, *, user: str, timeout: int) -> str:
     """The text of the remote command: names and digests of what comes by stdin, never content.
 
     The lock keeps a script that outlived a killed `pulumi up` from running beside its successor. Whoever
-    holds it removes what one that was itself killed has left behind, secrets among it.
+    holds it removes what one that was itself killed has left behind, secrets among it. What the login shell
+    is does not matter: see `for_any_shell`.
     """
-    body = f"""{SET_PATH}
-set -eu
-umask 077
-exec 9>/run/kubepivot.lock
+    body = f"""{SET_PATH};
+set -eu;
+umask 077;
+exec 9>/run/kubepivot.lock;
 flock --wait {timeout} 9 || {{
-  echo "error: another step has held /run/kubepivot.lock for {timeout} s: run again when it has ended" >&2
-  exit 1
-}}
-rm -rf /run/kubepivot.??????
-directory=$(mktemp --directory /run/kubepivot.XXXXXX)
-trap 'rm -rf "$directory"' EXIT
-cd "$directory"
-base64 --decode | tar --extract --gzip --same-permissions --same-owner
-timeout {timeout} sh -eu ./run || {{
-  status=$?
-  [ "$status" != 124 ] || echo "error: the step did not end within {timeout} s" >&2
-  exit "$status"
-}}"""
-    root = body if user == "root" else f"exec sudo --non-interactive sh -c {shlex.quote(body)}"
-    return f"{digest_lines(payload.all_files)}\n{root}"
+  echo "error: another step has held /run/kubepivot.lock for {timeout} s: run again when it has ended" >&2;
+  exit 1;
+}};
+rm -rf /run/kubepivot.??????;
+directory=$(mktemp --directory /run/kubepivot.XXXXXX);
+trap "rm -rf $directory" EXIT;
+cd "$directory";
+base64 --decode | tar --extract --gzip --same-permissions --same-owner;
+status=0;
+timeout {timeout} sh -eu ./run || status=$?;
+[ "$status" -ne 124 ] || echo "error: the step did not end within {timeout} s" >&2;
+[ "$status" -ne 0 ] || {{ echo; echo {DONE}; }};
+exit $status"""
+    root = for_any_shell(body)
+    if user != "root":
+        root = f"sudo --non-interactive {root}"
+    return f"{digest_lines(payload.all_files)}\nexec {root}"
+
+
+def for_any_shell(body: str) -> str:
+    """A command that runs the text of a shell script and that every login shell passes on unchanged.
+
+    In single quotes tcsh still looks for `!`, fish for a backslash, and neither quotes a newline, so the text
+    does without. Its lines become one, so each ends where a command does.
+    """
+    line = " ".join(each.strip() for each in body.splitlines())
+    assert not set(line) & set("'!\\"), line
+    return f"sh -c '{line}'"
 
 
 class RemoteStep(command.remote.Command):
@@ -67,8 +85,10 @@ class RemoteStep(command.remote.Command):
     and the directory goes when the script ends. Any change of script or files runs it again; a new machine
     replaces the step. Standard output is for a few facts in plain text: a script prints no secret. It ends
     after `timeout` seconds, whatever the script does. With `told` the user reads what it writes to standard
-    error while it runs.
+    error while it runs. `said` is what it printed; a login that ran nothing and ended well is an error.
     """
+
+    said: pulumi.Output[str]
 
     def __init__(
         self,
@@ -104,3 +124,17 @@ class RemoteStep(command.remote.Command):
                 opts, pulumi.ResourceOptions(depends_on=list(depends_on), delete_before_replace=True)
             ),
         )
+        self.said = self.stdout.apply(partial(_said, name, host))
+
+
+def _said(step: str, host: Host, stdout: str) -> str:
+    said, done, _ = f"\n{stdout}\n".partition(f"\n{DONE}\n")
+    if not done:
+        user, heard = host.ssh.user, " ".join(stdout.split())[:200]
+        # It is in the state as done by now. With another user it is another step, which runs.
+        raise pulumi.RunError(
+            f"{step} did nothing: the login of {user} at {host.name} runs no command, but says: "
+            f"{heard or 'nothing'}\nset kubepivot:hosts.{host.name}.user to a user who may use sudo without "
+            f"a password; or let {user} run commands there, then: pulumi up --replace '**{step}'"
+        )
+    return said.strip("\n")

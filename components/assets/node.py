@@ -26,6 +26,8 @@ from components.assets.manifests import (
     Object,
     manifests,
 )
+from components.assets.network import network_digest, network_files
+from components.assets.overrides import overrides
 from components.assets.values import (
     client_kubeconfig,
     control_plane_files,
@@ -73,8 +75,12 @@ def preflight_files(cfg: ClusterConfig, machine: Machine) -> dict[str, File]:
     return {
         "preflight.env": env_file(
             NAME=machine.name,
+            ADDRESS=machine.address,
             CLUSTER=cfg.name,
             ROLE=machine.role,
+            PODS=cfg.network.pods,
+            SERVICES=cfg.network.services,
+            SERVICE_IP=cfg.service_ip,
             PORTS=" ".join(map(str, ports)),
             MEMORY_MIB="1700" if controller else "900",
             # Images and binaries, and what etcd may grow to; of a disk of its own, with its log.
@@ -163,6 +169,7 @@ def _node_env(cfg: ClusterConfig, machine: Machine) -> File:
     etcd = f"{github}/etcd-io/etcd/releases/download/v{release.etcd}"
     runc = f"{github}/opencontainers/runc/releases/download/v{release.runc}"
     return env_file(
+        ADDRESS=machine.address,
         CLUSTER=cfg.name,
         NAME=machine.name,
         ROLE=machine.role,
@@ -417,12 +424,14 @@ def retire_files(cfg: ClusterConfig, machine: Machine, texts: Mapping[str, str])
     objects = manifests(cfg, lambda name: manifest_value(cfg, name, texts)).values()
     mounted = [found for found in objects if CONTENT_LABEL in found["metadata"].get("labels", {})]
     workloads = [found for found in objects if found["kind"] in WORKLOADS]
+    given = {found["metadata"]["name"]: overrides(cfg, found["metadata"]["name"]) for found in workloads}
     return {
         "env": env_file(
             NAME=machine.name,
             API_ENDPOINT=cfg.api_endpoint,
             API_PORT=str(cfg.api.port),
             INCUMBENT=INCUMBENT,
+            NETWORK=network_digest(cfg, objects),
             NODES=" ".join(f"node/{name}" for name in sorted(cfg.hosts)),
             CONTROL_PLANE_UID=str(UID),
             FORMER_UID=str(FORMER_UID),
@@ -432,7 +441,10 @@ def retire_files(cfg: ClusterConfig, machine: Machine, texts: Mapping[str, str])
             WORKLOADS=_names(workloads),
         ),
         "lib.sh": File(script("lib")),
+        "network.sh": File(script("network")),
         "rollout.sh": File(script("rollout")),
+        **network_files(cfg),
+        "overrides": File("".join(f"{name} {' or '.join(keys)}\n" for name, keys in given.items() if keys)),
         "ca.crt": File(texts["ca.crt"]),
         "kubeconfig": File(client_kubeconfig(cfg, texts, "super-admin", loopback=INCUMBENT), mode=0o600),
     }
@@ -445,7 +457,7 @@ def roll_seconds(cfg: ClusterConfig) -> int:
 
 def retire_seconds(cfg: ClusterConfig) -> int:
     """How long a hand-over may take: as long as the deadlines in its script, so that it has the last word."""
-    return roll_seconds(cfg) + 800
+    return roll_seconds(cfg) + 1000
 
 
 def _names(objects: Iterable[Object]) -> str:

@@ -140,6 +140,12 @@ REFUSED_HOSTS = {
         "rm -r /var/lib/etcd; systemctl stop squatter",
         ["/var/lib/etcd is not empty", "port 6443 is in use"],
     ),
+    "a network that carries no pods": (
+        "ip route delete default; nft add table ip filter;"
+        " nft add chain ip filter FORWARD '{ type filter hook forward priority 0; policy drop; }'",
+        "nft delete table ip filter; ip route add default via 172.30.0.1",
+        ["no route for addresses of services", "drops what is forwarded", "table ip filter, chain FORWARD"],
+    ),
     "a clock that is wrong": (
         "cat >/usr/local/bin/date; chmod +x /usr/local/bin/date",
         "rm /usr/local/bin/date",
@@ -160,6 +166,35 @@ def test_a_host_that_is_not_fit_is_refused_with_every_reason(
         boxes["first"].run(mend)
     assert not [word for word in words if word not in output], output
     assert all("first: " in line for line in output.splitlines() for word in words if word in line)
+    assert all(untouched(box) for box in boxes.values())
+
+
+# As a cloud image has it; the status is that of `echo`.
+ONLY_SAYS = """sed -i 's/^/command="echo Please login as the user debian rather than the user root." /' \
+/root/.ssh/authorized_keys"""
+
+
+def test_a_root_who_only_says_who_may_log_in_is_told_and_looked_at_again(
+    fresh: Stack, boxes: dict[str, Box]
+) -> None:
+    fresh.configure(config(boxes, name="metal"))
+    for box in boxes.values():
+        box.run(ONLY_SAYS)
+    try:
+        output = fresh.up(fails=True, timeout=150)
+    finally:
+        for box in boxes.values():
+            box.run("sed -i 's/^command=[^.]*[.]\" //' /root/.ssh/authorized_keys")
+    assert "says: Please login as the user debian" in output
+    assert re.search(r"set kubepivot:hosts\.(first|second)\.user", output)
+    assert "KeyError" not in output and "Traceback" not in output, output
+    # It hears of what is wrong with a host only if it looks.
+    boxes["first"].run("mkdir /etc/kubernetes; touch /etc/kubernetes/x")
+    try:
+        output = fresh.up("--replace", "**preflight", fails=True, timeout=150)
+    finally:
+        boxes["first"].run("rm -r /etc/kubernetes")
+    assert "first: /etc/kubernetes is not empty" in output
     assert all(untouched(box) for box in boxes.values())
 
 
@@ -278,9 +313,18 @@ spec:
   selector: {app: reached}
   ports: [{port: 8053, nodePort: 30053}]
 """
+# Nobody is there. What asks the API would wait for it.
+PROXY = """
+for name in http_proxy https_proxy HTTP_PROXY HTTPS_PROXY; do echo $name=http://192.0.2.1:3128; done
+for name in no_proxy NO_PROXY; do echo $name=172.30.0.2; done
+"""
 
 
 def test_two_machines_become_a_cluster_and_clean_again(stack: Stack, boxes: dict[str, Box]) -> None:
+    """They have a proxy, and a name server neither: nothing lies outside of their network."""
+    for box in boxes.values():
+        box.run(f"({PROXY}) >/etc/environment; echo '# none' >/etc/resolv.conf")
+    boxes["second"].run("ip route replace default dev eth0")
     stack.configure(config(boxes))
     boxes["first"].run(BIG_DISK)
     boxes["second"].run(THEIRS)
@@ -293,6 +337,8 @@ def test_two_machines_become_a_cluster_and_clean_again(stack: Stack, boxes: dict
     assert nodes["second"]["metadata"]["labels"]["example.com/disk"] == "fast"
     assert boxes["first"].run("ls -A /etc/kubernetes/manifests") == "etcd.yaml"
     stack.second_up_changes_nothing()
+    pods_that_reach_no_other_node_are_told(stack, boxes)
+    stack.destroy()
     stack.kubectl("apply", "--filename=-", stdin=PODS)
     stack.kubectl("rollout", "status", "daemonset/reached", "--timeout=90s")
     for box in boxes.values():
@@ -313,6 +359,22 @@ def test_two_machines_become_a_cluster_and_clean_again(stack: Stack, boxes: dict
         "/var/lib/etcd/member/wal /opt/containerd/bin/theirs /usr/local/bin/kubectl /usr/local/bin/etcdctl"
     )
     assert set(boxes["second"].run(f"cat {theirs}").split()) == {"theirs"}
+
+
+def pods_that_reach_no_other_node_are_told(stack: Stack, boxes: dict[str, Box]) -> None:
+    """Everything is Ready meanwhile."""
+    checked = "/var/lib/kubepivot/network-checked"
+    boxes["first"].run(f"test -s {checked} && rm {checked}")
+    boxes["second"].run(REFUSED_HOSTS["a network that carries no pods"][0].partition(";")[2])
+    try:
+        output = stack.up("--replace", "**retire", fails=True)
+    finally:
+        boxes["second"].run("nft delete table ip filter")
+    assert re.search(r"pods reach no Service on another node: first,? ?second", output), output
+    begin = time.monotonic()
+    stack.up("--replace", "**retire")
+    print(f"the network was looked at, and all else, in {time.monotonic() - begin:.0f} s")
+    assert "network-check" not in stack.kubectl("get", "all", "--all-namespaces")
 
 
 def _difference(before: list[str], after: list[str]) -> str:

@@ -365,3 +365,36 @@ def test_a_generation_is_done_once(stack: Stack) -> None:
     recover(stack, 6, 30)
     assert control_plane(stack) == old
     stack.second_up_changes_nothing()
+
+
+# Nobody listens there.
+WEBHOOK = """
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingWebhookConfiguration
+metadata: {name: nobody}
+webhooks:
+  - name: pods.example.com
+    clientConfig: {url: "https://127.0.0.1:1/"}
+    rules: [{apiGroups: [""], apiVersions: [v1], operations: [CREATE], resources: [pods]}]
+    failurePolicy: Fail
+    sideEffects: None
+    admissionReviewVersions: [v1]
+    timeoutSeconds: 5
+"""
+
+
+def test_where_no_pod_can_be_made_a_working_cluster_is_left_as_it_is(stack: Stack) -> None:
+    old = control_plane(stack)
+    stack.kubectl("apply", "--filename=-", stdin=WEBHOOK)
+    configure(stack, 7)
+    begin = time.monotonic()
+    output = stack.up(fails=True)
+    seconds = time.monotonic() - begin
+    stack.kubectl("delete", "validatingwebhookconfiguration", "nobody")
+    print(f"refused after {seconds:.0f} s")
+    assert 'failed calling webhook "pods.example.com"' in output
+    assert "none was deleted" in output
+    assert seconds < 60
+    assert control_plane(stack) == old
+    configure(stack, 6)
+    as_before(stack)

@@ -17,7 +17,7 @@ from components.assets.node import script
 from components.config import parse
 from components.recovery import recovery_files
 from tests.cases import load
-from tests.unit.sandbox import Sandbox
+from tests.unit.sandbox import DIRECT, Sandbox
 
 MANIFESTS = "/etc/kubernetes/manifests"
 DATA = "/var/lib/etcd"
@@ -104,6 +104,10 @@ KUBECTL = """
 while case $1 in --cache*|--request*) true ;; *) false ;; esac; do shift; done
 case "$*" in
   "get nodes "*" --ignore-not-found --output=name") echo "node/$3" ;;
+  "get --raw=/readyz") [ -e /var/works ] || [ -e /etc/kubernetes/manifests/bootstrap-apiserver.yaml ] ;;
+  "create --dry-run=server "*)
+    ls pods >/var/tried
+    [ ! -e /var/forbids ] || { cat /var/forbids >&2; exit 1; } ;;
   "get nodes "*) cat /var/nodes ;;
   "get leases --namespace=kube-system "*) cat /var/leaders ;;
   "get leases "*) for node in $(cat /var/nodes); do
@@ -160,10 +164,10 @@ def arrange(host: Sandbox) -> Sandbox:
     host.real(*real, "sh", "sha256sum", "sort", "sync", "tail", "touch", "tr")
     for command, body in {
         "ctr": CTR,
-        "curl": CURL,
-        "etcdctl": ETCDCTL,
+        "curl": DIRECT + CURL,
+        "etcdctl": DIRECT + ETCDCTL,
         "etcdutl": ETCDUTL,
-        "kubectl": KUBECTL,
+        "kubectl": DIRECT + KUBECTL,
         "systemctl": SYSTEMCTL,
         "run-pods": RUN_PODS,
         # Only root may give a directory away.

@@ -19,6 +19,17 @@ _ABSOLUTE = re.compile(r"""(?<![\w./}$-])/(etc|lib|opt|proc|run|sys|usr|var)(?=[
 _BROUGHT = re.compile(r"(?<![\w./}-])root/(?=(?:etc|lib|opt|usr|var)/)")
 _SECONDS = 20
 
+DIRECT = """
+[ "${NO_PROXY:-}${no_proxy:-}" = '**' ] || { echo "this goes by a proxy if there is one" >&2; exit 1; }
+"""
+"""What a made-up command begins with that asks the API."""
+
+
+def login_shells() -> list[str]:
+    """The shells of this machine that somebody may log in to; sh and what else there is."""
+    names = ("sh", "bash", "csh", "fish", "ksh", "mksh", "tcsh", "zsh")
+    return [found for name in names if (found := shutil.which(name))]
+
 
 class Sandbox:
     """A directory that stands for a host's root, and the only commands that its scripts find."""

@@ -19,6 +19,7 @@ import pytest
 from components import durations
 from components.assets import templates
 from components.assets.backup import SCRIPT, backup_files, facts
+from components.ssh import DONE
 from tests.cases import load, read
 from tests.unit import recorder
 from tests.unit.recorder import REMOTE, program
@@ -161,7 +162,8 @@ def test_a_missing_fact_comes_with_its_mend() -> None:
     raw = read("lab") | {"backup": {"generation": 1}}
 
     def answer(name: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        return {"stdout": "Hi!"} if name.endswith("-backup") else recorder.ANSWERS[REMOTE](name, inputs)
+        said = {"stdout": f"Hi!\n{DONE}"}
+        return said if name.endswith("-backup") else recorder.ANSWERS[REMOTE](name, inputs)
 
     with pytest.raises(pulumi.RunError, match=r"snapshot that controller-1 made is not told: .*--replace"):
         program(raw, answers={REMOTE: answer})

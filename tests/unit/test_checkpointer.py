@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components.checkpointer.checkpointer import SETTLED_SECONDS, Checkpointer, Unavailable
-from components.checkpointer.pods import APISERVER, SELF, Owner, is_ready
+from components.checkpointer.pods import APISERVER, SCHEDULER, SELF, Owner, is_ready
 from components.checkpointer.state import DEAD_SECONDS, GONE_SECONDS, Action, Situation, Timers, decide
 from components.checkpointer.store import Store, is_valid
-from tests.unit.checkpoints import OWNERS, SCHEDULER, SECRET, Object, directory_of, pod, status
+from tests.unit.checkpoints import OWNERS, SECRET, Object, directory_of, pod, status
 
 # -- decisions -----------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from typing import Any
 import pulumi
 import pytest
 
+from components.ssh import DONE
 from tests.cases import Case, Raw, load, read
 from tests.unit.recorder import (
     LOCAL,
@@ -180,9 +181,25 @@ def test_nothing_is_installed_before_every_host_has_its_downloads(run: Run) -> N
 
 
 def test_hosts_that_are_clones_are_refused() -> None:
-    same = {REMOTE: lambda *_: {"stdout": "Welcome to node!\nmachine-id=1234\nhostname=node"}}
+    same = {REMOTE: lambda *_: {"stdout": f"Welcome to node!\nmachine-id=1234\nhostname=node\n{DONE}"}}
     with pytest.raises(pulumi.RunError, match=r"have the same machine-id, 1234: .*systemd-machine-id-setup"):
         program(read("lab"), answers=same)
+
+
+def test_a_root_who_only_says_who_may_log_in_is_told_and_another_user_is_looked_at_anew() -> None:
+    """With exit status 0, as old cloud images have it. Nothing comes after the preflights then."""
+    refused = {REMOTE: lambda *_: {"stdout": 'Please login as the user "debian".'}}
+    raw = read("baremetal")
+    with pytest.raises(pulumi.RunError, match=r"says: Please login as .*\nset kubepivot:hosts\.\w+\.user"):
+        program(raw, answers=refused)
+    hosts = {name: {**host, "user": "debian"} for name, host in raw["hosts"].items()}
+    before, after = (
+        {step.name: step.plain for step in program(each).of(REMOTE) if step.name.endswith("-preflight")}
+        for each in (raw, raw | {"hosts": hosts})
+    )
+    assert before.keys() == after.keys()
+    for name, step in before.items():
+        assert {key for key in step if step[key] != after[name][key]} >= {"connection"}
 
 
 # -- snapshots that are asked for ----------------------------------------------------------------------------

@@ -5,12 +5,17 @@ from __future__ import annotations
 import hashlib
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
+from components.assets.manifests import manifests
+from components.assets.network import network_digest
 from components.assets.node import bootstrap_files, retire_files, script
+from components.config import parse
 from tests.cases import load
-from tests.unit.sandbox import Sandbox
+from tests.unit.sandbox import DIRECT, Sandbox
 
 MANIFESTS = "/etc/kubernetes/manifests"
 SECRETS = "/etc/kubernetes/bootstrap-secrets"
@@ -54,6 +59,10 @@ case "$*" in
       case $workload in */*) echo "${workload#*/}|1|1|1||1|1|1" ;; esac
     done ;;
   "wait --for=condition=Ready "*) [ ! -e /var/not-ready ] ;;
+  "apply --filename="*) cat "${2#*=}" >>/var/check ;;
+  "get service/network-check "*) echo 10.96.0.99 ;;
+  "get pods --selector=app.kubernetes.io/name=network-check "*) cat /var/connected ;;
+  "delete daemonset/network-check "*) rm -f /var/check ;;
   "get lease kube-"*" --output=jsonpath={.spec.renewTime} {.spec.holderIdentity}") lease "${3#kube-}" ;;
   "get pods --output=name")
     [ ! -e /var/silent ] || exit 1
@@ -94,13 +103,15 @@ def controller(tmp_path: Path) -> Sandbox:
     host = Sandbox(tmp_path)
     host.real("cat", "cmp", "cp", "find", "grep", "head", "ls", "mkdir", "mv", "rm", "sed", "sort", "stat")
     host.real("sync", "tail", "touch", "tr")
-    host.real("cut", "sh", "sha256sum")
-    host.fake("curl", CURL)
-    host.fake("kubectl", STAMP + KUBECTL)
+    host.real("cut", "paste", "sh", "sha256sum")
+    host.fake("curl", DIRECT + CURL)
+    host.fake("kubectl", DIRECT + STAMP + KUBECTL)
     host.fake("date", STAMP + DATE)
     host.fake("journalctl")
     host.fake("systemctl", 'echo "$*" >>/var/units')
     host.fake("sleep")
+    host.fake("sync")
+    host.write("/var/connected", "controller-1|True\nworker-1|True\n")
     # Only root may give a directory away.
     host.fake("install", 'for directory; do :; done; mkdir -p "$directory"')
     host.write("/var/clock", "0")
@@ -419,3 +430,82 @@ def test_what_cannot_be_listed_is_told(controller: Sandbox) -> None:
     assert code == 1
     assert "mounted: No such file" in error
     assert not controller.path("/var/deleted").exists()
+
+
+# -- the network ---------------------------------------------------------------------------------------------
+
+CHECKED = "/var/lib/kubepivot/network-checked"
+
+
+def _made(host: Sandbox) -> bool:
+    """Whether pods of the network check are left."""
+    return host.path("/var/check").exists()
+
+
+def test_pods_that_reach_no_other_node_end_a_hand_over(controller: Sandbox) -> None:
+    _arrange(controller, "all done")
+    controller.write("/var/connected", "controller-1|True\nworker-1|False\n")
+    code, error = _retire(controller)
+    assert code == 1
+    assert "These nodes' pods reach no Service on another node: worker-1\n" in error
+    assert "docs/operations.md" in error
+    assert not controller.path(CHECKED).exists()
+    assert not _made(controller)
+    controller.write("/var/connected", "controller-1|True\nworker-1|True\n")
+    assert _retire(controller) == (0, "")
+    assert controller.path(CHECKED).exists()
+    assert not _made(controller)
+
+
+def test_a_node_without_a_pod_of_the_check_is_waited_for(controller: Sandbox) -> None:
+    _arrange(controller, "all done")
+    controller.write("/var/connected", "controller-1|True\n")
+    code, error = _retire(controller)
+    assert (code, "another node: worker-1" in error) == (1, True)
+
+
+def test_the_network_is_looked_at_again_when_it_has_changed(controller: Sandbox) -> None:
+    _arrange(controller, "all done")
+    assert _retire(controller) == (0, "")
+    controller.write("/var/connected", "controller-1|True\nworker-1|False\n")
+    assert _retire(controller) == (0, "")
+    controller.write(CHECKED, "another")
+    assert _retire(controller)[0] == 1
+
+
+def test_pods_of_the_check_go_whatever_ends_the_hand_over(controller: Sandbox) -> None:
+    _arrange(controller, "all done")
+    controller.write("/var/not-ready")
+    assert _retire(controller)[0] == 1
+    assert not _made(controller)
+
+
+def test_the_pods_ask_at_the_address_that_the_service_got(controller: Sandbox) -> None:
+    _arrange(controller, "all done")
+    controller.fake("rm", 'case "$*" in *check*) ;; *) "${none-/bin/rm}" "$@" ;; esac')
+    assert _retire(controller) == (0, "")
+    service, pods = yaml.safe_load_all(
+        controller.path("/var/check").read_text().replace("\napiV", "\n---\napiV")
+    )
+    assert service["spec"]["publishNotReadyAddresses"]
+    assert "nc -w 2 10.96.0.99 7007" in str(pods["spec"]["template"]["spec"]["containers"])
+
+
+def test_what_calls_for_another_look_at_the_network() -> None:
+    case = load("lab")
+
+    def digest(**config: Any) -> str:
+        cfg = parse(case.raw | config, stack="lab")
+        return network_digest(cfg, manifests(cfg, lambda name: "value").values())
+
+    hosts = case.raw["hosts"]
+    assert digest() == digest(flags={"kube-apiserver": {"v": "2"}}, images={"coredns": "c:d"})
+    worker = {"role": "worker", "address": "172.30.0.77"}
+    others = [
+        digest(hosts=hosts | {"worker-2": worker}),
+        digest(hosts={**hosts, "worker-1": hosts["worker-1"] | {"address": "172.30.0.78"}}),
+        digest(images={"flannel": "f:1"}),
+        digest(images={"kube-proxy": "p:1"}),
+    ]
+    assert len({digest(), *others}) == 5
+    assert digest(hosts={"controller-1": hosts["controller-1"]}) == ""

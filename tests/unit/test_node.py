@@ -95,6 +95,22 @@ def test_containerd_is_told_of_the_host(host: Sandbox) -> None:
     assert "restrict_oom_score_adj = true" in text
 
 
+@pytest.mark.parametrize(
+    ("route", "server"),
+    [
+        ("default via 192.0.2.9 dev eth0", "192.0.2.9"),
+        ("default dev eth0 scope link", "192.168.7.11"),
+        ("", "192.168.7.11"),
+    ],
+)
+def test_without_a_name_server_there_is_one_to_ask(host: Sandbox, route: str, server: str) -> None:
+    """CoreDNS does not start with an empty list, such as a closed network has."""
+    host.write("/etc/resolv.conf", "nameserver 127.0.0.53\n")
+    host.fake("ip", f'[ "$*" = "route show default" ] && echo "{route}"')
+    assert set_up(host, "alpha") == (0, "")
+    assert host.path("/etc/kubernetes/resolv.conf").read_text() == f"nameserver {server}\n"
+
+
 def test_lost_data_of_etcd_are_not_made_up_for(host: Sandbox) -> None:
     assert set_up(host, "controller-1", lacks="nothing") == (0, "")
     data = host.path("/var/lib/etcd")
@@ -147,7 +163,7 @@ def test_a_version_that_was_cut_short_does_not_pass_for_the_one_before(host: San
 SYNC = """
 for file; do
   case $file in
-    */kubepivot.made.new | */kubepivot.cluster.new | */lib/kubepivot/*.new)
+    */kubepivot.made.new | */kubepivot.cluster.new | */kubepivot/[a-z]*.new)
       echo "$file: $(head -n 1 "$file")" >>/var/synced ;;
   esac
 done

@@ -30,6 +30,33 @@ NEEDED = {
     "tar",
     "timeout",
 }
+# Of every host that a test looks at.
+IP = """
+case "$*" in
+  "-o -4 address show")
+    echo "1: lo    inet 127.0.0.1/8 scope host lo"
+    for address in 192.168.7.11/24 192.168.7.21/24 172.30.0.21/16; do
+      echo "2: eth0    inet $address brd 192.0.2.255 scope global eth0"
+    done ;;
+  "-4 route get "*) [ ! -e /var/no-route ] ;;
+  *) exit 1 ;;
+esac
+"""
+# As nft shows what iptables has made.
+FILTER = """
+table ip filter {
+	chain FORWARD {
+		type filter hook forward priority filter; policy %s;
+		%s
+	}
+}
+table ip of-another {
+	chain forward {
+		type filter hook forward priority 10; policy accept;
+		ip saddr 10.64.0.0/16 accept
+	}
+}
+"""
 LISTENING = "   0: 00000000:192B 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 1"  # 6443
 # Only with --fail is it an error to curl.
 CURL_OF_A_SITE_WITHOUT = """
@@ -45,6 +72,7 @@ def host(tmp_path: Path) -> Sandbox:
     host.real("awk", "cat", "date", "grep", "ls", "sed", "tail", "tr", "wc")
     for command in (*NEEDED, "tar", "timeout", "modprobe", "nft"):
         host.fake(command)
+    host.fake("ip", IP)
     host.fake("systemctl", "exit 3")
     host.fake("id", "case $1 in -u) echo 0 ;; *) echo root ;; esac")
     host.fake("uname", "case $1 in -m) echo x86_64 ;; -n) echo node-1 ;; *) echo 6.1.0 ;; esac")
@@ -116,6 +144,28 @@ def _left_in_the_network(host: Sandbox) -> None:
 def _link_to_nothing(host: Sandbox) -> None:
     host.path("/var/lib").mkdir()
     host.path("/var/lib/kubelet").symlink_to("/nowhere/kubelet")
+
+
+def _rules(host: Sandbox, policy: str, rule: str = "") -> None:
+    host.write("/var/rules", FILTER % (policy, rule))
+    host.fake("nft", 'case "$*" in "list ruleset") cat /var/rules ;; esac')
+
+
+def _forwards_nothing(host: Sandbox) -> None:
+    _rules(host, "drop")
+    host.fake("systemctl", '[ "$3" = ufw ]')
+
+
+def _old_tables(host: Sandbox) -> None:
+    host.write("/proc/net/ip_tables_names", "filter\n")
+    host.fake("iptables-legacy", 'echo "-P FORWARD DROP"')
+
+
+def _firewalld(host: Sandbox, *, trusts: bool = False) -> None:
+    host.fake("systemctl", '[ "$3" = firewalld ]')
+    host.fake(
+        "firewall-cmd", f'[ "$*" = "--zone=trusted --query-source=10.64.0.0/16" ] && {str(trusts).lower()}'
+    )
 
 
 def _swap_on(host: Sandbox) -> None:
@@ -191,6 +241,31 @@ PROBLEMS: dict[str, tuple[Change, list[str]]] = {
     "old kernel": (
         lambda host: host.path("/proc/sys/net/ipv4/tcp_migrate_req").unlink(),
         ["the kernel 6.1.0 is too old", "Use Linux 5.14 or newer"],
+    ),
+    "address": (
+        lambda host: host.fake("ip", IP.replace("192.168.7.11/24", "")),
+        [
+            "its address 192.168.7.11 is on none of its links; they have 192.168.7.21 172.30.0.21",
+            "Set kubepivot:hosts.alpha.address",
+        ],
+    ),
+    "no way to services": (
+        lambda host: host.write("/var/no-route"),
+        ["no route for addresses of services such as 10.65.0.1", "ip route add default dev LINK"],
+    ),
+    "a policy": (
+        _forwards_nothing,
+        [
+            "drops what is forwarded",
+            "(table ip filter, chain FORWARD; ufw.service is active)",
+            "iptables -P FORWARD ACCEPT",
+            "DEFAULT_FORWARD_POLICY",
+        ],
+    ),
+    "a policy of the old kind": (_old_tables, ["(iptables-legacy, chain FORWARD)"]),
+    "firewalld": (
+        _firewalld,
+        ["firewalld.service is active", "systemctl disable --now firewalld", "--zone=trusted"],
     ),
     "memory": (
         lambda host: host.write("/proc/meminfo", "MemTotal: 1024000 kB\n"),
@@ -282,7 +357,8 @@ def test_a_host_of_this_cluster_may_run_what_is_its_own(host: Sandbox) -> None:
     host.write("/etc/kubernetes/kubepivot.cluster", "metal/alpha\n")
     _installed(host)
     _left_in_the_network(host)
-    host.fake("systemctl", '[ "$3" = kubelet ]')
+    host.fake("systemctl", "case $3 in kubelet | firewalld) ;; *) exit 3 ;; esac")
+    _rules(host, "drop")
     _api_port_taken(host)
     assert _preflight(host)[0] == 0
 
@@ -322,6 +398,25 @@ def test_a_worker_needs_less_than_a_controller(host: Sandbox) -> None:
     host.write("/var/lib/etcd/member")
     _api_port_taken(host)
     assert _preflight(host, "gpu")[0] == 0
+
+
+def test_a_firewall_that_lets_the_pods_through_is_none_of_ours(host: Sandbox) -> None:
+    _rules(host, "drop", "ip saddr 10.64.0.0/16 counter packets 0 bytes 0 accept")
+    assert _preflight(host)[0] == 0
+    _rules(host, "accept")
+    _firewalld(host, trusts=True)
+    assert _preflight(host)[0] == 0
+
+
+def test_a_host_without_nft_is_asked_by_iptables(host: Sandbox) -> None:
+    host.without("nft")
+    host.write("/sys/module/nf_tables/x")
+    host.fake("iptables", '[ "$*" = "-S FORWARD" ] && echo "-P FORWARD DROP"')
+    code, output = _preflight(host)
+    assert (code, "(iptables, chain FORWARD)" in output) == (1, True)
+    rule = '"-P FORWARD DROP" "-A FORWARD -s 10.64.0.0/16 -j ACCEPT"'
+    host.fake("iptables", f'printf "%s\\n" {rule}')
+    assert _preflight(host)[0] == 0
 
 
 def test_swap_of_the_machine_is_not_a_containers_affair(host: Sandbox) -> None:

@@ -62,6 +62,51 @@ def test_every_old_pod_goes_whatever_the_api_says_of_it(controller: Sandbox) -> 
         assert f"{name}-new" not in deleted
 
 
+WEBHOOK = (
+    "Error from server (InternalError): Internal error occurred: failed calling webhook "
+    '"pods.example.com": failed to call webhook: connection refused\n'
+)
+
+
+def test_a_working_cluster_that_lets_no_pod_be_made_is_left_as_it_is(controller: Sandbox) -> None:
+    controller.write("/var/works")
+    controller.write("/var/forbids", WEBHOOK * 4)
+    before = calls(controller)
+    _hurry(controller)
+    code, error = run(controller)
+    assert code == 1
+    assert "cannot be made, so none was deleted" in error
+    assert error.count('failed calling webhook "pods.example.com"') == 1
+    assert calls(controller)[len(before) :] == ["start kubelet"]  # which runs
+    assert controller.path("/var/deleted").read_text() == ""
+    assert controller.path(CHECKPOINT).exists()
+    assert controller.path("/var/tried").read_text().split() == [
+        f"{name}.yaml" for name in sorted(COMPONENTS)
+    ]
+    controller.path("/var/forbids").unlink()
+    assert run(controller)[0] == 0
+    assert is_recovered(controller)
+
+
+@pytest.mark.parametrize("works", [False, True])
+def test_no_pod_is_deleted_where_none_can_be_made(controller: Sandbox, works: bool) -> None:
+    """The temporary control plane stays, so that who forbids them can be asked away."""
+    if works:
+        controller.write("/var/works")
+    controller.write(
+        "/var/forbids", 'pods "x" is forbidden: error looking up service account kube-system/default\n'
+    )
+    _hurry(controller)
+    code, error = run(controller)
+    assert code == 1
+    assert "looking up service account" in error
+    assert controller.path("/var/deleted").read_text() == ""
+    assert calls(controller)[-1] == "bootstrap"
+    controller.path("/var/forbids").unlink()
+    assert run(controller)[0] == 0
+    assert is_recovered(controller)
+
+
 def test_a_generation_is_done_once(controller: Sandbox) -> None:
     run(controller, 2)
     before = calls(controller)

@@ -9,10 +9,11 @@ from threading import Thread
 
 import pytest
 
+from components.ssh import DONE
 from tests.cases import read
 from tests.unit.new_host import RECORD, reset_script
 from tests.unit.recorder import ANSWERS, LOCAL, program, ran, revealed
-from tests.unit.sandbox import Sandbox
+from tests.unit.sandbox import Sandbox, login_shells
 
 OWNER = "/etc/kubernetes/kubepivot.cluster"
 RESET = f"CLUSTER=metal\nNAME=alpha\n{reset_script('controller')}"
@@ -381,6 +382,15 @@ def test_rules_go_whatever_their_text_and_those_of_others_stay(host: Sandbox) ->
 # -- over SSH, from this machine -----------------------------------------------------------------------------
 
 
+# All that a shell might make something of.
+ODD = """if ! cat <<'END' >/var/odd
+it's a \\b! *
+END
+then exit 1; fi
+[ ! -e /var/fail ] || exit 7
+"""
+
+
 @pytest.fixture
 def here(tmp_path: Path) -> Sandbox:
     here = Sandbox(tmp_path)
@@ -392,21 +402,22 @@ def here(tmp_path: Path) -> Sandbox:
 
 
 def _destroy(here: Sandbox, host: str, ssh: str) -> tuple[int, str]:
-    here.fake("ssh", f'printf "%s\\n" "$@" >/var/arguments\n{ssh}')
+    here.fake("ssh", f'printf "%s\\n" "$@" >/var/arguments\ncat >/var/script\n{ssh}')
     reset = ran("baremetal").only(f"metal-{host}-reset")
     done = here.run(reset.inputs["delete"], stdin=revealed(reset.inputs["stdin"]))
     return done.returncode, done.stderr
 
 
 def test_a_host_is_reset_over_ssh_with_its_key_pinned(here: Sandbox) -> None:
-    assert _destroy(here, "gpu", "exit 0") == (0, "")
+    assert _destroy(here, "gpu", f"echo {DONE}") == (0, "")
     arguments = here.path("/var/arguments").read_text()
     assert "admin@192.168.7.21\n" in arguments
     assert arguments.startswith("-p\n2222\n")
     assert "StrictHostKeyChecking=yes\n" in arguments
-    assert "sudo --non-interactive timeout" in arguments
-    assert "CLUSTER=metal\nNAME=gpu\n" in arguments
-    assert f"PATH={here.root}/usr/local/sbin:{here.root}/usr/local/bin:" in arguments
+    assert "\nsudo --non-interactive sh -c 'script=" in arguments
+    brought = here.path("/var/script").read_text()
+    assert "CLUSTER=metal\nNAME=gpu\n" in brought
+    assert f"PATH={here.root}/usr/local/sbin:{here.root}/usr/local/bin:" in brought
     assert "PRIVATE KEY" not in arguments
     assert "PRIVATE KEY" in here.path("/var/key").read_text()
 
@@ -437,8 +448,34 @@ def test_what_a_reset_has_left_is_told(here: Sandbox) -> None:
 
 
 def test_root_needs_no_sudo(here: Sandbox) -> None:
-    assert _destroy(here, "alpha", "exit 0") == (0, "")
+    assert _destroy(here, "alpha", f"echo {DONE}") == (0, "")
     assert "sudo --" not in here.path("/var/arguments").read_text()
+
+
+def test_the_login_shell_may_be_any(here: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("components.reset.script", lambda _: ODD)
+    delete = program(read("baremetal"), answers={}).only("metal-alpha-reset").inputs["delete"]
+    here.real("sh", "timeout")
+    here.path("/usr/local").mkdir(parents=True)
+    here.path("/usr/local/sbin").symlink_to(here.root.parent / "bin")
+    for shell in login_shells():
+        # Behind a dash, where the sandbox leaves an absolute path alone.
+        here.fake("ssh", f'for text; do :; done; exec "${{none-{shell}}}" -c "$text"')
+        here.path("/var/odd").write_text("")
+        done = here.run(delete, stdin="key")
+        assert (done.returncode, done.stderr) == (0, ""), shell
+        assert here.path("/var/odd").read_text() == "it's a \\b! *\n", shell
+        here.write("/var/fail")
+        assert "alpha (192.168.7.11) was not reset: mend that" in here.run(delete, stdin="key").stderr, shell
+        here.path("/var/fail").unlink()
+
+
+def test_a_login_that_runs_nothing_is_no_reset(here: Sandbox) -> None:
+    """With exit status 0, as a root has it who only says who is to log in."""
+    code, error = _destroy(here, "alpha", "echo Please login as the user debian.")
+    assert code == 1
+    assert error.startswith("Please login as the user debian.\nalpha (192.168.7.11) was not reset: ")
+    assert "set kubepivot:hosts.alpha.user" in error
 
 
 @pytest.mark.parametrize(

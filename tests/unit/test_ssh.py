@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import fcntl
+import re
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,9 +15,9 @@ import pytest
 
 from components.archive import File, pack
 from components.hosts import Host, Ssh
-from components.ssh import Payload, RemoteStep, command_text
+from components.ssh import DONE, Payload, RemoteStep, command_text
 from tests.unit.recorder import REMOTE, Secret, record, revealed, unpacked
-from tests.unit.sandbox import Sandbox
+from tests.unit.sandbox import Sandbox, login_shells
 
 SECRET = "-----BEGIN PRIVATE KEY-----"
 TOOLS = ("base64", "cat", "flock", "gzip", "ls", "mktemp", "rm", "sh", "sleep", "stat", "tar", "timeout")
@@ -38,7 +39,9 @@ def _payload(script: str, **files: File) -> Payload:
 
 def _run(sandbox: Sandbox, payload: Payload, *, user: str = "root", timeout: int = 10) -> tuple[int, str]:
     done = _done(sandbox, payload, user=user, timeout=timeout)
-    return done.returncode, done.stdout
+    said, mark, rest = done.stdout.partition(f"\n{DONE}\n")
+    assert (mark != "", rest) == (done.returncode == 0, ""), done
+    return done.returncode, said
 
 
 def _done(
@@ -64,6 +67,30 @@ def test_a_user_who_is_not_root_asks_for_root_without_a_password() -> None:
     text = command_text(_payload("true"), user="admin", timeout=10)
     assert "\nexec sudo --non-interactive sh -c " in text
     assert "sudo" not in command_text(_payload("true"), user="root", timeout=10)
+
+
+@pytest.mark.parametrize("user", ["root", "admin"])
+def test_no_login_shell_finds_anything_to_expand(user: str) -> None:
+    """In single quotes tcsh looks for `!` and a newline, fish for a backslash."""
+    text = command_text(_payload("echo 'it is !'", env=File("A='\\n'\n")), user=user, timeout=10)
+    *comments, command = text.splitlines()
+    assert all(re.fullmatch(r"# [\w.]+ [0-9a-f]{16} 0[67][04][04] 0", line) for line in comments)
+    assert re.fullmatch(r"exec (sudo --non-interactive )?sh -c '[^'!\\]+'", command)
+
+
+@pytest.mark.parametrize("shell", login_shells())
+def test_the_login_shell_may_be_any(sandbox: Sandbox, shell: str) -> None:
+    payload = _payload("cat env; exit 3", env=File("A='b!' \\\n"))
+    text = sandbox.moved(command_text(payload, user="root", timeout=10).replace(" --same-owner", ""))
+    done = subprocess.run(
+        [shell, "-c", text],
+        env={"PATH": str(sandbox.root.parent / "bin"), "HOME": str(sandbox.root)},
+        input=base64.b64encode(pack(payload.all_files)).decode(),
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    assert (done.returncode, done.stdout.splitlines()[0], done.stderr) == (3, "A='b!' \\", "")
 
 
 def test_what_is_in_usr_local_is_found_whatever_sudo_says(sandbox: Sandbox) -> None:
@@ -196,3 +223,38 @@ def test_the_connection_is_pinned_patient_and_secret() -> None:
 def test_another_machine_replaces_a_step_and_nothing_else_does() -> None:
     steps = [_step(_payload("one")), _step(_payload("other"), user="admin", port=22)]
     assert [step["triggers"] for step in steps] == [["machine one"], ["machine one"]]
+
+
+# A root who is only there to say so, as cloud images have one.
+REFUSAL = 'Please login as the user "debian" rather than the user "root".\n'
+
+
+@pytest.mark.parametrize("said", ["", REFUSAL, f"{REFUSAL}not-{DONE}"])
+def test_a_login_that_runs_nothing_is_an_error_that_names_the_user(said: str) -> None:
+    def build() -> None:
+        RemoteStep("metal-node-node", _host(), _payload("true"), timeout=10, opts=pulumi.ResourceOptions())
+
+    with pytest.raises(pulumi.RunError, match="the login of root at node runs no command") as error:
+        record(build, answers={REMOTE: lambda *_: {"stdout": said}})
+    assert said.strip()[:40] in str(error.value)
+    assert "set kubepivot:hosts.node.user to a user who may use sudo" in str(error.value)
+    assert "pulumi up --replace '**metal-node-node'" in str(error.value)
+
+
+@pytest.mark.parametrize("printed", ["Welcome!", "Welcome!\n", ""])
+def test_what_a_login_shell_prints_first_hides_no_mark(sandbox: Sandbox, printed: str) -> None:
+    done = _done(sandbox, _payload("true"))
+    assert _said_with(printed + done.stdout) == printed.strip()
+
+
+def _said_with(stdout: str) -> str:
+    def build() -> None:
+        step = RemoteStep("step", _host(), _payload("true"), timeout=10, opts=pulumi.ResourceOptions())
+        pulumi.export("said", step.said)
+
+    said: str = record(build, answers={REMOTE: lambda *_: {"stdout": stdout}}).outputs["said"]
+    return said
+
+
+def test_what_a_step_said_is_without_the_mark() -> None:
+    assert _said_with(f"Welcome!\na=1\n{DONE}\nGood bye") == "Welcome!\na=1"

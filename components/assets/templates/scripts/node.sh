@@ -81,7 +81,9 @@ done
 if [ -n "$resolver" ]; then
   ln -sfn "$resolver" /etc/kubernetes/resolv.conf
 else
-  ip route show default | awk '{ print "nameserver " $3; exit }' >/etc/kubernetes/resolv.conf.new
+  # With neither, as where nothing lies outside, names of outside fail at once: nobody answers at the host itself.
+  ip route show default | awk -v server="$ADDRESS" '$2 == "via" { server = $3; exit } END { print "nameserver " server }' \
+    >/etc/kubernetes/resolv.conf.new
   chmod 0644 /etc/kubernetes/resolv.conf.new
   put /etc/kubernetes/resolv.conf.new /etc/kubernetes/resolv.conf
 fi

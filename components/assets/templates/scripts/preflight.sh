@@ -89,6 +89,44 @@ kernel_has vxlan /sys/module/vxlan || problem "the kernel has no vxlan" "Use a k
 # kube-apiservers share a port, and without it a connection would be lost when one of them stops listening.
 [ -e /proc/sys/net/ipv4/tcp_migrate_req ] || problem "the kernel $(uname -r) is too old" "Use Linux 5.14 or newer"
 
+# etcd and the API listen at this address and no other.
+addresses=$(ip -o -4 address show | awk '{ sub("/.*", "", $4); print $4 }')
+printf '%s\n' "$addresses" | grep -qxF "$ADDRESS" ||
+  problem "its address $ADDRESS is on none of its links; they have $(printf '%s\n' "$addresses" | grep -v '^127\.' | tr '\n' ' ')" "Set kubepivot:hosts.$NAME.address to an address that the host has itself, not a floating one or one that is translated on the way"
+# The kernel looks for a route before kube-proxy's rules turn the packet round.
+ip -4 route get "$SERVICE_IP" >/dev/null 2>&1 ||
+  problem "it has no route for addresses of services such as $SERVICE_IP" "Give it a default route; where nothing lies outside, one into the hosts' network will do, also after a boot: ip route add default dev LINK"
+
+# On a host that is this one already the hand-over looks whether pods' traffic passes.
+if [ -z "$owner" ]; then
+  # A table whose last word on what is forwarded is no, and where no rule lets the pods through.
+  dropping=$(nft list ruleset 2>/dev/null | awk -v pods="$PODS" '
+    $1 == "table" { table = $2 " " $3; drops = ""; allows = 0 }
+    $1 == "chain" { chain = $2 }
+    /hook forward/ && /policy drop/ { drops = chain }
+    index($0, pods) && /accept/ { allows = 1 }
+    /^}/ && drops != "" && !allows && table ~ /^(ip|inet) / { print "table " table ", chain " drops; exit }')
+  if [ -z "$dropping" ] && { ! command -v nft >/dev/null || grep -qsx filter /proc/net/ip_tables_names; }; then
+    for tool in iptables iptables-legacy; do
+      rules=$("$tool" -S FORWARD 2>/dev/null) || continue
+      case $rules in
+        *"$PODS"*ACCEPT*) ;;
+        *"-P FORWARD DROP"*) dropping="$tool, chain FORWARD" ;;
+      esac
+    done
+  fi
+  if [ -n "$dropping" ]; then
+    for unit in docker ufw; do
+      ! systemctl is-active --quiet "$unit" 2>/dev/null || dropping="$dropping; $unit.service is active"
+    done
+    problem "its firewall drops what is forwarded, as pods' traffic is ($dropping)" "Run iptables -P FORWARD ACCEPT and change it where it is set (ufw: DEFAULT_FORWARD_POLICY in /etc/default/ufw), or let $PODS through"
+  fi
+  if systemctl is-active --quiet firewalld 2>/dev/null &&
+    ! firewall-cmd --zone=trusted --query-source="$PODS" >/dev/null 2>&1; then
+    problem "firewalld.service is active and does not trust the pods" "Turn it off (systemctl disable --now firewalld), or trust the hosts' network, $PODS and $SERVICES (firewall-cmd --permanent --zone=trusted --add-source=RANGE, then firewall-cmd --reload)"
+  fi
+fi
+
 memory=$(awk '/^MemTotal:/ { print int($2 / 1024) }' /proc/meminfo)
 [ "$memory" -ge "$MEMORY_MIB" ] || problem "it has $memory MiB of memory" "Give a $ROLE at least $MEMORY_MIB MiB"
 disk=$(df --output=avail -m /var | tail -n 1 | tr -d ' ')

@@ -3,6 +3,9 @@
 . ./env
 . ./lib.sh
 
+# The API is asked directly, also where /etc/environment has a proxy for downloads.
+export NO_PROXY='*' no_proxy='*'
+
 export KUBECONFIG="$PWD/kubeconfig" CONTAINERD_SUPPRESS_DEPRECATION_WARNINGS=1
 MANIFESTS=/etc/kubernetes/manifests
 DATA=/var/lib/etcd
@@ -124,6 +127,21 @@ if [ -z "$system" ]; then
   finish # a new cluster: there is nothing to recover
   exit 0
 fi
+# A webhook that does not answer, a quota or a policy may forbid pods. Then nothing that runs may go: not the old pods,
+# since there would be no new ones, and where the API answers already, not the control plane that it has.
+pods_may_be_made() { # by a dry run, in which a webhook may take 30 s
+  kube --request-timeout=40s create --dry-run=server --validate=false --filename=pods >/dev/null 2>forbidden
+}
+prove_pods() { # SECONDS
+  (wait_for "$1" "leave to make pods" pods_may_be_made) 2>/dev/null || [ ! -s forbidden ] ||
+    die "the control plane's pods cannot be made, so none was deleted. Remove what forbids them, such as a webhook, a quota or a policy, then run 'pulumi up' again: $(sort -u forbidden | head -n 4 | cut -c 1-400)"
+}
+# What the temporary control plane would make is no obstacle yet.
+if quietly kube get --raw=/readyz && ! pods_may_be_made &&
+  ! grep -qiE 'service ?account|PriorityClass|status unknown for quota' forbidden; then
+  prove_pods 0
+fi
+
 # Addresses of apiservers that are no more would stay in the service `kubernetes`.
 etcd del --prefix /registry/masterleases/ >/dev/null
 
@@ -143,6 +161,7 @@ temporary_answers() {
   return 1
 }
 wait_for 120 "the temporary kube-apiserver to answer" temporary_answers
+prove_pods 30 # it has just begun
 
 leases() { # NAMESPACE: name, duration in seconds, and when it was last renewed
   kube get leases --namespace="$1" \
@@ -287,7 +306,7 @@ for node in $alive; do nodes="$nodes node/$node"; done
 for workload in $(. retire/env && echo "$WORKLOADS"); do
   case " $COMPONENTS " in *" ${workload#*/} "*) workloads="$workloads $workload" ;; esac
 done
-echo "NODES='${nodes# }' WORKLOADS='${workloads# }'" >>retire/env
+echo "NETWORK='' NODES='${nodes# }' WORKLOADS='${workloads# }'" >>retire/env
 tell "retiring the temporary control plane"
 (cd retire && sh -eu ./run)
 late=$(kube get pods --namespace=kube-system \

@@ -3,6 +3,9 @@
 . ./env
 . ./lib.sh
 
+# The API is asked directly, also where /etc/environment has a proxy for downloads.
+export NO_PROXY='*' no_proxy='*'
+
 export KUBECONFIG="$PWD/kubeconfig"
 MANIFESTS=/etc/kubernetes/manifests
 kube() { kubectl --cache-dir="$PWD/cache" --request-timeout=10s --namespace=kube-system "$@"; }
@@ -14,14 +17,17 @@ real_apiserver_answers() {
   case $answer in *"CN=kube-apiserver"*) return 0 ;; *) return 1 ;; esac
 }
 
+gone() { # pods whose name begins so
+  pods=$(kube get pods --output=name) && ! printf '%s\n' "$pods" | grep -q "^pod/$1"
+}
+
 . ./rollout.sh
+. ./network.sh
+begin_network_check
 await_rollout
 
 saved() { # there is a whole checkpoint of each of these owners
   for owner in "$@"; do /usr/local/libexec/kubepivot/arm-checkpoints --check "$owner" || return 1; done
-}
-gone() { # pods of the temporary control plane whose name begins so
-  pods=$(kube get pods --output=name) && ! printf '%s\n' "$pods" | grep -q "^pod/$1"
 }
 led_since() { # lease, time: somebody holds the lease and has renewed it after that time
   lease=$(kube get lease "$1" --output=jsonpath='{.spec.renewTime} {.spec.holderIdentity}') || return 1
@@ -59,6 +65,7 @@ steady() {
   [ "$in_a_row" -ge 5 ]
 }
 wait_for 60 "the API to answer five times in a row" steady
+await_network
 
 # What neither a manifest nor a pod names any more may go.
 volumes=$(kube get pods \

@@ -93,19 +93,17 @@ stuck() { # puts down which pods of this name are not Ready
   kube get pods --selector="app.kubernetes.io/name=$1" --output=jsonpath="$PODS" | grep -v '|True$' | head -n 2 >stuck
   [ -s stuck ]
 }
-explain_pods() { # of this name; one that crashes may be Ready for a moment
-  (wait_for 5 "a pod that is not Ready" stuck "$1") 2>/dev/null
-  while IFS='|' read -r pod _; do explain_pod "$pod" </dev/null; done <stuck
+FORBIDDEN='{range .items[*]}{.involvedObject.name}|{.message}{"\n"}{end}'
+forbidden() { # why no pod of this name is made: a quota, a webhook or a policy says so to its DaemonSet or ReplicaSet
+  kube get events --field-selector=type=Warning,reason=FailedCreate --sort-by=.lastTimestamp \
+    --output=jsonpath="$FORBIDDEN" | sed -nE "s/^$1(-[a-z0-9]+)?\|//p" | tail -n 1
 }
-
-way_back() {
-  case $1 in
-    # Its pods have a container of the pod-checkpointer's image.
-    kube-apiserver) echo "kubepivot:flags.$1, kubepivot:images.$1 or kubepivot:images.pod-checkpointer" ;;
-    kube-controller-manager | kube-scheduler) echo "kubepivot:flags.$1 or kubepivot:images.$1" ;;
-    flannel) echo "kubepivot:images.flannel or kubepivot:images.flannel-cni" ;;
-    *) echo "kubepivot:images.$1" ;;
-  esac
+explain_pods() { # of this name; one that crashes may be Ready for a moment
+  if (wait_for 5 "a pod that is not Ready" stuck "$1") 2>/dev/null; then
+    while IFS='|' read -r pod _; do explain_pod "$pod" </dev/null; done <stuck
+  else
+    forbidden "$1" | quote
+  fi
 }
 
 explain() {
@@ -116,13 +114,14 @@ explain() {
   while IFS= read -r line; do
     echo "--- $line"
     explain_pods "${line%% *}" </dev/null
-    echo "  If you changed it, put back $(way_back "${line%% *}")."
+    given=$(sed -n "s/^${line%% *} //p" overrides)
+    [ -z "$given" ] || echo "  If you changed it, put back $given."
   done <unsettled
   if [ "$first" = yes ]; then
     for name in apiserver controller-manager scheduler; do explain_pods "bootstrap-$name"; done
-    echo "The temporary control plane stays. Correct the value and run 'pulumi up' again."
+    echo "The temporary control plane stays. When the cause is gone, run 'pulumi up' again."
   else
-    echo "What is Ready goes on serving. Put the value back, or correct it, and run 'pulumi up' again."
+    echo "What is Ready goes on serving. When the cause is gone, run 'pulumi up' again."
   fi
 }
 
