@@ -402,7 +402,9 @@ def test_a_login_that_destroy_cannot_use_and_a_dead_host(stack: Stack, boxes: di
     changed = config(boxes)
     changed["hosts"]["first"]["key"] = new.private
     stack.configure(changed)
-    output = stack.pulumi("up", "--yes", "--skip-preview", "--target", "**-reset", timeout=120)
-    assert "metal-first-reset updated" in output and "created" not in output, output
+    targets = ("--target", "**-reset", "--target", "**-self-hosted")
+    output = stack.pulumi("up", "--yes", "--skip-preview", *targets, timeout=120)
+    assert "metal-first-reset updated" in output and "-node" not in output, output
     stack.destroy()
+    assert stack.state() == {}
     assert untouched(boxes["first"])
