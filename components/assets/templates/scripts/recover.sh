@@ -134,7 +134,7 @@ pods_may_be_made() { # by a dry run, in which a webhook may take 30 s
 }
 prove_pods() { # SECONDS
   (wait_for "$1" "leave to make pods" pods_may_be_made) 2>/dev/null || [ ! -s forbidden ] ||
-    die "the control plane's pods cannot be made, so none was deleted. Remove what forbids them, such as a webhook, a quota or a policy, then run 'pulumi up' again: $(sort -u forbidden | head -n 4 | cut -c 1-400)"
+    die "the control plane's pods cannot be made, so none was deleted. Remove what forbids them, such as a webhook, a quota or a policy, then run 'pulumi up' again: $(sed 's/^Error from server[^:]*: //; s/^error when creating "[^"]*": //' forbidden | sort -u | head -n 4 | cut -c 1-400)"
 }
 # What the temporary control plane would make is no obstacle yet.
 if quietly kube get --raw=/readyz && ! pods_may_be_made &&
