@@ -49,7 +49,7 @@ _SECONDS = 180
 _REFUSALS = "denied|verification failed|authentication failures|no matching"
 _MEND = (
     "mend that, then destroy again. A key, hostKey or user that was wrong: correct it in the config, and "
-    "first have the state take it over: pulumi up --target '**-reset' --target '**-self-hosted'"
+    "first have the state take it over: pulumi up --target '**-reset'"
 )
 _NO_CLIENT = "no ssh on this machine: install the OpenSSH client, `pulumi destroy` resets hosts with it"
 

@@ -402,9 +402,9 @@ def test_a_login_that_destroy_cannot_use_and_a_dead_host(stack: Stack, boxes: di
     changed = config(boxes)
     changed["hosts"]["first"]["key"] = new.private
     stack.configure(changed)
-    targets = ("--target", "**-reset", "--target", "**-self-hosted")
-    output = stack.pulumi("up", "--yes", "--skip-preview", *targets, timeout=120)
-    assert "metal-first-reset updated" in output and "-node" not in output, output
+    # The engine makes a provider whatever the targets, and misses what that depends on.
+    output = stack.pulumi("up", "--yes", "--skip-preview", "--target", "**-reset", timeout=120, fails=True)
+    assert "metal-first-reset updated" in output and "metal-first-node" not in output, output
     stack.destroy()
     assert stack.state() == {}
     assert untouched(boxes["first"])

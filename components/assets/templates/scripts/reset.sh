@@ -104,7 +104,9 @@ done
 # The tables that iptables made for them, if nothing is in them and the host had none.
 nft list tables 2>/dev/null | grep -xE 'table (ip|ip6) (filter|nat|mangle)' | while read -r _ family table; do
   ! grep -qsx "table $family $table" /var/lib/kubepivot/tables-before || continue
-  holds=$(nft list table "$family" "$table" |
+  # It warns of tables that iptables manages.
+  listed=$(nft list table "$family" "$table" 2>/dev/null)
+  holds=$(printf '%s\n' "$listed" |
     grep -vE '^(#.*|table .*|[[:space:]]*(chain (INPUT|FORWARD|OUTPUT|PREROUTING|POSTROUTING) \{|type .* policy accept;|\})?)$' || true)
   [ -n "$holds" ] || nft delete table "$family" "$table"
 done
