@@ -239,6 +239,21 @@ def test_a_pod_that_may_seem_ready_has_to_last(objects: dict[str, Object]) -> No
             assert found["spec"].get("minReadySeconds", 0) == expected, path
 
 
+def test_what_restarts_the_network_of_a_node_looks_at_the_node_alone(objects: dict[str, Object]) -> None:
+    """At rules that somebody may flush, by what is in the images: kube-proxy's has no shell."""
+    commands = {
+        "kube-proxy": ["nft", "--terse", "list", "chain", "ip", "kube-proxy", "masquerading"],
+        "flannel": ["sh", "-e", "/etc/kube-flannel/probe.sh"],
+    }
+    for name, command in commands.items():
+        (container,) = objects[f"manifests/{name}.yaml"]["spec"]["template"]["spec"]["containers"]
+        probe = container["livenessProbe"]
+        assert probe["exec"]["command"] == command
+        assert probe["periodSeconds"] * probe["failureThreshold"] <= 30, "mended within a minute"
+        assert probe["failureThreshold"] > 1 and probe["timeoutSeconds"] >= 15, "a busy host is not broken"
+        assert container["startupProbe"]["failureThreshold"] == 3600, "nor one that waits for the API"
+
+
 def test_the_address_plan_is_everywhere_the_same(case: Case, objects: dict[str, Object]) -> None:
     cfg = case.cfg
     for path, spec in control_plane(objects).items():
