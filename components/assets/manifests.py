@@ -14,7 +14,6 @@ from components import checkpointer
 from components.assets import templates
 from components.assets.controlplane import COMPONENTS, Component, pod_spec
 from components.assets.values import secret_keys
-from components.checkpointer.pods import ANNOTATION
 from components.config import ClusterConfig
 
 __all__ = ["CONTENT_LABEL", "CONTROLLER_LABEL", "CONTROL_PLANE_ROLE", "WORKLOADS", "Object", "manifests"]
@@ -125,7 +124,7 @@ def _workload(component: Component, cfg: ClusterConfig, secret: str) -> Object:
         "spec": {
             "selector": {"matchLabels": _labels(component)},
             "template": {
-                "metadata": {"labels": _labels(component), "annotations": {ANNOTATION: "true"}},
+                "metadata": {"labels": _labels(component)},
                 "spec": spec,
             },
         },

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.checkpointer.pods import ANNOTATION, STEERING, Object, Owner
+from components.checkpointer.pods import STEERING, Object, Owner
 
 
 class Refused(Exception):
@@ -71,6 +71,8 @@ def render(owner: Owner, pod: Object, get: Callable[[str, str], Object | None]) 
         spec["initContainers"] = before
     containers = [*before, *spec["containers"]]
     for container in containers:
+        # Without a registry a pod starts from what is there, also where AlwaysPullImages has changed it.
+        container["imagePullPolicy"] = "IfNotPresent"
         # On its node the pod would count twice.
         container.pop("resources", None)
         for variable in container.get("env", []):
@@ -93,7 +95,7 @@ def render(owner: Owner, pod: Object, get: Callable[[str, str], Object | None]) 
     metadata = {
         "name": f"{owner.name}-checkpoint",
         "namespace": owner.namespace,
-        "annotations": {f"{ANNOTATION}-of": f"{owner.kind}/{owner.name}"},
+        "annotations": {"kubepivot.dev/checkpoint-of": f"{owner.kind}/{owner.name}"},
     }
     return Checkpoint(
         owner=owner,

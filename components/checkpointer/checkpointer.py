@@ -1,11 +1,12 @@
 """Keeps the control plane's pods on disk, so that a kubelet without an API can start them.
 
 A kubelet learns of pods from the API and forgets them when its host reboots: on a single controller nothing
-would start the API again. This program runs on every controller. It saves the last pod of each annotated
-owner that has been Ready for a while as a static pod, with the Secrets and ConfigMaps that it mounts. At boot
-a unit of the host copies those manifests to the kubelet's static pods (`arm-checkpoints`); when the real pods
-run again this program takes them away. It also puts them there itself when nothing answers at the API's port.
-The copies share ports, and leases, with the real pods, so that running beside them is harmless.
+would start the API again. This program runs on every controller. It saves the last pod of each workload of
+the control plane that has been Ready for a while as a static pod, with the Secrets and ConfigMaps that it
+mounts. At boot a unit of the host copies those manifests to the kubelet's static pods (`arm-checkpoints`);
+when the real pods run again this program takes them away. It also puts them there itself when nothing answers
+at the API's port. The copies share ports, and leases, with the real pods, so that running beside them is
+harmless.
 
 Standard library only. It logs in as the kubelet, whom the Node authorizer lets read the pods of its node and
 what they mount.

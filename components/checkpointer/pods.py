@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-ANNOTATION = "kubepivot.dev/checkpoint"
-MIRROR_POD = "kubernetes.io/config.mirror"
 NAMESPACE = "kube-system"
 STEERING = "port-steering"
 """The container beside an apiserver that shares its port, and its volume. Without an API there is one."""
@@ -27,23 +25,16 @@ class Owner:
 
     @classmethod
     def of(cls, pod: Object) -> Owner | None:
-        """The pod's owner if it is to be checkpointed: annotated, in kube-system, made by a
-        controller and no static pod.
-        """
+        """The pod's owner if that is one of those that are saved."""
         metadata = pod["metadata"]
-        annotations = metadata.get("annotations", {})
-        if annotations.get(ANNOTATION) != "true" or MIRROR_POD in annotations:
-            return None
-        # Whoever may make pods elsewhere must not make static ones, or take the name of one.
-        if metadata["namespace"] != NAMESPACE:
-            return None
         for reference in metadata.get("ownerReferences", []):
             if reference.get("controller"):
                 kind, name = reference["kind"], reference["name"]
                 suffix = f"-{metadata.get('labels', {}).get('pod-template-hash')}"
                 if kind == "ReplicaSet" and name.endswith(suffix):
                     kind, name = "Deployment", name.removesuffix(suffix)
-                return cls(metadata["namespace"], kind, name)
+                owner = cls(metadata["namespace"], kind, name)
+                return owner if owner in SAVED else None
         return None
 
     @classmethod
@@ -64,6 +55,10 @@ class Owner:
 
 SELF = Owner(NAMESPACE, "DaemonSet", "pod-checkpointer")
 APISERVER = Owner(NAMESPACE, "DaemonSet", "kube-apiserver")
+CONTROLLER_MANAGER = Owner(NAMESPACE, "Deployment", "kube-controller-manager")
+SCHEDULER = Owner(NAMESPACE, "Deployment", "kube-scheduler")
+SAVED = frozenset({SELF, APISERVER, CONTROLLER_MANAGER, SCHEDULER})
+"""What becomes static pods, and nothing else, whatever a pod says of itself."""
 
 
 def is_ready(pod: Object, booted: float) -> bool:

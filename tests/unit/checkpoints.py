@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from components.checkpointer.checkpoint import Checkpoint, render
-from components.checkpointer.pods import ANNOTATION, APISERVER, SELF, Owner
+from components.checkpointer.pods import APISERVER, SCHEDULER, SELF, Owner
 from components.checkpointer.store import Store
 
-SCHEDULER = Owner("kube-system", "Deployment", "kube-scheduler")
 OWNERS = (APISERVER, SCHEDULER, SELF)
 SECRET = {"data": {name: base64.b64encode(name.encode()).decode() for name in ("a.crt", "a.key")}}
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -35,7 +34,6 @@ def pod(owner: Owner = APISERVER, uid: str = "1", **changes: Any) -> Object:
             "namespace": owner.namespace,
             "uid": uid,
             "creationTimestamp": "2026-01-01T00:00:00Z",
-            "annotations": {ANNOTATION: "true"},
             "labels": {"pod-template-hash": "5c8f"} if replica_set else {"controller-revision-hash": "x"},
             "ownerReferences": [reference],
         },

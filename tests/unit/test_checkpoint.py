@@ -12,7 +12,7 @@ import yaml
 
 from components.assets.render import render as render_assets
 from components.checkpointer.checkpoint import Refused, render
-from components.checkpointer.pods import ANNOTATION, APISERVER, STEERING, Owner, is_ready, newest
+from components.checkpointer.pods import APISERVER, SAVED, STEERING, Owner, is_ready, newest
 from tests.cases import Case
 from tests.unit.checkpoints import OWNERS, SECRET, START, Object, checkpoint, pod, secret, status
 
@@ -25,17 +25,19 @@ def test_pods_belong_to_what_they_were_made_from(owner: Owner) -> None:
     assert Owner.parse(str(owner)) == owner
 
 
-@pytest.mark.parametrize("change", ["annotation", "value", "static", "owner", "controller", "namespace"])
+@pytest.mark.parametrize("change", ["name", "kind", "static", "owner", "controller", "namespace"])
 def test_other_pods_belong_to_nobody(change: str) -> None:
     made = pod()
     metadata = made["metadata"]
+    # Such a pod may say of itself what it likes.
+    metadata["annotations"] = {"kubepivot.dev/checkpoint": "true"}
     match change:
-        case "annotation":
-            del metadata["annotations"]
-        case "value":
-            metadata["annotations"][ANNOTATION] = "false"
+        case "name":
+            metadata["ownerReferences"][0]["name"] = "addon"
+        case "kind":
+            metadata["ownerReferences"][0]["kind"] = "StatefulSet"
         case "static":
-            metadata["annotations"]["kubernetes.io/config.mirror"] = "1"
+            metadata["ownerReferences"][0] |= {"kind": "Node", "name": "controller-1"}
         case "owner":
             del metadata["ownerReferences"]
         case "controller":
@@ -93,7 +95,7 @@ def test_a_static_pod_is_the_real_one_without_what_names_the_api() -> None:
     assert made["metadata"] == {
         "name": "kube-apiserver-checkpoint",
         "namespace": "kube-system",
-        "annotations": {f"{ANNOTATION}-of": "DaemonSet/kube-apiserver"},
+        "annotations": {"kubepivot.dev/checkpoint-of": "DaemonSet/kube-apiserver"},
     }
     spec = made["spec"]
     dropped = {"nodeName", "nodeSelector", "affinity", "serviceAccountName", "serviceAccount"}
@@ -102,7 +104,10 @@ def test_a_static_pod_is_the_real_one_without_what_names_the_api() -> None:
     assert {key: spec[key] for key in kept} == {key: real["spec"][key] for key in kept}
     (container,) = spec["containers"]
     (of_real,) = real["spec"]["containers"]
-    assert container == {key: value for key, value in of_real.items() if key != "resources"}
+    assert container == {
+        "imagePullPolicy": "IfNotPresent",
+        **{key: value for key, value in of_real.items() if key != "resources"},
+    }
     assert spec["volumes"] == [
         {"name": "modules", "hostPath": {"path": "/lib/modules"}},
         {"name": "secrets", "hostPath": {"path": "/revision/secrets", "type": "Directory"}},
@@ -116,9 +121,22 @@ def test_init_containers_are_kept_but_for_the_one_that_steers() -> None:
     real["spec"]["initContainers"] = [{"name": STEERING}, {"name": "prepare"}]
     real["spec"]["volumes"].append({"name": STEERING, "emptyDir": {}})
     spec = render(APISERVER, real, secret).pod["spec"]
-    assert spec == {**without, "initContainers": [{"name": "prepare"}]}
+    assert spec == {
+        **without,
+        "initContainers": [{"name": "prepare", "imagePullPolicy": "IfNotPresent"}],
+    }
     real["spec"]["initContainers"] = [{"name": STEERING}]
     assert "initContainers" not in render(APISERVER, real, secret).pod["spec"]
+
+
+def test_images_that_are_there_are_never_pulled() -> None:
+    """AlwaysPullImages changes every pod that is made."""
+    real = pod(initContainers=[{"name": "prepare"}])
+    for container in (*real["spec"]["initContainers"], *real["spec"]["containers"]):
+        container["imagePullPolicy"] = "Always"
+    spec = render(APISERVER, real, secret).pod["spec"]
+    policies = [each["imagePullPolicy"] for each in (*spec["initContainers"], *spec["containers"])]
+    assert policies == ["IfNotPresent", "IfNotPresent"]
 
 
 def test_the_pod_that_is_saved_is_not_changed() -> None:
@@ -208,7 +226,7 @@ def test_a_revision_is_named_by_all_that_is_in_it() -> None:
 
 
 def test_pods_that_the_program_renders_can_be_static(case: Case) -> None:
-    """Every annotated one, with the Secrets and ConfigMaps that are rendered beside it."""
+    """Every one that is saved, with the Secrets and ConfigMaps that are rendered beside it."""
     objects = render_assets(case.cfg, case.texts)
     manifests = [yaml.safe_load(file.text) for path, file in objects.items() if path.startswith("manifests/")]
     kinds = {"secrets": "Secret", "configmaps": "ConfigMap"}
@@ -219,12 +237,11 @@ def test_pods_that_the_program_renders_can_be_static(case: Case) -> None:
 
     saved = set()
     for manifest in manifests:
-        template: Object = manifest.get("spec", {}).get("template", {})
-        if template.get("metadata", {}).get("annotations", {}).get(ANNOTATION) == "true":
-            owner = Owner("kube-system", manifest["kind"], manifest["metadata"]["name"])
-            made = render(owner, template, get)
+        owner = Owner("kube-system", manifest["kind"], manifest["metadata"]["name"])
+        if owner in SAVED:
+            made = render(owner, manifest["spec"]["template"], get)
             saved.add(owner)
             sources = {kind for volume in made.pod["spec"]["volumes"] for kind in volume} - {"name"}
             assert sources <= {"hostPath"}, owner
             assert made.volumes and all(files for files in made.volumes.values()), owner
-    assert saved == {*OWNERS, Owner("kube-system", "Deployment", "kube-controller-manager")}
+    assert saved == SAVED
