@@ -19,12 +19,11 @@ from components.assets.controlplane import (
 )
 from components.assets.manifests import (
     CONTENT_LABEL,
-    CONTROL_PLANE_ROLE,
-    CONTROLLER_LABEL,
     WORKLOADS,
     Object,
     manifests,
 )
+from components.assets.registration import labels, registration_files, taints
 from components.assets.values import (
     bootstrap_token,
     client_kubeconfig,
@@ -104,7 +103,7 @@ def node_files(cfg: ClusterConfig, machine: Machine, texts: Mapping[str, str]) -
         "api-endpoint": cfg.api_endpoint,
         "name": machine.name,
         "address": machine.address,
-        "labels": ",".join(f"{key}={value}" for key, value in sorted(_labels(machine).items())),
+        "labels": ",".join(f"{key}={value}" for key, value in sorted(labels(machine).items())),
         "pause-image": cfg.release.pause_image,
     }
     placed = {
@@ -120,6 +119,7 @@ def node_files(cfg: ClusterConfig, machine: Machine, texts: Mapping[str, str]) -
         "/etc/systemd/system/containerd.service": File(templates.read("files/containerd.service")),
         "/etc/systemd/system/kubelet.service": File(_template("kubelet.service", values)),
         **_mirror_files(cfg),
+        **registration_files(cfg, machine, texts),
     }
     if machine.is_controller:
         placed |= _kubelet_identity(cfg, machine, texts) | _etcd_files(cfg, machine, texts)
@@ -179,18 +179,7 @@ def _node_env(cfg: ClusterConfig, machine: Machine) -> File:
     )
 
 
-def _labels(machine: Machine) -> dict[str, str]:
-    return {**machine.labels, **({CONTROLLER_LABEL: "true"} if machine.is_controller else {})}
-
-
 def _kubelet_configuration(cfg: ClusterConfig, machine: Machine) -> str:
-    # By key and effect, of which the API takes no two: the config may name the control plane's as well.
-    taints = {(t.key, t.effect): {"key": t.key, "value": t.value, "effect": t.effect} for t in machine.taints}
-    if machine.is_controller:
-        taints.setdefault(
-            (CONTROL_PLANE_ROLE, "NoSchedule"),
-            {"key": CONTROL_PLANE_ROLE, "value": "", "effect": "NoSchedule"},
-        )
     configuration: dict[str, Any] = {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
@@ -206,7 +195,7 @@ def _kubelet_configuration(cfg: ClusterConfig, machine: Machine) -> str:
         # cgroup v1 still works, and 1.36 refuses it unless told otherwise.
         "failCgroupV1": False,
         "readOnlyPort": 0,
-        "registerWithTaints": list(taints.values()),
+        "registerWithTaints": taints(machine),
         "resolvConf": "/etc/kubernetes/resolv.conf",
         "rotateCertificates": True,
         "serializeImagePulls": False,

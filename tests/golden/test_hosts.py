@@ -23,6 +23,7 @@ from components.assets.node import (
     preflight_files,
     retire_files,
 )
+from components.assets.registration import KEEP_NODE
 from components.assets.render import render
 from components.assets.values import bootstrap_token
 from components.config import parse
@@ -34,6 +35,7 @@ Files = dict[str, File]
 
 # What only the machine knows; its scripts fill it in.
 LEFT_TO_THE_HOST = {"@ARCH@", "@RESTRICT_OOM_SCORE_ADJ@", "@RUNC@", "@SYSTEMD_CGROUP@"}
+STEPS_OWN = ("download", "lib.sh", "preflight", "rollout.sh")
 WITH_PLACEHOLDERS = ("env", "containerd.toml", "download", "preflight", "preflight.env")
 
 THEIRS = ("root/etc/kubernetes/pki/etcd/", "root/etc/kubernetes/bootstrap-secrets/")
@@ -102,7 +104,7 @@ def test_no_placeholder_is_left_but_for_the_host(steps: dict[str, Files]) -> Non
             allowed = LEFT_TO_THE_HOST if path in WITH_PLACEHOLDERS else set()
             assert set(re.findall("@[A-Z_]+@", file.text)) <= allowed, f"{step}: {path}"
             # The others are templates as they stand, with the shell's own variables.
-            if path not in ("download", "lib.sh", "preflight", "rollout.sh", f"root{SCRIPT}"):
+            if path.removeprefix("root") not in (*STEPS_OWN, SCRIPT, KEEP_NODE):
                 assert not re.search(r"\$\{|⟦|\bNone\b", file.text), f"{step}: {path}"
 
 

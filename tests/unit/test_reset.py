@@ -104,6 +104,7 @@ def test_the_kubelet_is_stopped_before_anything_is_removed(host: Sandbox) -> Non
     calls = [line.split()[0] for line in host.path("/var/calls").read_text().splitlines()]
     assert calls.index("systemctl") < calls.index("rm", 1)  # the first removes what a killed step has left
     assert [call for call in _calls(host, "systemctl") if "disable" in call] == [
+        ["disable", "--now", "--quiet", "kubepivot-node"],
         ["disable", "--now", "--quiet", "kubelet"],
         ["disable", "--now", "--quiet", "kubepivot-checkpoints"],
         ["disable", "--now", "--quiet", "kubepivot-backup.timer"],

@@ -16,6 +16,7 @@ if [ "$owner" != "$CLUSTER/$NAME" ]; then
   echo "the host is $owner by now: left alone"
   exit 0
 fi
+systemctl disable --now --quiet kubepivot-node 2>/dev/null || true
 systemctl disable --now --quiet kubelet 2>/dev/null || true
 systemctl disable --now --quiet kubepivot-checkpoints 2>/dev/null || true
 systemctl disable --now --quiet kubepivot-backup.timer 2>/dev/null || true
@@ -68,6 +69,7 @@ nft list tables 2>/dev/null | while read -r _ table; do
 done
 sysctl --quiet --load /var/lib/kubepivot/sysctl-before.conf 2>/dev/null || true
 rm -f /etc/systemd/system/kubelet.service /etc/systemd/system/containerd.service \
+  /etc/systemd/system/kubepivot-node.service \
   /etc/systemd/system/kubepivot-checkpoints.service \
   /etc/systemd/system/kubepivot-backup.service /etc/systemd/system/kubepivot-backup.timer \
   /etc/sysctl.d/90-kubepivot.conf /etc/modules-load.d/kubepivot.conf
