@@ -6,6 +6,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -146,8 +147,8 @@ def test_the_apiservers_daemonset_is_deleted(cluster: Cluster) -> None:
 
 
 def test_the_checkpointers_daemonset_is_deleted(cluster: Cluster) -> None:
-    """Nobody keeps the checkpoints any more: what there is starts the API, its own copy included. The host arms
-    it where nobody else does, and so does a boot.
+    """Nobody keeps the checkpoints any more: what there is starts the API, its own copy included. The host
+    does that, and a boot.
     """
     with harmless(cluster, "checkpointer"):
         cluster.stack.kubectl("delete", SYSTEM, "daemonset", "pod-checkpointer")
@@ -197,7 +198,7 @@ ROLE = "node-role.kubernetes.io/control-plane"
 
 
 def test_the_nodes_are_deleted(cluster: Cluster) -> None:
-    """Both register again by themselves before the pod GC looks, with role and addresses. Their pods run on."""
+    """Both register again by themselves before the pod GC looks, with role and addresses. Pods run on."""
 
     def nodes() -> dict[str, dict[str, Any]]:
         return {each["metadata"]["name"]: each for each in cluster.stack.get("nodes")["items"]}
@@ -250,20 +251,20 @@ def test_nobody_leads(cluster: Cluster) -> None:
     deployments = [f"deployment/{owner.removeprefix('kube-system-Deployment-')}" for owner in LEADERS]
     copies = {f"{name.removeprefix('deployment/')}-checkpoint.json" for name in deployments}
 
-    def left() -> Any:
+    def has_left(number: int) -> bool:
         names = "--selector=app.kubernetes.io/name in (kube-controller-manager,kube-scheduler)"
-        return cluster.stack.get("pods", SYSTEM, names)["items"]
+        return len(cluster.stack.get("pods", SYSTEM, names)["items"]) == number
 
     with harmless(cluster, "leaders"):
         # The controller manager, the last to go, takes the pods of both away.
-        for deployment in reversed(deployments):
+        for deployment, others in zip(reversed(deployments), (1, 0), strict=True):
             cluster.stack.kubectl("scale", SYSTEM, deployment, "--replicas=0")
-        eventually("their pods to go", 60, lambda: not left())
+            eventually(f"no pod of {deployment}", 60, partial(has_left, others))
         for deployment in deployments:
             cluster.stack.kubectl("scale", SYSTEM, deployment, "--replicas=1")
         eventually("their copies", UNLED_SECONDS + 30, lambda: cluster.manifests() >= copies, every=1)
         cluster.stands_alone(EVER)
-        assert len(left()) == len(deployments)
+        assert has_left(len(deployments))
 
 
 # -- the clock -----------------------------------------------------------------------------------------------
