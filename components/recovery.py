@@ -9,14 +9,14 @@ import pulumi
 from components.archive import File
 from components.assets import document
 from components.assets.controlplane import COMPONENTS
-from components.assets.manifests import WORKLOADS, Object
+from components.assets.manifests import WORKLOADS, Object, owned
 from components.assets.node import bootstrap_files, env_file, retire_files, retire_seconds, script
 from components.assets.values import client_kubeconfig, manifest_value
 from components.config import ClusterConfig
 from components.hosts import Hosts
 from components.machine import Machine
 from components.pki import Pki
-from components.selfhosted import objects, owned
+from components.selfhosted import objects
 from components.ssh import Payload, RemoteStep
 from components.steering import EACH, NEWCOMER
 

@@ -11,21 +11,18 @@ from typing import Any
 import pulumi
 import pulumi_kubernetes as kubernetes
 
-from components.assets.manifests import CONTENT_LABEL, CONTROL_PLANE_ROLE, WORKLOADS, Object, manifests
+from components.assets.manifests import CONTENT_LABEL, WORKLOADS, Object, manifests, owned, role
 from components.assets.values import client_kubeconfig, manifest_value
 from components.config import ClusterConfig
 from components.pki import Pki
 from components.ssh import RemoteStep
 
-__all__ = ["Manifest", "SelfHosted", "objects", "owned"]
+__all__ = ["Manifest", "SelfHosted", "objects"]
 
 
 MOUNTED = ("ConfigMap", "Secret", "ServiceAccount")
 # What the provider would wait for: workloads, and a service until it has pods.
 AWAITED = (*WORKLOADS, "Service")
-
-# A creation that was cut short has left fields of a manager with another random name: they are ours as well.
-OWNER = {"pulumi.com/patchFieldManager": "kubepivot", "pulumi.com/patchForce": "true"}
 
 
 def objects(cfg: ClusterConfig, value: Callable[[str], str]) -> dict[str, Object]:
@@ -35,15 +32,6 @@ def objects(cfg: ClusterConfig, value: Callable[[str], str]) -> dict[str, Object
         if manifest["kind"] in AWAITED:
             manifest["metadata"]["annotations"] = {"pulumi.com/skipAwait": "true"}
     return found
-
-
-def owned(manifest: Mapping[str, Any]) -> Object:
-    """The manifest with the annotations that say who applies it."""
-    metadata = manifest["metadata"]
-    return {
-        **manifest,
-        "metadata": {**metadata, "annotations": {**OWNER, **metadata.get("annotations", {})}},
-    }
 
 
 class Manifest(pulumi.CustomResource):
@@ -113,13 +101,10 @@ class SelfHosted(pulumi.ComponentResource):
 
     def _label_roles(self, cfg: ClusterConfig) -> list[pulumi.Resource]:
         """Gives controllers the role that places the control plane: no kubelet may set that label itself."""
-
-        def role(host: str) -> Manifest:
-            metadata = {"name": host, "labels": {CONTROL_PLANE_ROLE: ""}}
-            manifest = {"apiVersion": "v1", "kind": "Node", "metadata": metadata}
-            return Manifest(f"{self._name}-{host}-role", manifest, self._opts, patch=True)
-
-        return [role(host) for host in cfg.controllers]
+        return [
+            Manifest(f"{self._name}-{host}-role", role(host), self._opts, patch=True)
+            for host in cfg.controllers
+        ]
 
 
 _PLACEHOLDER = re.compile(r"⟦([^⟧]+)⟧")

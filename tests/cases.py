@@ -100,7 +100,7 @@ def _pki_names(cfg: ClusterConfig) -> Iterator[str]:
     pairs = [
         *("ca", "etcd/ca", "front-proxy-ca"),
         *("apiserver", "bootstrap-apiserver", "apiserver-kubelet-client", "etcd/apiserver-client"),
-        *("front-proxy-client", "controller-manager", "scheduler", "admin", "super-admin"),
+        *("front-proxy-client", "controller-manager", "scheduler", "admin", "super-admin", "controller"),
         *(f"kubelet-serving-{name}" for name in cfg.hosts),
         *(f"kubelet-client-{name}" for name in cfg.hosts),
         *(f"etcd/{kind}-{name}" for name in cfg.controllers for kind in ("server", "peer")),

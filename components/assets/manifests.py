@@ -16,7 +16,16 @@ from components.assets.controlplane import COMPONENTS, Component, pod_spec
 from components.assets.values import secret_keys
 from components.config import ClusterConfig
 
-__all__ = ["CONTENT_LABEL", "CONTROL_PLANE_ROLE", "WORKLOADS", "Object", "manifests"]
+__all__ = [
+    "CONTENT_LABEL",
+    "CONTROL_PLANE_ROLE",
+    "OWNER",
+    "WORKLOADS",
+    "Object",
+    "manifests",
+    "owned",
+    "role",
+]
 
 Object = dict[str, Any]
 
@@ -30,6 +39,9 @@ CONTENT_LABEL = "kubepivot.dev/content"
 
 WORKLOADS = ("DaemonSet", "Deployment")
 """Kinds of objects that have pods."""
+
+# A creation that was cut short has left fields of a manager with another random name: they are ours as well.
+OWNER = {"pulumi.com/patchFieldManager": "kubepivot", "pulumi.com/patchForce": "true"}
 
 # Also outlasts a crash loop: the readiness of a new pod may be answered by the old one.
 MIN_READY_SECONDS = 30
@@ -52,18 +64,40 @@ def manifests(cfg: ClusterConfig, value: Callable[[str], str]) -> dict[str, Obje
     return dict(sorted(objects.items()))
 
 
+def owned(manifest: Mapping[str, Any]) -> Object:
+    """The manifest with the annotations that say who applies it."""
+    metadata = manifest["metadata"]
+    return {
+        **manifest,
+        "metadata": {**metadata, "annotations": {**OWNER, **metadata.get("annotations", {})}},
+    }
+
+
+def role(name: str) -> Object:
+    """What the Node of a controller is given: a kubelet may not set that label itself."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": name, "labels": {CONTROL_PLANE_ROLE: ""}},
+    }
+
+
 def _from_templates(cfg: ClusterConfig, value: Callable[[str], str]) -> dict[str, Object]:
     known = {
         "api-endpoint": cfg.api_endpoint,
         "api-port": str(cfg.api.port),
         "controller-address": cfg.hosts[cfg.bootstrap_controller].address,
+        "controller-kubelets": json.dumps([_user(f"system:node:{name}") for name in cfg.controllers]),
+        "controllers": json.dumps(cfg.controllers),
         "dns-ip": cfg.dns_ip,
         "domain": cfg.network.domain,
         "pods": cfg.network.pods,
         "service-ip": cfg.service_ip,
         **{f"{name}-image": image for name, image in cfg.workload_images.items()},
     }
-    left_out = {"kubernetes-endpoint-slice.yaml"} if len(cfg.controllers) > 1 else set()
+    # With several the apiservers keep their endpoints.
+    kept = {name for name in templates.names("manifests") if name.startswith("kubernetes-endpoint")}
+    left_out = kept if len(cfg.controllers) > 1 else set()
     return {
         name: yaml.load(
             templates.substitute(templates.read(f"manifests/{name}"), _Values(known, value)),
@@ -73,6 +107,10 @@ def _from_templates(cfg: ClusterConfig, value: Callable[[str], str]) -> dict[str
         for name in templates.names("manifests")
         if name not in left_out
     }
+
+
+def _user(name: str) -> dict[str, str]:
+    return {"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": name}
 
 
 class _Values(dict[str, str]):

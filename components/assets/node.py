@@ -21,13 +21,13 @@ from components.assets.controlplane import (
 )
 from components.assets.manifests import (
     CONTENT_LABEL,
-    CONTROL_PLANE_ROLE,
     WORKLOADS,
     Object,
     manifests,
 )
 from components.assets.network import network_digest, network_files
 from components.assets.overrides import overrides
+from components.assets.registration import registration_files, taints
 from components.assets.values import (
     client_kubeconfig,
     control_plane_files,
@@ -110,7 +110,6 @@ def download_files(cfg: ClusterConfig, machine: Machine) -> dict[str, File]:
 def node_files(cfg: ClusterConfig, machine: Machine, texts: Mapping[str, str]) -> dict[str, File]:
     """Everything that makes the host a node, below `root/` in the place where it goes."""
     values = {
-        "api-endpoint": cfg.api_endpoint,
         "name": machine.name,
         "address": machine.address,
         "labels": ",".join(f"{key}={value}" for key, value in sorted(machine.labels.items())),
@@ -127,9 +126,9 @@ def node_files(cfg: ClusterConfig, machine: Machine, texts: Mapping[str, str]) -
         "/etc/sysctl.d/90-kubepivot.conf": File(templates.read("files/sysctl.conf")),
         "/etc/systemd/system/containerd.service": File(templates.read("files/containerd.service")),
         "/etc/systemd/system/kubelet.service": File(_template("kubelet.service", values)),
-        "/usr/local/libexec/kubepivot/forget-node": File(script("forget-node"), mode=0o755),
         **_mirror_files(cfg),
         **_kubelet_identity(cfg, machine, texts),
+        **registration_files(cfg, machine, texts),
     }
     if machine.is_controller:
         placed |= _etcd_files(cfg, machine, texts)
@@ -192,13 +191,6 @@ def _node_env(cfg: ClusterConfig, machine: Machine) -> File:
 
 
 def _kubelet_configuration(cfg: ClusterConfig, machine: Machine) -> str:
-    # By key and effect, of which the API takes no two: the config may name the control plane's as well.
-    taints = {(t.key, t.effect): {"key": t.key, "value": t.value, "effect": t.effect} for t in machine.taints}
-    if machine.is_controller:
-        taints.setdefault(
-            (CONTROL_PLANE_ROLE, "NoSchedule"),
-            {"key": CONTROL_PLANE_ROLE, "value": "", "effect": "NoSchedule"},
-        )
     configuration: dict[str, Any] = {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
@@ -214,7 +206,7 @@ def _kubelet_configuration(cfg: ClusterConfig, machine: Machine) -> str:
         # cgroup v1 still works, and 1.36 refuses it unless told otherwise.
         "failCgroupV1": False,
         "readOnlyPort": 0,
-        "registerWithTaints": list(taints.values()),
+        "registerWithTaints": taints(machine),
         "resolvConf": "/etc/kubernetes/resolv.conf",
         "rotateCertificates": True,
         "serializeImagePulls": False,

@@ -5,11 +5,11 @@ would start the API again. This program runs on every controller. It saves the l
 the control plane that has been Ready for a while as a static pod, with the Secrets and ConfigMaps that it
 mounts. At boot a unit of the host copies those manifests to the kubelet's static pods (`arm-checkpoints`);
 when the real pods run again this program takes them away. It also puts them there itself when nothing answers
-at the API's port. The copies share ports, and leases, with the real pods, so that running beside them is
-harmless.
+at the API's port, and controller manager and scheduler when nobody leads. The copies share ports, and leases,
+with the real pods, so that running beside them is harmless.
 
-Standard library only. It logs in as the kubelet, whom the Node authorizer lets read the pods of its node and
-what they mount.
+Standard library only. It logs in as the kubelet, whom the Node authorizer lets read its node, the pods there
+and what they mount, and a role of its own the leases and Deployments of controller manager and scheduler.
 
     python3 -m components.checkpointer.checkpointer NODE PORT
 """
@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Protocol
 
 from components.checkpointer.checkpoint import Refused, render
-from components.checkpointer.pods import NAMESPACE, Object, Owner, instance, is_ready, newest
+from components.checkpointer.pods import LEADERS, NAMESPACE, Object, Owner, instance, is_ready, newest
 from components.checkpointer.state import Action, Situation, Timers, decide
 from components.checkpointer.store import Store
 
@@ -121,8 +121,13 @@ class Checkpointer:
         owners = self._store.owners() | (pods or {}).keys()
         now, booted = self._clock(), self._store.booted()
         ready = [pod for each in (pods or {}).values() for pod in each if is_ready(pod, booted)]
-        gone = {owner for owner in owners if not pods.get(owner)} if pods is not None else set()
-        self._timers.hold({*map(instance, ready), *gone, *(["dead"] if dead else [])}, now)
+        gone = (
+            self._gone(owners - {owner for owner, found in pods.items() if found})
+            if pods is not None
+            else set()
+        )
+        leases = self._leases() if pods is not None else {}
+        self._timers.hold({*map(instance, ready), *gone, *leases.values(), *(["dead"] if dead else [])}, now)
         settled = [pod for pod in ready if self._timers.age(instance(pod), now) >= SETTLED_SECONDS]
         for owner in sorted(pods or {}):
             first = self._store.generation(owner) is None
@@ -134,6 +139,7 @@ class Checkpointer:
                 armed=self._store.is_armed(owner),
                 settled=owner in {Owner.of(pod) for pod in settled},
                 gone_for=self._timers.age(owner, now),
+                unled_for=self._timers.age(leases.get(owner), now),
             )
             for owner in sorted(owners)
         }
@@ -154,6 +160,35 @@ class Checkpointer:
             if owner := Owner.of(pod):
                 pods.setdefault(owner, []).append(pod)
         return pods
+
+    def _gone(self, missing: set[Owner]) -> set[Owner]:
+        """Those without a pod here that have moved on: the node is known, and whoever has a leader serves
+        elsewhere.
+        """
+        try:
+            if not missing or self._api.get(f"/api/v1/nodes/{self._node}") is None:
+                return set()
+            return {owner for owner in missing if owner not in LEADERS or self._is_available(owner)}
+        except Unavailable as error:
+            self._say("gone", f"the API does not tell what has moved on: {error}")
+            return set()
+
+    def _is_available(self, owner: Owner) -> bool:
+        found = self._api.get(f"/apis/apps/v1/namespaces/{owner.namespace}/deployments/{owner.name}")
+        return bool((found or {}).get("status", {}).get("availableReplicas"))
+
+    def _leases(self) -> dict[Owner, object]:
+        """What changes when a leader renews its lease, of those that the API tells of."""
+        found: dict[Owner, object] = {}
+        for owner in LEADERS:
+            path = f"/apis/coordination.k8s.io/v1/namespaces/{owner.namespace}/leases/{owner.name}"
+            try:
+                lease = self._api.get(path)
+            except Unavailable as error:
+                self._say(path, f"the API does not tell who leads: {error}")
+            else:
+                found[owner] = (path, lease and lease["metadata"]["resourceVersion"])
+        return found
 
     def _save(self, owner: Owner, pod: Object, now: float) -> None:
         """Saves a pod unless that was done a moment ago."""

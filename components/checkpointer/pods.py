@@ -57,7 +57,9 @@ SELF = Owner(NAMESPACE, "DaemonSet", "pod-checkpointer")
 APISERVER = Owner(NAMESPACE, "DaemonSet", "kube-apiserver")
 CONTROLLER_MANAGER = Owner(NAMESPACE, "Deployment", "kube-controller-manager")
 SCHEDULER = Owner(NAMESPACE, "Deployment", "kube-scheduler")
-SAVED = frozenset({SELF, APISERVER, CONTROLLER_MANAGER, SCHEDULER})
+LEADERS = (CONTROLLER_MANAGER, SCHEDULER)
+"""Those that have a Lease of the same name, which one of their instances renews."""
+SAVED = frozenset({SELF, APISERVER, *LEADERS})
 """What becomes static pods, and nothing else, whatever a pod says of itself."""
 
 

@@ -9,6 +9,8 @@ from enum import Enum
 from components.checkpointer.pods import APISERVER, SELF, Owner
 
 DEAD_SECONDS = 15.0
+# After a roll the next leader waits for 15 s from when it first sees the lease of the one before.
+UNLED_SECONDS = 45.0
 GONE_SECONDS = 300.0
 
 
@@ -27,12 +29,15 @@ class Situation:
     armed: bool
     settled: bool
     gone_for: float
+    unled_for: float
+    """For how long nobody, wherever, has renewed its lease."""
 
 
 def decide(owners: Mapping[Owner, Situation], dead_for: float) -> dict[Owner, Action]:
     """What to do now. `dead_for` is how long nothing has answered at the API's port.
 
-    Without an API nobody knows which pods run, so everything is armed: a copy too many is harmless.
+    Without an API nobody knows which pods run, so everything is armed: a copy too many is harmless. So is
+    whoever has no living instance: it may take that one to make others.
     A static pod of this program goes when no other is left for it to take away.
     """
     busy = any(situation.armed for owner, situation in owners.items() if owner != SELF)
@@ -46,7 +51,7 @@ def decide(owners: Mapping[Owner, Situation], dead_for: float) -> dict[Owner, Ac
             elif situation.gone_for >= GONE_SECONDS and owner != APISERVER:
                 # An armed kube-apiserver may be the one that answers: it stays, whatever became of its owner.
                 actions[owner] = Action.FORGET
-        elif dead_for >= DEAD_SECONDS:
+        elif dead_for >= DEAD_SECONDS or situation.unled_for >= UNLED_SECONDS:
             actions[owner] = Action.ARM
         elif situation.gone_for >= GONE_SECONDS and not (owner == SELF and busy):
             actions[owner] = Action.FORGET

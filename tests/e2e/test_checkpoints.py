@@ -6,11 +6,13 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from components.checkpointer.state import DEAD_SECONDS
+from components.checkpointer.state import DEAD_SECONDS, UNLED_SECONDS
 from lab import apt
 from lab.engine import docker
 from tests.e2e.disasters import (
@@ -39,6 +41,11 @@ def cluster(new_stack: Callable[..., Stack]) -> Iterator[Cluster]:
     cluster.up()
     eventually("every checkpoint", 30, lambda: cluster.is_saved(*EVERYTHING))
     yield cluster
+
+
+def checkpointers(cluster: Cluster) -> Any:
+    """Pods of the pod-checkpointer."""
+    return cluster.stack.get("pods", SYSTEM, "--selector=app.kubernetes.io/name=pod-checkpointer")["items"]
 
 
 def said(cluster: Cluster) -> str:
@@ -140,9 +147,15 @@ def test_the_apiservers_daemonset_is_deleted(cluster: Cluster) -> None:
 
 
 def test_the_checkpointers_daemonset_is_deleted(cluster: Cluster) -> None:
-    """Nobody keeps the checkpoints any more: what there is starts the API, its own copy included."""
+    """Nobody keeps the checkpoints any more: what there is starts the API, its own copy included. The host
+    does that, and a boot.
+    """
     with harmless(cluster, "checkpointer"):
         cluster.stack.kubectl("delete", SYSTEM, "daemonset", "pod-checkpointer")
+        eventually("the pod-checkpointer to go", 60, lambda: not checkpointers(cluster))
+        cluster.stack.kubectl("delete", SYSTEM, "daemonset", "kube-apiserver")
+        eventually("the armed pods", 150, lambda: ARMED in cluster.manifests(), every=1)
+        wait_until_ready(cluster.endpoint, cluster.known["ca"], READY_SECONDS)
         since = cluster.power_cut()
         assert ARMED in cluster.manifests()
         cluster.stack.up("--refresh")
@@ -177,6 +190,81 @@ def test_the_checkpointers_image_is_gone(cluster: Cluster) -> None:
         assert ARMED in cluster.manifests()
         cluster.on_controller(f"mv {REGISTRY}.kept {REGISTRY}")
         cluster.stands_alone(since, "controller-1")
+
+
+# -- what has no living instance -----------------------------------------------------------------------------
+
+ROLE = "node-role.kubernetes.io/control-plane"
+
+
+def test_the_nodes_are_deleted(cluster: Cluster) -> None:
+    """Both register again by themselves before the pod GC looks, with role and addresses. Pods run on."""
+
+    def nodes() -> dict[str, dict[str, Any]]:
+        return {each["metadata"]["name"]: each for each in cluster.stack.get("nodes")["items"]}
+
+    def containers() -> set[str]:
+        found = cluster.stack.get("pods", SYSTEM)["items"]
+        return {each["containerID"] for pod in found for each in pod["status"].get("containerStatuses", [])}
+
+    def known(node: dict[str, Any]) -> tuple[object, ...]:
+        conditions = {each["type"]: each["status"] for each in node["status"].get("conditions", [])}
+        taints = [each["key"] for each in node["spec"].get("taints", [])]
+        return conditions.get("Ready"), node["metadata"]["labels"], taints, node["spec"]["podCIDR"]
+
+    def registered() -> bool:
+        found = nodes()
+        return found.keys() == before.keys() and all(
+            known(node) == known(before[name]) and node["metadata"]["uid"] != before[name]["metadata"]["uid"]
+            for name, node in found.items()
+        )
+
+    before, running = nodes(), containers()
+    assert known(before["controller-1"])[2] == [ROLE]
+    with harmless(cluster, "nodes"):
+        begin = time.monotonic()
+        cluster.stack.kubectl("delete", "nodes", "--all", "--wait=false")
+        eventually("the nodes to be back", 90, registered, every=1)
+        print(f"both nodes were back after {time.monotonic() - begin:.0f} s")
+        eventually("etcd's pod to be shown again", 60, lambda: running <= containers(), every=1)
+        assert cluster.manifests() == {"etcd.yaml"}
+        cluster.stands_alone(EVER)
+
+
+def test_the_endpoints_of_the_api_are_deleted(cluster: Cluster) -> None:
+    """Both come back by themselves, as the program has made them."""
+    kinds = ("endpoints", "endpointslices")
+
+    def known() -> list[Any]:
+        found = [cluster.stack.get(kind, "--field-selector=metadata.name=kubernetes") for kind in kinds]
+        return [{**each, "metadata": None} for kind in found for each in kind["items"]]
+
+    before = known()
+    assert len(before) == len(kinds)
+    with harmless(cluster, "endpoints"):
+        cluster.stack.kubectl("delete", *(f"{kind}/kubernetes" for kind in kinds))
+        eventually("the endpoints", 60, lambda: known() == before, every=1)
+
+
+def test_nobody_leads(cluster: Cluster) -> None:
+    """Neither controller manager nor scheduler is left to make and place the next ones: their copies do."""
+    deployments = [f"deployment/{owner.removeprefix('kube-system-Deployment-')}" for owner in LEADERS]
+    copies = {f"{name.removeprefix('deployment/')}-checkpoint.json" for name in deployments}
+
+    def has_left(number: int) -> bool:
+        names = "--selector=app.kubernetes.io/name in (kube-controller-manager,kube-scheduler)"
+        return len(cluster.stack.get("pods", SYSTEM, names)["items"]) == number
+
+    with harmless(cluster, "leaders"):
+        # The controller manager, the last to go, takes the pods of both away.
+        for deployment, others in zip(reversed(deployments), (1, 0), strict=True):
+            cluster.stack.kubectl("scale", SYSTEM, deployment, "--replicas=0")
+            eventually(f"no pod of {deployment}", 60, partial(has_left, others))
+        for deployment in deployments:
+            cluster.stack.kubectl("scale", SYSTEM, deployment, "--replicas=1")
+        eventually("their copies", UNLED_SECONDS + 30, lambda: cluster.manifests() >= copies, every=1)
+        cluster.stands_alone(EVER)
+        assert has_left(len(deployments))
 
 
 # -- the clock -----------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from components.assets.node import (
     preflight_files,
     retire_files,
 )
+from components.assets.registration import KEEP_NODE
 from components.assets.render import render
 from components.config import parse
 from components.labels import Taint
@@ -33,6 +34,7 @@ Files = dict[str, File]
 
 # What only the machine knows; its scripts fill it in.
 LEFT_TO_THE_HOST = {"@ARCH@", "@RESTRICT_OOM_SCORE_ADJ@", "@RUNC@", "@SERVICE_IP@", "@SYSTEMD_CGROUP@"}
+STEPS_OWN = ("claims", "download", "lib.sh", "network.sh", "preflight", "rollout.sh")
 WITH_PLACEHOLDERS = {"env", "containerd.toml", "download", "network-check.yaml", "network.sh"}
 WITH_PLACEHOLDERS |= {"preflight", "preflight.env"}
 
@@ -102,8 +104,7 @@ def test_no_placeholder_is_left_but_for_the_host(steps: dict[str, Files]) -> Non
             allowed = LEFT_TO_THE_HOST if path in WITH_PLACEHOLDERS else set()
             assert set(re.findall("@[A-Z_]+@", file.text)) <= allowed, f"{step}: {path}"
             # The others are templates as they stand, with the shell's own variables.
-            as_they_stand = ("claims", "download", "lib.sh", "network.sh", "preflight", "rollout.sh")
-            if path not in (*as_they_stand, f"root{SCRIPT}"):
+            if path.removeprefix("root") not in (*STEPS_OWN, SCRIPT, KEEP_NODE):
                 assert not re.search(r"\$\{|⟦|\bNone\b", file.text), f"{step}: {path}"
 
 

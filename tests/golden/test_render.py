@@ -31,13 +31,13 @@ LEFT_OUT = {
     # It made every pod of kube-system an administrator.
     "kube-system-rbac-role-binding",
     # It logs in as the kubelet.
-    "pod-checkpointer-role-binding",
-    "pod-checkpointer-role",
     "pod-checkpointer-sa",
 }
 ADDED = {
     "flannel-policy": "its role would let it write labels of any node",
     "flannel-policy-binding": "the other half of it",
+    "controller-cluster-role": "a controller's Node needs its role from the start, which no kubelet may give",
+    "controller-cluster-role-binding": "the same",
     "admin-role-binding": "the exported kubeconfig is bound by RBAC, not a member of system:masters",
     "kube-proxy-config": "its flags are deprecated in favour of a file",
     "kube-scheduler-secret": "it authenticates by certificate instead of the apiserver's insecure port",
@@ -45,7 +45,10 @@ ADDED = {
     "kubelet-api-role-binding": "kubelets authorise the apiserver's client by webhook",
 }
 ADDED_WITH_ONE_CONTROLLER = {
-    "kubernetes-endpoint-slice": "the lease reconciler would empty the service while the apiserver rolls"
+    "kubernetes-endpoint-slice": "the lease reconciler would empty the service while the apiserver rolls",
+    "kubernetes-endpoints": "the same, for clients that read the older form",
+    "kubernetes-endpoint-role": "the host makes both again if somebody deletes them",
+    "kubernetes-endpoint-role-binding": "the same",
 }
 
 

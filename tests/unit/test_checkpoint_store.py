@@ -163,6 +163,15 @@ def test_with_both_generations_damaged_nothing_is_armed(host: Sandbox, store: St
     assert _armed(store) == {} and not store.arm(APISERVER)
 
 
+def test_a_host_that_runs_on_arms_them_without_having_booted(host: Sandbox, store: Store) -> None:
+    """Pods that run since before stay as they are."""
+    store.save(checkpoint())
+    done = host.run(f"set -- --again\n{script('arm-checkpoints')}")
+    assert (done.returncode, done.stdout) == (0, f"armed {APISERVER.manifest}\n")
+    assert _armed(store).keys() == {APISERVER.manifest}
+    assert store.booted() == 0
+
+
 @pytest.mark.parametrize("damage", ["whole", "no manifest", "digests of 83 bytes"])
 def test_the_hand_over_asks_for_what_a_boot_would_use(host: Sandbox, store: Store, damage: str) -> None:
     store.save(checkpoint())

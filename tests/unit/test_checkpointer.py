@@ -16,7 +16,15 @@ from hypothesis import strategies as st
 
 from components.checkpointer.checkpointer import SETTLED_SECONDS, Checkpointer, Unavailable
 from components.checkpointer.pods import APISERVER, SCHEDULER, SELF, Owner, is_ready
-from components.checkpointer.state import DEAD_SECONDS, GONE_SECONDS, Action, Situation, Timers, decide
+from components.checkpointer.state import (
+    DEAD_SECONDS,
+    GONE_SECONDS,
+    UNLED_SECONDS,
+    Action,
+    Situation,
+    Timers,
+    decide,
+)
 from components.checkpointer.store import Store, is_valid
 from tests.unit.checkpoints import OWNERS, SECRET, Object, directory_of, pod, status
 
@@ -26,8 +34,9 @@ from tests.unit.checkpoints import OWNERS, SECRET, Object, directory_of, pod, st
 def test_decisions_exhaustively() -> None:
     """Every situation of three owners, with and without an API."""
     situations = [
-        Situation(armed=armed, settled=settled, gone_for=gone_for)
+        Situation(armed=armed, settled=settled, gone_for=gone_for, unled_for=unled_for)
         for armed in (False, True)
+        for unled_for in (UNLED_SECONDS - 1, UNLED_SECONDS)
         for settled, gone_for in ((False, 0.0), (True, 0.0), (False, GONE_SECONDS - 1), (False, GONE_SECONDS))
     ]
     for dead_for in (0.0, DEAD_SECONDS - 1, DEAD_SECONDS):
@@ -39,7 +48,8 @@ def test_decisions_exhaustively() -> None:
                 action = actions.get(owner)
                 gone, dead = situation.gone_for >= GONE_SECONDS, dead_for >= DEAD_SECONDS
                 last = owner == SELF and others_armed
-                assert (action == Action.ARM) == (dead and not situation.armed)
+                unled = situation.unled_for >= UNLED_SECONDS
+                assert (action == Action.ARM) == ((dead or unled) and not situation.armed)
                 assert (action == Action.DISARM) == (situation.armed and situation.settled and not last)
                 keeps = last or (owner == APISERVER and situation.armed)
                 assert (action == Action.FORGET) == (
@@ -67,6 +77,9 @@ class World:
         self.now = 0.0
         self.listening = True
         self.telling = True
+        self.node = True
+        self.leading = True
+        self.elsewhere: set[Owner] = set()
         self.pods: dict[Owner, Object] = {}
         self.containers = itertools.count()
         self.store = Store(directory)
@@ -87,6 +100,14 @@ class World:
             raise Unavailable(path)
         if path == "/api/v1/namespaces/kube-system/pods?fieldSelector=spec.nodeName%3Dcontroller-1":
             return {"items": json.loads(json.dumps(list(self.pods.values())))}
+        if path == "/api/v1/nodes/controller-1":
+            return {} if self.node else None
+        if path.startswith("/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/"):
+            return {"metadata": {"resourceVersion": str(self.now) if self.leading else "old"}}
+        if path.startswith("/apis/apps/v1/namespaces/kube-system/deployments/"):
+            owner = Owner("kube-system", "Deployment", path.rpartition("/")[2])
+            available = {"availableReplicas": 1} if owner in {*self.elsewhere, *self.pods} else {}
+            return {"status": available}
         assert path == "/api/v1/namespaces/kube-system/secrets/main-1"
         return SECRET
 
@@ -130,7 +151,7 @@ class World:
         while self.now < end:
             self.now += 2
             before = self.armed()
-            dead_before = not self.listening
+            expected = not self.listening or not self.leading
             self.program.tick()
             after = self.armed()
             for owner in before - after:
@@ -138,8 +159,10 @@ class World:
                 found = self.pods.get(owner)
                 assert found is None or is_ready(found, self.store.booted())
                 assert found is not None or owner != APISERVER, "it may be the only one that answers"
+                assert found is not None or owner != SCHEDULER or owner in self.elsewhere, "so may it"
+                assert found is not None or self.node, "nothing is known of a node that is gone"
                 assert owner != SELF or not before - {SELF}, "itself last"
-            assert after <= before or dead_before, "nothing is armed beside a living API"
+            assert after <= before or expected, "nothing is armed beside what lives"
             for path in self.store.manifests.iterdir():
                 for volume in json.loads(path.read_text())["spec"]["volumes"]:
                     if volume["name"] == "secrets":
@@ -149,6 +172,12 @@ class World:
 EVENTS: dict[str, Callable[[World, Owner], None]] = {
     "nothing listens": lambda world, owner: setattr(world, "listening", False),
     "something listens": lambda world, owner: setattr(world, "listening", True),
+    "nobody leads": lambda world, owner: setattr(world, "leading", False),
+    "somebody leads": lambda world, owner: setattr(world, "leading", True),
+    "the node is gone": lambda world, owner: setattr(world, "node", False),
+    "the node is back": lambda world, owner: setattr(world, "node", True),
+    "others serve": lambda world, owner: world.elsewhere.add(owner),
+    "no others serve": lambda world, owner: world.elsewhere.discard(owner),
     "the API is sick": lambda world, owner: setattr(world, "telling", False),
     "the API is well": lambda world, owner: setattr(world, "telling", True),
     "a pod is made": lambda world, owner: world.create(owner),
@@ -183,7 +212,7 @@ def test_whatever_happens_a_dead_api_is_armed_and_a_healthy_cluster_stands_alone
         world.listening = False
         world.let(DEAD_SECONDS + 4)
         assert set(saved) <= world.armed()
-        world.listening = world.telling = True
+        world.listening = world.telling = world.leading = True
         for owner in OWNERS:
             world.create(owner)
         world.let(SETTLED_SECONDS + 10)
@@ -259,11 +288,73 @@ def test_a_directory_that_somebody_removed_is_made_again(world: World) -> None:
     assert all(world.store.generation(owner) for owner in OWNERS)
 
 
-def test_an_owner_that_was_deleted_is_forgotten_after_a_while(world: World) -> None:
+@pytest.mark.parametrize("armed", [False, True])
+def test_who_serves_elsewhere_is_forgotten_after_a_while(world: World, armed: bool) -> None:
     world.let(40)
     del world.pods[SCHEDULER]
+    world.elsewhere.add(SCHEDULER)
+    if armed:
+        world.store.arm(SCHEDULER)
     world.let(GONE_SECONDS - 4)
     assert world.store.generation(SCHEDULER) is not None
     world.let(8)
     assert not directory_of(world.store, SCHEDULER).exists()
     assert world.store.generation(APISERVER) is not None
+
+
+def test_who_serves_nowhere_is_armed_and_stays_until_a_real_one_has_settled(world: World) -> None:
+    """Its pod was deleted, and nobody is there to make or place another one."""
+    world.let(40)
+    del world.pods[SCHEDULER]
+    world.leading = False
+    world.let(UNLED_SECONDS - 4)
+    assert world.armed() == set()
+    world.let(8)
+    assert world.armed() == {SCHEDULER}
+    world.leading = True  # by the copy
+    world.let(2 * GONE_SECONDS)
+    assert world.armed() == {SCHEDULER}
+    world.create(SCHEDULER)
+    world.let(SETTLED_SECONDS + 4)
+    assert world.armed() == set() and world.store.generation(SCHEDULER) is not None
+
+
+def test_a_lease_that_changes_hands_arms_nothing(world: World) -> None:
+    world.let(40)
+    for _ in range(3):
+        world.leading = False
+        world.let(UNLED_SECONDS - 6)
+        world.leading = True
+        world.let(4)
+    assert world.armed() == set()
+
+
+def test_nothing_is_forgotten_while_the_node_is_gone(world: World) -> None:
+    """Whoever deletes a Node has its pods deleted. With the Node they come again."""
+    world.let(40)
+    world.node = False
+    world.pods.clear()
+    world.elsewhere.add(SCHEDULER)
+    world.let(2 * GONE_SECONDS)
+    assert all(world.store.generation(owner) for owner in OWNERS)
+    world.node = True
+    world.let(GONE_SECONDS - 4)
+    assert all(world.store.generation(owner) for owner in OWNERS)
+
+
+def test_what_the_api_may_not_tell_is_no_reason_to_arm_or_to_forget(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its role came with a later version than its program, and is applied beside it."""
+    world.let(40)
+    del world.pods[SCHEDULER]
+    get = world.get
+
+    def forbidden(path: str) -> Object | None:
+        if path.startswith("/apis/"):
+            raise Unavailable(f"{path}: 403")
+        return get(path)
+
+    monkeypatch.setattr(world, "get", forbidden)
+    world.let(2 * GONE_SECONDS)
+    assert world.armed() == set() and world.store.generation(SCHEDULER) is not None

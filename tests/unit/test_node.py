@@ -54,7 +54,11 @@ def test_a_host_becomes_a_node(host: Sandbox, name: str) -> None:
         host.path("/etc/kubernetes/kubepivot.cluster").read_text() == f"{load(NODES[name]).cfg.name}/{name}\n"
     )
     timer = [] if name in ("worker-1", "gpu") else ["restart kubepivot-backup.timer"]
-    assert _restarts(host) == [*timer, "restart containerd", "restart kubelet"]
+    assert _restarts(host) == [
+        "restart kubepivot-node.service",
+        *timer,
+        *("restart containerd", "restart kubelet"),
+    ]
     assert host.path("/var/downloads").read_text() == ""
 
 

@@ -95,10 +95,9 @@ def test_what_a_killed_step_has_left_goes(host: Sandbox, owner: str) -> None:
     assert left == {"kubepivot.service"}
 
 
-def test_the_kubelet_is_stopped_first_and_containerd_last(host: Sandbox) -> None:
+def test_what_starts_a_kubelet_is_stopped_first_and_containerd_last(host: Sandbox) -> None:
     _reset(host)
     assert _calls(host, "systemctl") == [
-        ["disable", "--now", "--quiet", "kubelet.service"],
         ["disable", "--now", "--quiet", "kubepivot-backup.service"],
         ["disable", "--now", "--quiet", "kubepivot-backup.timer"],
         ["disable", "--now", "--quiet", "kubepivot-checkpoints.service"],

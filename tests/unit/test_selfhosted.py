@@ -11,10 +11,10 @@ import pytest
 import yaml
 
 from components.assets.controlplane import COMPONENTS
-from components.assets.manifests import manifests
+from components.assets.manifests import OWNER, manifests
 from components.assets.node import retire_files, roll_seconds, script
 from components.config import ClusterConfig, parse
-from components.selfhosted import OWNER, objects
+from components.selfhosted import objects
 from components.versions import LATEST, RELEASES
 from tests.cases import Case, load, manifest_values
 from tests.unit.recorder import Registered, Run, Secret, Unknown, has, pki_texts, ran, revealed

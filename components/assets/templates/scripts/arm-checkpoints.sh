@@ -1,7 +1,7 @@
 #!/bin/sh
 # Gives the kubelet the last whole checkpoint of each pod of the control plane as a static pod. Runs once per
 # boot, before the kubelet: nothing else could start the API. `pod-checkpointer` takes them away again.
-# `arm-checkpoints --check OWNER` only tells whether there is one.
+# `arm-checkpoints --check OWNER` only tells whether there is one, `arm-checkpoints --again` is for a host that runs on.
 set -eu
 checkpoints=/etc/kubernetes/checkpoints
 manifests=/etc/kubernetes/manifests
@@ -24,7 +24,7 @@ if [ $# = 2 ]; then
   enter "$2" 2>/dev/null
   exit
 fi
-touch /etc/kubernetes/checkpoints.booted
+[ $# = 1 ] || touch /etc/kubernetes/checkpoints.booted
 for owner in $(ls "$checkpoints" 2>/dev/null); do
   if enter "$owner"; then
     cp "$manifest" "$manifests/.$manifest.new"

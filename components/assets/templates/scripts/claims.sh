@@ -13,6 +13,7 @@ trees="/etc/cni/net.d /etc/containerd /etc/kubernetes /opt/cni/bin /run/containe
   /var/log/containers /var/log/pods"
 files="/etc/modules-load.d/kubepivot.conf /etc/sysctl.d/90-kubepivot.conf
   /etc/systemd/system/containerd.service /etc/systemd/system/kubelet.service
+  /etc/systemd/system/kubepivot-node.service
   /usr/local/bin/containerd /usr/local/bin/containerd-shim-runc-v2 /usr/local/bin/containerd-stress
   /usr/local/bin/ctr /usr/local/bin/kubelet"
 # Made by the kubelet, containerd and the CNI plugins, which share them with drivers and plugins of others.

@@ -137,6 +137,12 @@ sysctl --quiet --load /etc/sysctl.d/90-kubepivot.conf || die "cannot set what /e
 systemctl daemon-reload
 # It runs at boots only: now the kubelet has its pods from the API.
 [ "$ROLE" != controller ] || systemctl enable --quiet kubepivot-checkpoints
+unit=kubepivot-node.service
+if has_changed "/etc/systemd/system/$unit" /usr/local/libexec/kubepivot/keep-node /etc/kubernetes/node.env ||
+  ! systemctl is-active --quiet "$unit"; then
+  systemctl enable --quiet "$unit"
+  systemctl restart "$unit"
+fi
 timer=kubepivot-backup.timer
 if [ "$ROLE" = controller ] &&
   { has_changed "/etc/systemd/system/$timer" || ! systemctl is-active --quiet "$timer"; }; then

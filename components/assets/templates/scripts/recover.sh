@@ -263,14 +263,14 @@ for node in $(cat nodes-now); do
   case " $NODES " in
     *" $node "*)
       case " $silent " in *" $node "*) ;; *) continue ;; esac
-      tell "node $node has not been heard of for $SILENT_SECONDS s: it is removed, with its pods; when it is back, run 'systemctl restart kubelet' on it"
+      tell "node $node has not been heard of for $SILENT_SECONDS s: it is removed, with its pods; when it is back, it registers by itself"
       ;;
     *) tell "node $node is not in kubepivot:hosts: it is removed, with its pods" ;;
   esac
   wait_for 60 "node $node to be removed" remove "$node"
 done
 for node in $silent; do
-  grep -qxF "$node" nodes-now || tell "node $node is unknown to the API: run 'systemctl restart kubelet' on it"
+  grep -qxF "$node" nodes-now || tell "node $node is unknown to the API: it registers when it has heard so, see 'journalctl -u kubepivot-node' there"
 done
 
 # -- the real control plane --------------------------------------------------------------------------------------

@@ -32,9 +32,10 @@ stop() { # UNIT...
     [ ! -e "/etc/systemd/system/$unit" ] || systemctl disable --now --quiet "$unit"
   done
 }
-stop kubelet.service
+# First what starts a kubelet, and what runs beside it.
 # shellcheck disable=SC2046
 stop $(echo "$claims" | sed -n 's|^file /etc/systemd/system/\(kubepivot-.*\)|\1|p')
+stop kubelet.service
 
 # Whatever became of containerd, what runs in pods ends, and what the pods' shims hold with them.
 of_pods() {

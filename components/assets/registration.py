@@ -1,0 +1,95 @@
+"""How a host becomes a node of its cluster, and the unit that keeps it one."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from components.archive import File
+from components.assets import templates
+from components.assets.manifests import CONTROL_PLANE_ROLE, Object, manifests, owned, role
+from components.config import ClusterConfig
+from components.machine import Machine
+from components.steering import INCUMBENT
+
+__all__ = ["KEEP_NODE", "registration_files", "taints"]
+
+KEEP_NODE = "/usr/local/libexec/kubepivot/keep-node"
+RESOURCES = {"Node": "nodes", "Endpoints": "endpoints", "EndpointSlice": "endpointslices"}
+
+
+def taints(machine: Machine) -> list[dict[str, str]]:
+    """Those that its kubelet registers with."""
+    # By key and effect, of which the API takes no two: the config may name the control plane's as well.
+    found = {(t.key, t.effect): {"key": t.key, "value": t.value, "effect": t.effect} for t in machine.taints}
+    if machine.is_controller:
+        found.setdefault(
+            (CONTROL_PLANE_ROLE, "NoSchedule"),
+            {"key": CONTROL_PLANE_ROLE, "value": "", "effect": "NoSchedule"},
+        )
+    return list(found.values())
+
+
+def registration_files(cfg: ClusterConfig, machine: Machine, texts: Mapping[str, str]) -> dict[str, File]:
+    """`keep-node`, the Node that it makes, and on a controller what it keeps and a login for just that."""
+    # No certificate names the address where the kube-apiserver of the same host answers.
+    beside = {
+        "api": f"https://localhost:{cfg.api.port}",
+        "through": f"--connect-to ::{INCUMBENT}:{cfg.api.port}",
+    }
+    values = {
+        "name": machine.name,
+        **(beside if machine.is_controller else {"api": cfg.api_endpoint, "through": ""}),
+    }
+    settings = templates.substitute(
+        templates.read("files/node.env"), {key: shlex.quote(value) for key, value in values.items()}
+    )
+    files = {
+        KEEP_NODE: File(templates.read("scripts/keep-node.sh"), mode=0o755),
+        "/etc/kubernetes/node.env": File(settings),
+        "/etc/kubernetes/node.json": _json(_registration(machine)),
+        "/etc/systemd/system/kubepivot-node.service": File(templates.read("files/kubepivot-node.service")),
+    }
+    if machine.is_controller:
+        files |= {
+            "/etc/kubernetes/pki/controller.pem": File(
+                texts["controller.crt"] + texts["controller.key"], mode=0o600
+            ),
+            **{f"/etc/kubernetes/kept{_path(each)}": _json(owned(each)) for each in _kept(cfg, machine)},
+        }
+    return files
+
+
+def _registration(machine: Machine) -> Object:
+    """The Node as its kubelet would register it, a controller's with its role, which no kubelet may give."""
+    given = role(machine.name)["metadata"]["labels"] if machine.is_controller else {}
+    # A kubelet that finds its Node when it starts takes this for what its host has, and without it would
+    # refuse every pod, etcd too. It puts it right within seconds.
+    room = {"cpu": "1000", "memory": "1Ti", "ephemeral-storage": "1Ti", "pods": "110"}
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": machine.name, "labels": {**machine.labels, **given}},
+        "spec": {"taints": taints(machine)},
+        "status": {"capacity": room, "allocatable": room},
+    }
+
+
+def _kept(cfg: ClusterConfig, machine: Machine) -> list[Object]:
+    """Objects that the program has made, and that nobody else makes again."""
+    objects = manifests(cfg, lambda name: "").values()
+    return [role(machine.name), *(each for each in objects if each["kind"] in RESOURCES)]
+
+
+def _path(manifest: Object) -> str:
+    """Where the API has the object."""
+    version, metadata = manifest["apiVersion"], manifest["metadata"]
+    group = "/api" if version == "v1" else "/apis"
+    namespace = f"/namespaces/{metadata['namespace']}" if "namespace" in metadata else ""
+    return f"{group}/{version}{namespace}/{RESOURCES[manifest['kind']]}/{metadata['name']}"
+
+
+def _json(document: Mapping[str, Any]) -> File:
+    return File(json.dumps(document, indent=1, sort_keys=True) + "\n")
