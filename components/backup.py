@@ -39,6 +39,8 @@ def make_backups(
 
 
 def _facts(host: str, output: str) -> dict[str, str]:
+    if not output:
+        return {}  # the step is gone
     try:
         return facts(output)
     except ValueError as error:

@@ -81,7 +81,8 @@ def _node(files: Mapping[str, File]) -> Payload:
 
 
 def _refuse_duplicates(facts: Mapping[str, Any]) -> None:
-    found = duplicates({name: text for name, text in facts.items() if isinstance(text, str)})
+    # Unknown to a preview; empty if the step is gone.
+    found = duplicates({name: text for name, text in facts.items() if isinstance(text, str) and text})
     if found:
         # What a preflight saw is in the state by now, and is not looked at again by itself.
         look_again = "when that is mended, look again: pulumi up --replace '**preflight'"

@@ -127,7 +127,9 @@ class RemoteStep(command.remote.Command):
         self.said = self.stdout.apply(partial(_said, name, host))
 
 
-def _said(step: str, host: Host, stdout: str) -> str:
+def _said(step: str, host: Host, stdout: str | None) -> str:
+    if stdout is None:
+        return ""  # in a destroy, or a targeted update, that runs the program: the step is gone
     said, done, _ = f"\n{stdout}\n".partition(f"\n{DONE}\n")
     if not done:
         user, heard = host.ssh.user, " ".join(stdout.split())[:200]

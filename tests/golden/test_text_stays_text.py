@@ -82,7 +82,7 @@ def test_no_name_stands_without_quotes(files: dict[str, File]) -> None:
     )
     documents = {path: file.text for path, file in files.items() if path.endswith((".yaml", "kubeconfig"))}
     assert {match for text in documents.values() for match in quoted.findall(text)} == {
-        *(CLUSTER, DOMAIN, IMAGE, "0o17")
+        *(CLUSTER, CONTROLLER, DOMAIN, IMAGE, "0o17")
     }
     for path, text in documents.items():
         assert not bare.search(text), path

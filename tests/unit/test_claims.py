@@ -106,7 +106,7 @@ def test_what_was_moved_to_another_disk_after_the_installation_goes_with_its_lin
     assert install(host, "worker-1") == (0, "")
     moved = host.path("/disk/kubelet")
     moved.parent.mkdir()
-    moved.mkdir()
+    host.path("/var/lib/kubelet").rename(moved)
     host.path("/var/lib/kubelet").symlink_to(moved)
     (moved / "key").touch()
     assert reset(host, "worker-1") == (0, "")

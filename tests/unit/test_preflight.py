@@ -274,7 +274,7 @@ PROBLEMS: dict[str, tuple[Change, list[str]]] = {
     "disk": (lambda host: host.fake("df", "echo Avail; echo 300"), ["/var has 300 MiB free"]),
     "disk of etcd": (
         _small_disk_of_etcd,
-        ["the disk of /var/lib/etcd has 2047 MiB", "at least 2560 MiB, or lower kubepivot:etcd.quota"],
+        ["the disk of /var/lib/etcd has 2047 MiB", "at least 4608 MiB, or lower kubepivot:etcd.quota"],
     ),
     "swap": (_swap_on, ["swap is on", "swapoff"]),
     "slow clock": (
