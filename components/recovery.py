@@ -8,7 +8,7 @@ import pulumi
 
 from components.archive import File
 from components.assets import document
-from components.assets.controlplane import COMPONENTS
+from components.assets.controlplane import COMPONENTS, FORMER_UID, UID
 from components.assets.manifests import WORKLOADS, Object, owned
 from components.assets.node import bootstrap_files, env_file, retire_files, retire_seconds, script
 from components.assets.values import client_kubeconfig, manifest_value
@@ -70,6 +70,8 @@ def recovery_files(cfg: ClusterConfig, machine: Machine, texts: Mapping[str, str
             PEER_URL=f"https://{machine.address}:2380",
             API_PORT=str(cfg.api.port),
             EACH=EACH,
+            CONTROL_PLANE_UID=str(UID),
+            FORMER_UID=str(FORMER_UID),
             CONTROLLERS=" ".join(cfg.controllers),
             NODES=" ".join(sorted(cfg.hosts)),
         ),

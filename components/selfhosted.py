@@ -11,6 +11,7 @@ from typing import Any
 import pulumi
 import pulumi_kubernetes as kubernetes
 
+from components.assets.controlplane import COMPONENTS
 from components.assets.manifests import CONTENT_LABEL, WORKLOADS, Object, manifests, owned, role
 from components.assets.values import client_kubeconfig, manifest_value
 from components.config import ClusterConfig
@@ -21,6 +22,8 @@ __all__ = ["Manifest", "SelfHosted", "objects"]
 
 
 MOUNTED = ("ConfigMap", "Secret", "ServiceAccount")
+# A cluster keeps the user that it was made with: a kube-apiserver shares its port only with one of the same.
+USER = [f"spec.template.spec.securityContext.{key}" for key in ("runAsUser", "runAsGroup", "fsGroup")]
 # What the provider would wait for: workloads, and a service until it has pods.
 AWAITED = (*WORKLOADS, "Service")
 
@@ -90,8 +93,10 @@ class SelfHosted(pulumi.ComponentResource):
         self.register_outputs({})
 
     def _apply(self, file: str, manifest: Object, after: Sequence[pulumi.Resource] = ()) -> Manifest:
+        name = manifest["metadata"]["name"]
         own = pulumi.ResourceOptions(
             depends_on=list(after),
+            ignore_changes=USER if manifest["kind"] in WORKLOADS and name in COMPONENTS else None,
             # Pulumi deletes a replaced object by its name at the end of the next run that succeeds. If that
             # run took the change back, it is the newest one's name. The hand-over removes what is not used.
             retain_on_delete=CONTENT_LABEL in manifest["metadata"].get("labels", {}),

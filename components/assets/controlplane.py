@@ -22,7 +22,7 @@ UID = 60643
 one that no image has (many have 65532), and that no host gives away (systemd leaves 60578 to 61183 unused).
 """
 FORMER_UID = 65532
-"""That of clusters which were made before. They are carried over."""
+"""That of clusters which were made before. They keep it."""
 
 SECRETS = "/etc/kubernetes/secrets"
 BOOTSTRAP_SECRETS = "/etc/kubernetes/bootstrap-secrets"

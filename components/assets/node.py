@@ -395,6 +395,7 @@ def bootstrap_files(cfg: ClusterConfig, machine: Machine, texts: Mapping[str, st
         "env": env_file(
             NAME=machine.name,
             CONTROL_PLANE_UID=str(UID),
+            FORMER_UID=str(FORMER_UID),
             CONTROLLERS=" ".join(cfg.controllers),
             API_ENDPOINT=cfg.api_endpoint,
         ),
@@ -425,8 +426,6 @@ def retire_files(cfg: ClusterConfig, machine: Machine, texts: Mapping[str, str])
             INCUMBENT=INCUMBENT,
             NETWORK=network_digest(cfg, objects),
             NODES=" ".join(f"node/{name}" for name in sorted(cfg.hosts)),
-            CONTROL_PLANE_UID=str(UID),
-            FORMER_UID=str(FORMER_UID),
             ROLL_SECONDS=str(roll_seconds(cfg)),
             MOUNTED=_names(mounted),
             MOUNTED_LABEL=CONTENT_LABEL,

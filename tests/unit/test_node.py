@@ -223,46 +223,20 @@ def test_the_token_of_before_goes(host: Sandbox) -> None:
     assert not host.path("/etc/kubernetes/bootstrap.kubeconfig").exists()
 
 
-@pytest.fixture
-def older(host: Sandbox) -> Sandbox:
-    """A controller of before, where etcd and kube-apiserver run as a former user: who runs this test."""
-    for number, name in ((1, "etcd"), (2, "kube-apiserver"), (3, "coredns")):
-        host.write(f"/proc/{number}/comm", name)
-        descriptor = host.path(f"/proc/{number}/fd/7")
-        descriptor.parent.mkdir()
-        descriptor.symlink_to("socket:[4711]")
-    host.path("/var/lib/etcd/member").mkdir(parents=True)
-    host.write("/var/lib/kubepivot/etcd-data")
+@pytest.mark.parametrize("older", [True, False])
+def test_a_cluster_keeps_the_user_that_it_was_made_with(host: Sandbox, older: bool) -> None:
+    """Beside a kube-apiserver of another user one can't listen, and another etcd takes most of a minute."""
+    host.write("/etc/kubernetes/pki/etcd/server.key", "of before")
     host.fake("chown", 'echo "$*" >>/var/chowned')
-    return host
-
-
-def _set_up_older(host: Sandbox, former: int) -> list[str]:
+    former = os.getuid() if older else os.getuid() + 1
     env = files_of("controller-1")["env"].replace(f"FORMER_UID={FORMER_UID}", f"FORMER_UID={former}")
     assert set_up(host, "controller-1", env=env) == (0, "")
-    chowned = host.path("/var/chowned")
-    return chowned.read_text().replace(str(host.root), "").splitlines() if chowned.exists() else []
-
-
-def _user_of_etcd(host: Sandbox) -> int:
     pod = yaml.safe_load(host.path("/etc/kubernetes/manifests/etcd.yaml").read_text())
     security = pod["spec"]["securityContext"]
-    assert security["runAsUser"] == security["runAsGroup"]
-    return int(security["runAsUser"])
-
-
-def test_ports_get_the_control_planes_own_user_and_etcd_keeps_the_one_of_its_data(older: Sandbox) -> None:
-    """Beside one that kept the former user a new one could not listen. Another etcd takes a minute."""
-    former = os.getuid()
-    port, keys = _set_up_older(older, former)
-    assert port == f"{UID} /proc/2/fd/7"
-    assert keys.startswith(f"{former}:{former} root/etc/kubernetes/pki/etcd/ca.crt ")
-    assert _user_of_etcd(older) == former
-
-
-def test_etcd_of_a_new_controller_has_the_control_planes_user(older: Sandbox) -> None:
-    assert _set_up_older(older, os.getuid() + 1) == []
-    assert _user_of_etcd(older) == UID
+    assert security["runAsUser"] == security["runAsGroup"] == (former if older else UID)
+    chowned = host.path("/var/chowned")
+    assert chowned.exists() == older
+    assert not older or chowned.read_text().startswith(f"-R {former}:{former} root")
 
 
 def test_a_node_is_not_looked_at_again(host: Sandbox) -> None:

@@ -11,6 +11,7 @@ ready() {
 }
 
 if [ ! -e /var/lib/kubepivot/pivoted ]; then
+  keep_user root/etc/kubernetes/manifests/*
   install -d -o "$CONTROL_PLANE_UID" -g "$CONTROL_PLANE_UID" -m 0700 /etc/kubernetes/bootstrap-secrets
   for component in kube-apiserver kube-controller-manager kube-scheduler; do
     install -d -o "$CONTROL_PLANE_UID" -g "$CONTROL_PLANE_UID" -m 0700 "/etc/kubernetes/bootstrap-secrets/$component"

@@ -55,13 +55,13 @@ has_changed() {
   return 1
 }
 
-# The control plane of clusters of before has another user. A listener shares its port only with one of the same user,
-# which is that of the socket and not of the process.
-adopt_ports() {
-  for process in $(find /proc -maxdepth 1 -name '[1-9]*' -user "$FORMER_UID" 2>/dev/null); do
-    # It may end meanwhile.
-    case $(cat "$process/comm" 2>/dev/null) in
-      kube-*) find "$process/fd" -lname 'socket:*' -exec chown "$CONTROL_PLANE_UID" {} + 2>/dev/null || true ;;
-    esac
+# A cluster keeps the user that etcd and the control plane had when it was made: a kube-apiserver shares its port only with
+# one of the same user. keep_user MANIFEST...: gives that one what has today's, and the secrets that a step brings.
+keep_user() {
+  [ "$(stat -c %u /etc/kubernetes/pki/etcd/server.key 2>/dev/null)" = "$FORMER_UID" ] || return 0
+  sed -Ei "s/((runAsUser|runAsGroup|fsGroup): )$CONTROL_PLANE_UID$/\1$FORMER_UID/" "$@"
+  CONTROL_PLANE_UID=$FORMER_UID
+  for secrets in root/etc/kubernetes/pki/etcd root/etc/kubernetes/bootstrap-secrets; do
+    [ ! -e "$secrets" ] || chown -R "$FORMER_UID:$FORMER_UID" "$secrets"
   done
 }

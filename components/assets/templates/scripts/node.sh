@@ -90,16 +90,8 @@ fi
 sync /etc/kubernetes
 
 if [ "$ROLE" = controller ]; then
-  adopt_ports
-  etcd_uid=$CONTROL_PLANE_UID
-  # Another user would be another manifest: a kubelet that puts one etcd in the place of another asks the API, which
-  # waits for etcd. With one controller that takes 50 s.
-  if [ "$(stat -c %u /var/lib/etcd/member 2>/dev/null)" = "$FORMER_UID" ]; then
-    etcd_uid=$FORMER_UID
-    chown "$etcd_uid:$etcd_uid" root/etc/kubernetes/pki/etcd/*
-    sed -i "s/$CONTROL_PLANE_UID/$etcd_uid/" root/etc/kubernetes/manifests/etcd.yaml
-  fi
-  install -d -o "$etcd_uid" -g "$etcd_uid" -m 0700 /etc/kubernetes/pki/etcd
+  keep_user root/etc/kubernetes/manifests/etcd.yaml
+  install -d -o "$CONTROL_PLANE_UID" -g "$CONTROL_PLANE_UID" -m 0700 /etc/kubernetes/pki/etcd
   # Made once: with data that were lost etcd would begin an empty cluster, for which kubelets end every pod.
   # Without the directories it does not start.
   if [ ! -e /var/lib/kubepivot/etcd-data ]; then

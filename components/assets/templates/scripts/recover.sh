@@ -229,6 +229,7 @@ applied() { # every object, and none that is about to go
   kube apply --server-side --force-conflicts --field-manager=kubepivot --validate=false --filename=manifests >/dev/null &&
     ends=$(kube get --filename=manifests --output=jsonpath='{.items[*].metadata.deletionTimestamp}') && [ -z "$ends" ]
 }
+keep_user manifests/*
 tell "applying the cluster's objects"
 wait_for 120 "the cluster's objects to be applied" applied
 

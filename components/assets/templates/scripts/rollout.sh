@@ -47,7 +47,6 @@ hopeless() { # a roll has had its time, and whatever is not done yet backs off
 }
 
 decided() { # all is well, or will not be
-  adopt_ports
   nodes_ready || return 1
   [ "$first" = no ] || real_apiserver_answers || return 1
   unsettled >unsettled.new 2>/dev/null || return 1
