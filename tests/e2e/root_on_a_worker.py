@@ -179,7 +179,7 @@ def others_things(worker: Worker) -> None:
         client.may_not("create", "--validate=false", "--filename=-", stdin=placed)
         client.may_not("get", "--raw", f"/api/v1/nodes/{OTHER}/proxy/pods")
         client.may_not("create", "token", "generic-garbage-collector", system)
-        client.may_not("create", "clusterrolebinding", "stolen", "--clusterrole=cluster-admin", "--user=x")
+        client.may_not("create", "clusterrolebinding", "stolen", "--clusterrole=cluster-admin", "--group=x")
         for pod in pods:
             client.may_not("delete", "pod", pod["metadata"]["name"], system)
     kubelet = worker.kubelet
