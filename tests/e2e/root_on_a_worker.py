@@ -97,10 +97,17 @@ class Worker:
         name = pod["spec"]["serviceAccountName"]
         volumes = f"/var/lib/kubelet/pods/{pod['metadata']['uid']}/volumes/kubernetes.io~projected"
         token = self.run(f"cat {volumes}/*/token")
+        server, authority = (each.partition("=")[2] for each in self._server())
         # A token in the arguments would be one in a list of processes.
-        user = {"apiVersion": "v1", "kind": "Config", "users": [{"name": name, "user": {"token": token}}]}
-        kubeconfig = self._keep(f"{name}.json", json.dumps(user))
-        return Client(name, (f"--kubeconfig={kubeconfig}", f"--user={name}", *self._server()))
+        config = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": name, "cluster": {"server": server, "certificate-authority": authority}}],
+            "users": [{"name": name, "user": {"token": token}}],
+            "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
+            "current-context": name,
+        }
+        return Client(name, (f"--kubeconfig={self._keep(f'{name}.json', json.dumps(config))}",))
 
 
 @contextmanager
