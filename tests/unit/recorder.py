@@ -63,6 +63,8 @@ class Registered:
     delete_before_replace: bool
     deleted_with: str
     retain_on_delete: bool
+    ignored: tuple[str, ...]
+    """Properties of which the state's value counts."""
     aliases: int
     before_update: tuple[str, ...]
     """Names of the hooks that run before it is updated."""
@@ -308,6 +310,7 @@ def _registered(urn: str, request: resource_pb2.RegisterResourceRequest) -> Regi
         delete_before_replace=request.deleteBeforeReplace,
         deleted_with=request.deletedWith,
         retain_on_delete=request.retainOnDelete,
+        ignored=tuple(request.ignoreChanges),
         aliases=len(request.aliases),
         before_update=tuple(request.hooks.before_update),
     )

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from components.assets.controlplane import COMPONENTS
+from components.assets.controlplane import COMPONENTS, UID
 from components.assets.manifests import OWNER, manifests
 from components.assets.node import retire_files, roll_seconds, script
 from components.config import ClusterConfig, parse
@@ -172,6 +172,18 @@ def test_a_preview_shows_all_of_an_object_but_what_certificates_give(case: Case)
         *components,
         *(f"{component}-secret" for component in components),
     }
+
+
+def test_a_living_cluster_keeps_the_user_of_its_control_plane(up: Run, case: Case) -> None:
+    """Beside a kube-apiserver of another user a new one could not listen."""
+    components = {f"{case.cfg.name}-{name}" for name in COMPONENTS}
+    user = {"runAsUser", "runAsGroup", "fsGroup"}
+    for each in _objects(up):
+        ignored = {path.removeprefix("spec.template.spec.securityContext.") for path in each.ignored}
+        assert ignored == (user if each.name in components else set()), each.name
+        if ignored:
+            context = each.plain["spec"]["template"]["spec"]["securityContext"]
+            assert all(context[key] == UID for key in user), each.name
 
 
 def test_controllers_have_their_role_before_there_are_workloads(run: Run, case: Case) -> None:
