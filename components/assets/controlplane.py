@@ -11,7 +11,7 @@ from components.checkpointer.pods import STEERING
 from components.config import ClusterConfig
 from components.flags import merged
 
-__all__ = ["COMPONENTS", "UID", "Component", "Form", "bootstrap_pod", "pod_spec", "secret_files"]
+__all__ = ["COMPONENTS", "MANIFESTS", "UID", "Component", "Form", "bootstrap_pod", "pod_spec", "secret_files"]
 
 Component = Literal["kube-apiserver", "kube-controller-manager", "kube-scheduler"]
 Form = Literal["bootstrap", "self-hosted"]
@@ -24,6 +24,8 @@ one that no image has (many have 65532), and that no host gives away (systemd le
 FORMER_UID = 65532
 """That of clusters which were made before. They keep it."""
 
+MANIFESTS = "/etc/kubernetes/manifests"
+"""Where the kubelet finds its static pods."""
 SECRETS = "/etc/kubernetes/secrets"
 BOOTSTRAP_SECRETS = "/etc/kubernetes/bootstrap-secrets"
 STEERING_STATE = "/run/port-steering"

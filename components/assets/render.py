@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from components.archive import File
 from components.assets import document
 from components.assets.controlplane import COMPONENTS, bootstrap_pod
+from components.assets.etcd import etcd_pod
 from components.assets.manifests import manifests
-from components.assets.node import etcd_pod
 from components.assets.values import client_kubeconfig, manifest_value
 from components.config import ClusterConfig
 
