@@ -133,11 +133,11 @@ def is_ready(pod: dict[str, Any]) -> bool:
 
 
 def nodes(stack: Stack) -> dict[str, str]:
-    """Whether each is Ready."""
+    """Whether each is Ready; one that has just been made says nothing of it."""
     return {
         node["metadata"]["name"]: condition["status"]
         for node in stack.get("nodes")["items"]
-        for condition in node["status"]["conditions"]
+        for condition in node["status"].get("conditions", [])
         if condition["type"] == "Ready"
     }
 

@@ -338,7 +338,6 @@ def test_two_machines_become_a_cluster_and_clean_again(stack: Stack, boxes: dict
     assert boxes["first"].run("ls -A /etc/kubernetes/manifests") == "etcd.yaml"
     stack.second_up_changes_nothing()
     pods_that_reach_no_other_node_are_told(stack, boxes)
-    stack.destroy()
     stack.kubectl("apply", "--filename=-", stdin=PODS)
     stack.kubectl("rollout", "status", "daemonset/reached", "--timeout=90s")
     for box in boxes.values():
