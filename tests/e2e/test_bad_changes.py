@@ -341,10 +341,12 @@ def peers(stack: Stack) -> None:
 
 
 def restarts(stack: Stack, name: str) -> dict[str, int]:
-    """How often its container has been restarted, by node."""
+    """How often its container has been restarted, by node. Pods outlive a node that was removed by a minute."""
+    there = nodes(stack)
     return {
         pod["spec"]["nodeName"]: pod["status"]["containerStatuses"][0]["restartCount"]
         for pod in pods(stack, SYSTEM, f"--selector=app.kubernetes.io/name={name}")
+        if pod["spec"]["nodeName"] in there
     }
 
 
