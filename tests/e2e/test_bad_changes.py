@@ -341,7 +341,7 @@ def peers(stack: Stack) -> None:
 
 
 def restarts(stack: Stack, name: str) -> dict[str, int]:
-    """How often its container has been restarted, by node. Pods outlive a node that was removed by a minute."""
+    """How often its container has been restarted, by node. Pods outlive a removed node by a minute."""
     there = nodes(stack)
     return {
         pod["spec"]["nodeName"]: pod["status"]["containerStatuses"][0]["restartCount"]
