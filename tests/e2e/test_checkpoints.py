@@ -198,8 +198,8 @@ ROLE = "node-role.kubernetes.io/control-plane"
 
 
 def test_the_nodes_are_deleted(cluster: Cluster) -> None:
-    """Both register again by themselves before the pod GC looks, with role and addresses. Pods run on, but for
-    flannel's, which asks for a lease of the new Node.
+    """Both register again by themselves before the pod GC looks, with role and addresses. Pods run on but
+    for flannel's, which asks for a lease of the new Node.
     """
 
     def nodes() -> dict[str, dict[str, Any]]:
