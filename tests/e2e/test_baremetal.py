@@ -358,6 +358,7 @@ def test_two_machines_become_a_cluster_and_clean_again(stack: Stack, boxes: dict
         "/var/lib/etcd/member/wal /opt/containerd/bin/theirs /usr/local/bin/kubectl /usr/local/bin/etcdctl"
     )
     assert set(boxes["second"].run(f"cat {theirs}").split()) == {"theirs"}
+    boxes["first"].run("rm /var/lib/kubelet /var/lib/containerd; rm -r /var/disk")
 
 
 def pods_that_reach_no_other_node_are_told(stack: Stack, boxes: dict[str, Box]) -> None:
