@@ -241,20 +241,19 @@ def _pod(name: str, **spec: Any) -> dict[str, Any]:
 
 
 def certificates_in_other_names(worker: Worker) -> None:
-    """A request in another's name stays without an answer, while one in its own, made later, is signed."""
-    names = {"stolen": f"system:node:{OTHER}", "admin": "kubernetes-admin", "own": f"system:node:{OWN}"}
-    groups = {"admin": "system:masters"}
-    for name, subject in names.items():
-        request = _request(name, subject, groups.get(name, "system:nodes"))
-        if name == "admin":
-            worker.kubelet.may_not("create", "--filename=-", stdin=json.dumps(request))
-            continue
-        worker.kubelet.may("create", "--filename=-", stdin=json.dumps(request))
-    for client in worker.clients:
-        client.may_not("certificate", "approve", "stolen")
+    """A request in another's name is refused, by whoever; one in the kubelet's own is signed."""
+    for name, subject, group in (
+        ("stolen", f"system:node:{OTHER}", "system:nodes"),
+        ("admin", "kubernetes-admin", "system:masters"),
+    ):
+        for client in worker.clients:
+            client.may_not("create", "--filename=-", stdin=json.dumps(_request(name, subject, group)))
+    own = _request("own", f"system:node:{OWN}", "system:nodes")
+    worker.kubelet.may("create", "--filename=-", stdin=json.dumps(own))
     eventually("the kubelet's own request to be signed", 60, lambda: _signed(worker.stack, "own"))
-    assert not _signed(worker.stack, "stolen")
-    worker.stack.kubectl("delete", "csr", "stolen", "own")
+    for client in worker.clients:
+        client.may_not("certificate", "approve", "own")
+    worker.stack.kubectl("delete", "csr", "own")
 
 
 def _request(name: str, subject: str, group: str) -> dict[str, Any]:
