@@ -38,9 +38,16 @@ def pulumi_home() -> Path:
 
 
 def ensure_plugins(progress: Progress, *, sites: Sites = toolchain.SITES) -> None:
-    """Have every plugin of the program at exactly its SDK's version."""
+    """Have every plugin of the program at exactly its SDK's version, which serves for other versions too.
+
+    A state names the version that made it, which a refresh and a destroy ask for. Official ones stay.
+    """
     for name in pins.PLUGINS:
-        ensure_plugin(name, progress, sites=sites)
+        directory = ensure_plugin(name, progress, sites=sites)
+        for other in directory.parent.glob(f"resource-{name}-v*"):
+            if other != directory and (other / NOT_OFFICIAL).exists():
+                with locked(other):
+                    _link(directory / _program(name), other)
 
 
 def ensure_plugin(name: str, progress: Progress, *, sites: Sites = toolchain.SITES) -> Path:
@@ -55,7 +62,7 @@ def ensure_plugin(name: str, progress: Progress, *, sites: Sites = toolchain.SIT
                 for file in official.iterdir():
                     (partial / file.name).symlink_to(file)
         elif name in PLUGINS:
-            _link_build(toolchain.ensure(_program(name), progress, sites=sites), directory)
+            _link(toolchain.ensure(_program(name), progress, sites=sites), directory)
         else:
             _write_stand_in(name, directory)
     return directory
@@ -131,12 +138,12 @@ def _install(name: str, directory: Path, progress: Progress) -> bool:
     return True
 
 
-def _link_build(build: Path, directory: Path) -> None:
-    program = directory / build.name
-    if program.is_symlink() and program.readlink() == build:
+def _link(program: Path, directory: Path) -> None:
+    link = directory / program.name
+    if link.is_symlink() and link.readlink() == program:
         return
     with fresh_dir(directory) as partial:
-        (partial / build.name).symlink_to(build)
+        (partial / program.name).symlink_to(program)
         (partial / NOT_OFFICIAL).touch()
 
 

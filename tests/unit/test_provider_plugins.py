@@ -183,6 +183,21 @@ class TestPluginThatCanBeBuilt:
         assert self.ensure() == "built ."
         assert len(go.calls) == 2
 
+    def test_build_serves_a_state_that_another_version_made(self, fake: FakePulumi, go: FakeGo) -> None:
+        plugins = self.program().parent.parent
+        for version in ("5.2.0", "5.1.0"):
+            (plugins / f"resource-tls-v{version}").mkdir(parents=True)
+            (plugins / f"resource-tls-v{version}/pulumi-resource-tls").write_text(version)
+        (plugins / "resource-tls-v5.2.0" / provider_plugins.NOT_OFFICIAL).touch()
+        (plugins / "resource-tls-v5.2.0.lastused").touch()
+        for _ in range(2):
+            provider_plugins.ensure_plugins(Progress(), sites=unreachable())
+            found = [
+                (plugins / f"resource-tls-v{version}/pulumi-resource-tls").read_text()
+                for version in ("5.2.0", "5.1.0")
+            ]
+            assert found == ["built .", "5.1.0"], "the second one is official"
+
     def test_build_gives_way_to_an_official_one(self, tmp_path: Path, go: FakeGo) -> None:
         self.ensure()
         directory = tmp_path / f"home/.pulumi/plugins/resource-tls-v{self.VERSION}"
