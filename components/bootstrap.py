@@ -1,20 +1,24 @@
-"""The temporary control plane: started on one controller, and retired once the real one serves."""
+"""The temporary control plane is started on one controller."""
 
 from __future__ import annotations
 
+import base64
+import shlex
 from collections.abc import Mapping, Sequence
+from urllib.parse import urlsplit
 
 import pulumi
+import yaml
 
-from components.archive import File
-from components.assets.node import bootstrap_files, retire_files, retire_seconds, script
-from components.config import ClusterConfig
+from components.archive import unpack
+from components.assets.bootstrap import bootstrap_files
+from components.assets.templates import script
+from components.config import ClusterConfig, Problem
 from components.hosts import Host
-from components.lasting import refuse_changes
 from components.pki import Pki
 from components.ssh import Payload, RemoteStep
 
-__all__ = ["retire_bootstrap", "start_bootstrap"]
+__all__ = ["changed", "start_bootstrap"]
 
 
 def start_bootstrap(
@@ -36,37 +40,71 @@ def start_bootstrap(
         pki.read(lambda texts: Payload(script=script("bootstrap"), files=bootstrap_files(cfg, host, texts))),
         timeout=300,
         depends_on=after,
-        opts=pulumi.ResourceOptions.merge(opts, refuse_changes(cfg)),
+        opts=pulumi.ResourceOptions.merge(opts, _refuse_changes(cfg)),
     )
 
 
-def retire_bootstrap(
-    name: str,
-    cfg: ClusterConfig,
-    host: Host,
-    pki: Pki,
-    *,
-    workloads: pulumi.Output[str],
-    after: Sequence[pulumi.Resource],
-    opts: pulumi.ResourceOptions,
-) -> RemoteStep:
-    """Hands over to the self-hosted control plane and takes the temporary one away. Fails closed: the
-    temporary one stays until the other one answers on the shared port and all nodes and workloads are ready.
+Values = Mapping[tuple[str, str], str | int]
 
-    `workloads` is text that changes with any workload: the step then waits until all have rolled, and tells
-    why one has not.
+_MANIFESTS = "root/etc/kubernetes/manifests"
+
+
+def _refuse_changes(cfg: ClusterConfig) -> pulumi.ResourceOptions:
+    """Options of the step that starts the temporary control plane: it isn't updated with another such value.
+
+    The step is in the state when the API has answered, so from then on there is a cluster. What it brought
+    says what the cluster was made with, in the states of earlier programs too. No host is asked.
     """
-    return RemoteStep(
-        f"{name}-retire",
-        host,
-        pulumi.Output.all(pki.read(lambda texts: retire_files(cfg, host, texts)), workloads).apply(
-            lambda known: _retire(*known)
-        ),
-        timeout=retire_seconds(cfg),
-        depends_on=after,
-        opts=opts,
+
+    async def refuse(args: pulumi.ResourceHookArgs) -> None:
+        brought = (args.old_inputs or {})["stdin"]
+        # A secret comes as an Output.
+        archive = await pulumi.Output.from_input(brought).future()
+        if problems := changed(cfg, str(archive)):
+            raise pulumi.RunError("; ".join(map(str, problems)))
+
+    hook = pulumi.ResourceHook(
+        "values-of-a-living-cluster", refuse, pulumi.ResourceHookOptions(on_dry_run=True)
     )
+    return pulumi.ResourceOptions(hooks=pulumi.ResourceHookBinding(before_update=[hook]))
 
 
-def _retire(files: Mapping[str, File], workloads: str) -> Payload:
-    return Payload(script=script("retire"), files={**files, "workloads": File(workloads)})
+def changed(cfg: ClusterConfig, archive: str) -> list[Problem]:
+    """What the config wants other than the cluster was made with: by that archive, in base64."""
+    wanted: Values = {
+        ("network", "pods"): cfg.network.pods,
+        ("network", "services"): cfg.network.services,
+        ("network", "domain"): cfg.network.domain,
+        ("api", "host"): cfg.api.host,
+        ("api", "port"): cfg.api.port,
+    }
+    return [
+        Problem.at(
+            path,
+            wanted[path],
+            f"the cluster lives with {value} and would not outlast the change: put that back, or destroy the "
+            "cluster first",
+        )
+        for path, value in _living(unpack(base64.b64decode(archive))).items()
+        if wanted[path] != value
+    ]
+
+
+def _living(files: Mapping[str, str]) -> Values:
+    """The values, as the files say them that the temporary control plane is started with."""
+    apiserver = _flags(files[f"{_MANIFESTS}/bootstrap-apiserver.yaml"])
+    controller_manager = _flags(files[f"{_MANIFESTS}/bootstrap-controller-manager.yaml"])
+    environment = dict(line.split("=", 1) for line in shlex.split(files["env"]))
+    issuer = apiserver["service-account-issuer"]
+    return {
+        ("network", "pods"): controller_manager["cluster-cidr"],
+        ("network", "services"): apiserver["service-cluster-ip-range"],
+        ("network", "domain"): issuer.removeprefix("https://kubernetes.default.svc."),
+        ("api", "host"): urlsplit(environment["API_ENDPOINT"]).hostname or "",
+        ("api", "port"): int(apiserver["secure-port"]),
+    }
+
+
+def _flags(pod: str) -> dict[str, str]:
+    _, *arguments = yaml.safe_load(pod)["spec"]["containers"][0]["command"]
+    return dict(argument.removeprefix("--").split("=", 1) for argument in arguments)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pulumi
 
-from components.assets.values import client_kubeconfig
+from components.assets.credentials import client_kubeconfig
 from components.backup import make_backups
-from components.bootstrap import retire_bootstrap, start_bootstrap
+from components.bootstrap import start_bootstrap
 from components.config import ClusterConfig
+from components.handover import retire_bootstrap
 from components.hosts import create_hosts
 from components.node import make_nodes
 from components.pki import Pki

@@ -10,7 +10,9 @@ from typing import Any
 import pulumi
 
 from components.archive import File
-from components.assets.node import download_files, node_files, preflight_files, script
+from components.assets.node import download_files, node_files
+from components.assets.preflight import preflight_files
+from components.assets.templates import script
 from components.config import ClusterConfig
 from components.hosts import Host, Hosts
 from components.pki import Pki

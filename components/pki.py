@@ -11,7 +11,7 @@ import pulumi
 import pulumi_tls as tls
 
 from components.config import ClusterConfig
-from components.machine import Machine
+from components.hosts.machine import Machine
 
 __all__ = ["Pki"]
 

@@ -11,7 +11,7 @@ import pulumi_command as command
 from components.archive import pack
 from components.assets.render import render
 from components.config import ClusterConfig, Problem
-from components.machine import Machine
+from components.hosts.machine import Machine
 from components.pki import Pki
 
 __all__ = ["write_assets"]

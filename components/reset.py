@@ -7,7 +7,7 @@ import shlex
 import pulumi
 import pulumi_command as command
 
-from components.assets.node import script
+from components.assets.templates import script
 from components.hosts import Host, Hosts
 from components.ssh import DONE, SET_PATH, for_any_shell
 
@@ -17,7 +17,7 @@ __all__ = ["reset_on_destroy"]
 def reset_on_destroy(name: str, hosts: Hosts, opts: pulumi.ResourceOptions) -> list[pulumi.Resource]:
     """Makes, for every host that the program does not own, a step whose deletion cleans the host."""
     return [
-        _Reset(f"{name}-{host.name}-reset", name, host, opts) for host in hosts.values() if not host.owned
+        _Reset(f"{name}-{host.name}-reset", name, host, opts) for host in hosts.values() if not host.ephemeral
     ]
 
 

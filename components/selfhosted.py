@@ -5,36 +5,25 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pulumi
 import pulumi_kubernetes as kubernetes
 
 from components.assets.controlplane import COMPONENTS
-from components.assets.manifests import CONTENT_LABEL, WORKLOADS, Object, manifests, owned, role
-from components.assets.values import client_kubeconfig, manifest_value
+from components.assets.credentials import client_kubeconfig, manifest_value
+from components.assets.manifests import CONTENT_LABEL, WORKLOADS, Object, applied, managed, role
 from components.config import ClusterConfig
 from components.pki import Pki
 from components.ssh import RemoteStep
 
-__all__ = ["Manifest", "SelfHosted", "objects"]
+__all__ = ["Manifest", "SelfHosted"]
 
 
 MOUNTED = ("ConfigMap", "Secret", "ServiceAccount")
 # A cluster keeps the user that it was made with: a kube-apiserver shares its port only with one of the same.
 USER = [f"spec.template.spec.securityContext.{key}" for key in ("runAsUser", "runAsGroup", "fsGroup")]
-# What the provider would wait for: workloads, and a service until it has pods.
-AWAITED = (*WORKLOADS, "Service")
-
-
-def objects(cfg: ClusterConfig, value: Callable[[str], str]) -> dict[str, Object]:
-    """Every manifest by file name, with what the provider is told of how to wait for it."""
-    found = manifests(cfg, value)
-    for manifest in found.values():
-        if manifest["kind"] in AWAITED:
-            manifest["metadata"]["annotations"] = {"pulumi.com/skipAwait": "true"}
-    return found
 
 
 class Manifest(pulumi.CustomResource):
@@ -46,7 +35,7 @@ class Manifest(pulumi.CustomResource):
         version = manifest["apiVersion"]
         group = "core/" if version == "v1" else ""
         token = f"kubernetes:{group}{version}:{manifest['kind']}{'Patch' if patch else ''}"
-        super().__init__(token, name, owned(manifest), opts)
+        super().__init__(token, name, managed(manifest), opts)
 
 
 class SelfHosted(pulumi.ComponentResource):
@@ -79,7 +68,7 @@ class SelfHosted(pulumi.ComponentResource):
             deleted_with=bootstrap,
         )
         values = _Values(cfg, pki)
-        unfilled = objects(cfg, _placeholder)
+        unfilled = applied(cfg, _placeholder)
         lifted = {file: values.lift(manifest) for file, manifest in unfilled.items()}
         # What pods mount comes first, and goes last: neither the old nor the new ones of a roll lack it.
         mounted = [self._apply(file, m) for file, m in lifted.items() if m["kind"] in MOUNTED]

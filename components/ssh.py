@@ -84,8 +84,9 @@ class RemoteStep(command.remote.Command):
     All content, secret or not, comes by stdin as one archive; the script finds it in its working directory
     and the directory goes when the script ends. Any change of script or files runs it again; a new machine
     replaces the step. Standard output is for a few facts in plain text: a script prints no secret. It ends
-    after `timeout` seconds, whatever the script does. With `told` the user reads what it writes to standard
-    error while it runs. `said` is what it printed; a login that ran nothing and ended well is an error.
+    after `timeout` seconds, whatever the script does. With `stream_stderr` the user reads what it writes to
+    standard error while it runs. `said` is what it printed; a login that ran nothing and ended well is an
+    error.
     """
 
     said: pulumi.Output[str]
@@ -97,7 +98,7 @@ class RemoteStep(command.remote.Command):
         payload: pulumi.Input[Payload],
         *,
         timeout: int,
-        told: bool = False,
+        stream_stderr: bool = False,
         depends_on: Sequence[pulumi.Resource] = (),
         opts: pulumi.ResourceOptions,
     ) -> None:
@@ -117,7 +118,7 @@ class RemoteStep(command.remote.Command):
                 settled.apply(lambda p: command_text(p, user=host.ssh.user, timeout=timeout))
             ),
             stdin=settled.apply(lambda p: base64.b64encode(pack(p.all_files)).decode()),
-            logging=command.remote.Logging.STDERR if told else command.remote.Logging.NONE,
+            logging=command.remote.Logging.STDERR if stream_stderr else command.remote.Logging.NONE,
             add_previous_output_in_env=False,
             triggers=[host.instance_id],
             opts=pulumi.ResourceOptions.merge(

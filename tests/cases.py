@@ -13,9 +13,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from components.assets.controlplane import COMPONENTS
-from components.assets.values import manifest_value, secret_keys
+from components.assets.credentials import manifest_value, secret_keys
 from components.config import ClusterConfig, parse
-from components.machine import Machine
+from components.hosts.machine import Machine
 
 CHECKOUT = Path(__file__).parent.parent
 DIRECTORY = Path(__file__).parent / "golden" / "cases"

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import shlex
 
-from components import durations, sizes
 from components.archive import File
 from components.assets import templates
-from components.config import ClusterConfig
-from components.machine import Machine
+from components.config import ClusterConfig, durations, sizes
+from components.hosts.machine import Machine
 
 __all__ = ["SCRIPT", "backup_files", "facts", "generation_file"]
 

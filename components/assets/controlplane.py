@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from components import steering
-from components.checkpointer.pods import STEERING
 from components.config import ClusterConfig
-from components.flags import merged
+from components.config.flags import merged
+from components.programs import reuseport
+from components.programs.checkpointer.pods import STEERING
 
 __all__ = ["COMPONENTS", "MANIFESTS", "UID", "Component", "Form", "bootstrap_pod", "pod_spec", "secret_files"]
 
@@ -160,12 +160,12 @@ def _confined() -> dict[str, Any]:
 
 
 def _steering(cfg: ClusterConfig) -> dict[str, Any]:
-    """Runs beside kube-apiserver and gives clients to it when it is ready, see `components.steering`."""
+    """Runs beside kube-apiserver and gives it clients when it is ready: `components.programs.reuseport`."""
     begun = f"{STEERING_STATE}/begun"
     return {
         "name": STEERING,
         "image": cfg.workload_images["pod-checkpointer"],
-        "command": ["python3", "-c", Path(steering.__file__).read_text(), str(cfg.api.port), begun],
+        "command": ["python3", "-c", Path(reuseport.__file__).read_text(), str(cfg.api.port), begun],
         "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}},
         "restartPolicy": "Always",
         "securityContext": _confined(),
@@ -174,7 +174,7 @@ def _steering(cfg: ClusterConfig) -> dict[str, Any]:
             "exec": {"command": ["python3", "-c", f"open('{begun}')"]},
             "periodSeconds": 1,
             "timeoutSeconds": 5,
-            "failureThreshold": 2 * steering.TURN_SECONDS,
+            "failureThreshold": 2 * reuseport.TURN_SECONDS,
         },
         "volumeMounts": [{"name": STEERING, "mountPath": STEERING_STATE}],
     }
@@ -185,7 +185,7 @@ def _startup_probe(component: Component, port: int) -> dict[str, Any]:
         return _probe(component, port, "/livez", periodSeconds=2, failureThreshold=60)
     # By steering an instance that is new beside another answers there, from when it listens.
     probe = _probe(component, port, "/readyz", initialDelaySeconds=5, periodSeconds=2, failureThreshold=60)
-    probe["httpGet"]["host"] = steering.NEWCOMER
+    probe["httpGet"]["host"] = reuseport.NEWCOMER
     return probe
 
 

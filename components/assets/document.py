@@ -1,13 +1,16 @@
-"""YAML that Kubernetes' own reader takes for what was meant: text stays text."""
+"""YAML that Kubernetes' own reader takes for what was meant, and files of variables for a shell."""
 
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping
 
 import yaml
 
-__all__ = ["dump"]
+from components.archive import File
+
+__all__ = ["dump", "env_file"]
 
 _NUMBER = "0123456789"
 # PyYAML knows YAML 1.1: there 09, 1e3 and 0o17 are no numbers, 2026-1-2 is no date and y no truth value.
@@ -33,3 +36,8 @@ for _kind, (_pattern, _begins) in _SOMETHING_ELSE.items():
 def dump(document: Mapping[str, object]) -> str:
     """The document as text, its keys in the order that they have."""
     return yaml.dump(document, sort_keys=False, Dumper=_Dumper)
+
+
+def env_file(**values: str) -> File:
+    """Variables for a shell to source, sorted."""
+    return File("".join(f"{name}={shlex.quote(value)}\n" for name, value in sorted(values.items())))

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from components import sizes
 from components.archive import File
 from components.assets import document
 from components.assets.controlplane import MANIFESTS, UID
-from components.config import ClusterConfig
-from components.etcd import DEFAULT_QUOTA
-from components.machine import Machine
+from components.config import ClusterConfig, sizes
+from components.config.etcd import DEFAULT_QUOTA
+from components.hosts.machine import Machine
 
 __all__ = ["etcd_files", "etcd_pod"]
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import yaml
 
-from components import checkpointer
 from components.assets import templates
 from components.assets.controlplane import COMPONENTS, Component, pod_spec
-from components.assets.values import secret_keys
+from components.assets.credentials import secret_keys
 from components.config import ClusterConfig
+from components.programs import checkpointer
 
 __all__ = [
     "CONTENT_LABEL",
@@ -22,8 +22,9 @@ __all__ = [
     "OWNER",
     "WORKLOADS",
     "Object",
+    "applied",
+    "managed",
     "manifests",
-    "owned",
     "role",
 ]
 
@@ -64,7 +65,20 @@ def manifests(cfg: ClusterConfig, value: Callable[[str], str]) -> dict[str, Obje
     return dict(sorted(objects.items()))
 
 
-def owned(manifest: Mapping[str, Any]) -> Object:
+# What the provider would wait for: workloads, and a service until it has pods.
+_AWAITED = (*WORKLOADS, "Service")
+
+
+def applied(cfg: ClusterConfig, value: Callable[[str], str]) -> dict[str, Object]:
+    """Every manifest by file name, with what the provider is told of how to wait for it."""
+    found = manifests(cfg, value)
+    for manifest in found.values():
+        if manifest["kind"] in _AWAITED:
+            manifest["metadata"]["annotations"] = {"pulumi.com/skipAwait": "true"}
+    return found
+
+
+def managed(manifest: Mapping[str, Any]) -> Object:
     """The manifest with the annotations that say who applies it."""
     metadata = manifest["metadata"]
     return {

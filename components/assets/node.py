@@ -1,99 +1,29 @@
-"""Files and scripts of a host: container runtime, kubelet, etcd, and the steps that use them."""
+"""Everything that makes a host a node: container runtime, kubelet and, on controllers, etcd."""
 
 from __future__ import annotations
 
 import re
-import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from components import sizes
 from components.archive import File
 from components.assets import document, templates
 from components.assets.backup import backup_files
-from components.assets.controlplane import (
-    BOOTSTRAP_SECRETS,
-    COMPONENTS,
-    FORMER_UID,
-    MANIFESTS,
-    UID,
-    bootstrap_pod,
-)
+from components.assets.controlplane import FORMER_UID, MANIFESTS, UID
+from components.assets.credentials import kubeconfig
+from components.assets.document import env_file
 from components.assets.etcd import etcd_files
-from components.assets.manifests import (
-    CONTENT_LABEL,
-    WORKLOADS,
-    Object,
-    manifests,
-)
-from components.assets.network import network_digest, network_files
-from components.assets.overrides import overrides
+from components.assets.preflight import preflight_files
 from components.assets.registration import registration_files, taints
-from components.assets.values import (
-    client_kubeconfig,
-    control_plane_files,
-    kubeconfig,
-    manifest_value,
-)
+from components.assets.sites import kubernetes_site, site
+from components.assets.templates import script
 from components.config import ClusterConfig
-from components.machine import Machine
-from components.steering import INCUMBENT
+from components.hosts.machine import Machine
 
-__all__ = [
-    "bootstrap_files",
-    "download_files",
-    "node_files",
-    "preflight_files",
-    "retire_files",
-    "retire_seconds",
-    "roll_seconds",
-    "script",
-]
+__all__ = ["download_files", "node_files"]
 
 MIRRORED_REGISTRIES = ("docker.io", "ghcr.io", "quay.io", "registry.k8s.io")
-
-
-def script(name: str) -> str:
-    """The text of a script that runs on a host."""
-    return templates.read(f"scripts/{name}.sh")
-
-
-def env_file(**values: str) -> File:
-    return File("".join(f"{name}={shlex.quote(value)}\n" for name, value in sorted(values.items())))
-
-
-# -- preflight -----------------------------------------------------------------------------------------------
-
-
-def preflight_files(cfg: ClusterConfig, machine: Machine) -> dict[str, File]:
-    """What the preflight holds the host against."""
-    controller = machine.is_controller
-    quota = sizes.mebibytes(cfg.etcd.quota)
-    ports = [10250, 10256] + ([cfg.api.port, 2379, 2380, 2381, 10257, 10259] if controller else [])
-    return {
-        "preflight.env": env_file(
-            NAME=machine.name,
-            ADDRESS=machine.address,
-            CLUSTER=cfg.name,
-            ROLE=machine.role,
-            PODS=cfg.network.pods,
-            SERVICES=cfg.network.services,
-            SERVICE_IP=cfg.service_ip,
-            PORTS=" ".join(map(str, ports)),
-            MEMORY_MIB="1700" if controller else "900",
-            # Images and binaries, and what etcd may grow to; of a disk of its own, with its log.
-            DISK_MIB=str(3000 + quota) if controller else "5000",
-            ETCD_MIB=str(512 + quota) if controller else "0",
-            NESTED="yes" if machine.nested else "no",
-            ARTIFACTS_PROBE=f"{_kubernetes_site(cfg)}/@ARCH@/kubelet.sha256",
-            ARTIFACTS_KEY="kubepivot:mirror.artifacts",
-        ),
-        "claims": File(script("claims")),
-    }
-
-
-# -- node ----------------------------------------------------------------------------------------------------
 
 
 def download_files(cfg: ClusterConfig, machine: Machine) -> dict[str, File]:
@@ -144,18 +74,10 @@ def _template(name: str, values: Mapping[str, str]) -> str:
     return templates.substitute(templates.read(f"files/{name}"), values)
 
 
-def _site(cfg: ClusterConfig, host: str) -> str:
-    return f"{cfg.mirror.artifacts}/{host}" if cfg.mirror else f"https://{host}"
-
-
-def _kubernetes_site(cfg: ClusterConfig) -> str:
-    return f"{_site(cfg, 'dl.k8s.io')}/v{cfg.release.kubernetes}/bin/linux"
-
-
 def _node_env(cfg: ClusterConfig, machine: Machine) -> File:
     release = cfg.release
-    kubernetes = f"{_kubernetes_site(cfg)}/@ARCH@"
-    github = _site(cfg, "github.com")
+    kubernetes = f"{kubernetes_site(cfg)}/@ARCH@"
+    github = site(cfg, "github.com")
     containerd = (
         f"{github}/containerd/containerd/releases/download/v{release.containerd}"
         f"/containerd-{release.containerd}-linux-@ARCH@.tar.gz"
@@ -266,80 +188,10 @@ def _kubelet_identity(cfg: ClusterConfig, machine: Machine, texts: Mapping[str, 
 
 
 def _checkpoint_files() -> dict[str, File]:
-    """What starts the control plane at boot: see `components.checkpointer`."""
+    """What starts the control plane at boot: see `components.programs.checkpointer`."""
     return {
         "/etc/systemd/system/kubepivot-checkpoints.service": File(
             templates.read("files/kubepivot-checkpoints.service")
         ),
         "/usr/local/libexec/kubepivot/arm-checkpoints": File(script("arm-checkpoints"), mode=0o755),
     }
-
-
-# -- bootstrap and retirement of the temporary control plane ---------------------------------------------
-
-
-def bootstrap_files(cfg: ClusterConfig, machine: Machine, texts: Mapping[str, str]) -> dict[str, File]:
-    """The temporary control plane: three static pods and the secrets that they mount from the host."""
-    files = {
-        "env": env_file(
-            NAME=machine.name,
-            CONTROL_PLANE_UID=str(UID),
-            FORMER_UID=str(FORMER_UID),
-            CONTROLLERS=" ".join(cfg.controllers),
-            API_ENDPOINT=cfg.api_endpoint,
-        ),
-        "lib.sh": File(script("lib")),
-        "ca.crt": File(texts["ca.crt"]),
-        "kubeconfig": File(client_kubeconfig(cfg, texts, "super-admin"), mode=0o600),
-    }
-    for component in COMPONENTS:
-        pod = bootstrap_pod(component, cfg)
-        manifest = document.dump(pod)
-        files[f"root{MANIFESTS}/{pod['metadata']['name']}.yaml"] = File(manifest, mode=0o600)
-        for name, text in control_plane_files(component, cfg, texts, "bootstrap").items():
-            files[f"root{BOOTSTRAP_SECRETS}/{component}/{name}"] = File(text, mode=0o600, owner=UID)
-    return files
-
-
-def retire_files(cfg: ClusterConfig, machine: Machine, texts: Mapping[str, str]) -> dict[str, File]:
-    """What the hand-over needs."""
-    objects = manifests(cfg, lambda name: manifest_value(cfg, name, texts)).values()
-    mounted = [found for found in objects if CONTENT_LABEL in found["metadata"].get("labels", {})]
-    workloads = [found for found in objects if found["kind"] in WORKLOADS]
-    given = {found["metadata"]["name"]: overrides(cfg, found["metadata"]["name"]) for found in workloads}
-    return {
-        "env": env_file(
-            NAME=machine.name,
-            API_ENDPOINT=cfg.api_endpoint,
-            API_PORT=str(cfg.api.port),
-            INCUMBENT=INCUMBENT,
-            NETWORK=network_digest(cfg, objects),
-            NODES=" ".join(f"node/{name}" for name in sorted(cfg.hosts)),
-            ROLL_SECONDS=str(roll_seconds(cfg)),
-            MOUNTED=_names(mounted),
-            MOUNTED_LABEL=CONTENT_LABEL,
-            WORKLOADS=_names(workloads),
-        ),
-        "lib.sh": File(script("lib")),
-        "network.sh": File(script("network")),
-        "rollout.sh": File(script("rollout")),
-        **network_files(cfg),
-        "overrides": File("".join(f"{name} {' or '.join(keys)}\n" for name, keys in given.items() if keys)),
-        "ca.crt": File(texts["ca.crt"]),
-        "kubeconfig": File(client_kubeconfig(cfg, texts, "super-admin", loopback=INCUMBENT), mode=0o600),
-    }
-
-
-def roll_seconds(cfg: ClusterConfig) -> int:
-    """How long a roll of all workloads may take. Controllers' pods roll one after another."""
-    return 120 + 60 * len(cfg.controllers)
-
-
-def retire_seconds(cfg: ClusterConfig) -> int:
-    """How long a hand-over may take: as long as the deadlines in its script, so that it has the last word."""
-    return roll_seconds(cfg) + 1000
-
-
-def _names(objects: Iterable[Object]) -> str:
-    """As kubectl names them."""
-    return " ".join(sorted(f"{each['kind'].lower()}/{each['metadata']['name']}" for each in objects))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from components.config import ClusterConfig
-from components.problems import PROJECT
+from components.config.errors import PROJECT
 
 __all__ = ["overrides"]
 

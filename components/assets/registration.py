@@ -9,10 +9,10 @@ from typing import Any
 
 from components.archive import File
 from components.assets import templates
-from components.assets.manifests import CONTROL_PLANE_ROLE, Object, manifests, owned, role
+from components.assets.manifests import CONTROL_PLANE_ROLE, Object, managed, manifests, role
 from components.config import ClusterConfig
-from components.machine import Machine
-from components.steering import INCUMBENT
+from components.hosts.machine import Machine
+from components.programs.reuseport import INCUMBENT
 
 __all__ = ["KEEP_NODE", "registration_files", "taints"]
 
@@ -57,7 +57,7 @@ def registration_files(cfg: ClusterConfig, machine: Machine, texts: Mapping[str,
             "/etc/kubernetes/pki/controller.pem": File(
                 texts["controller.crt"] + texts["controller.key"], mode=0o600
             ),
-            **{f"/etc/kubernetes/kept{_path(each)}": _json(owned(each)) for each in _kept(cfg, machine)},
+            **{f"/etc/kubernetes/kept{_path(each)}": _json(managed(each)) for each in _kept(cfg, machine)},
         }
     return files
 

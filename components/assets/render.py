@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from components.archive import File
 from components.assets import document
 from components.assets.controlplane import COMPONENTS, bootstrap_pod
+from components.assets.credentials import client_kubeconfig, manifest_value
 from components.assets.etcd import etcd_pod
 from components.assets.manifests import manifests
-from components.assets.values import client_kubeconfig, manifest_value
 from components.config import ClusterConfig
 
 __all__ = ["render"]

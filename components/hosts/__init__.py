@@ -8,7 +8,7 @@ from typing import Protocol
 import pulumi
 
 from components.config import ClusterConfig
-from components.machine import Machine
+from components.hosts.machine import Machine
 
 __all__ = ["Host", "Hosts", "Platform", "Ssh", "create_hosts"]
 
@@ -33,7 +33,7 @@ class Host(Machine):
     ssh: Ssh
     instance_id: pulumi.Input[str]
     """Changes when, and only when, the machine is another one; every remote step on it then runs anew."""
-    owned: bool
+    ephemeral: bool
     """True: the machine ends with its resource. False: `destroy` has to clean it."""
 
 

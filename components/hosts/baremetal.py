@@ -30,7 +30,7 @@ def baremetal_hosts(name: str, cfg: ClusterConfig, opts: pulumi.ResourceOptions)
                 dial_tries=4,
             ),
             instance_id=host.host_key,
-            owned=False,
+            ephemeral=False,
             labels=host.labels,
             taints=host.taints,
         )

@@ -80,7 +80,7 @@ def _lab_host(
             dial_tries=20,
         ),
         instance_id=container.stdout,
-        owned=True,
+        ephemeral=True,
         nested=True,
         labels=host.labels,
         taints=host.taints,

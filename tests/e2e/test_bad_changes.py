@@ -178,7 +178,7 @@ def configmaps_are_there(stack: Stack) -> None:
 @contextmanager
 def crashing(stack: Stack, words: str) -> Iterator[None]:
     """With words, the pod-checkpointer's program, which is a ConfigMap, ends with them."""
-    path = stack.checkout.directory / "components/checkpointer/checkpointer.py"
+    path = stack.checkout.directory / "components/programs/checkpointer/checkpointer.py"
     text = path.read_text()
     if words:
         path.write_text(text.replace("    node, port = arguments\n", f"    raise SystemExit({words!r})\n"))

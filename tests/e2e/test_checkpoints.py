@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from components.checkpointer.state import DEAD_SECONDS, UNLED_SECONDS
+from components.programs.checkpointer.state import DEAD_SECONDS, UNLED_SECONDS
 from lab import apt
 from lab.engine import docker
 from tests.e2e.disasters import (

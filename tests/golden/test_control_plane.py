@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from components.assets.controlplane import COMPONENTS, UID, Component, Form
+from components.assets.credentials import AUTHENTICATION, control_plane_files
 from components.assets.manifests import CONTROL_PLANE_ROLE
-from components.assets.values import AUTHENTICATION, control_plane_files
 from tests.cases import Case
 from tests.golden.objects import BOOTSTRAP, Object, below, control_plane, flags_of, pod_specs
 

@@ -14,20 +14,17 @@ import yaml
 
 from components.archive import File
 from components.assets.backup import SCRIPT
+from components.assets.bootstrap import bootstrap_files
 from components.assets.controlplane import COMPONENTS, UID
+from components.assets.handover import retire_files
 from components.assets.manifests import CONTROL_PLANE_ROLE
-from components.assets.node import (
-    MIRRORED_REGISTRIES,
-    bootstrap_files,
-    node_files,
-    preflight_files,
-    retire_files,
-)
+from components.assets.node import MIRRORED_REGISTRIES, node_files
+from components.assets.preflight import preflight_files
+from components.assets.recovery import recovery_files
 from components.assets.registration import KEEP_NODE
 from components.assets.render import render
 from components.config import parse
-from components.labels import Taint
-from components.recovery import recovery_files
+from components.config.k8s_names import Taint
 from tests.cases import Case, load
 
 Files = dict[str, File]

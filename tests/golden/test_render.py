@@ -12,7 +12,7 @@ import pytest
 from components.archive import File
 from components.assets.controlplane import COMPONENTS
 from components.assets.manifests import manifests
-from components.versions import RELEASES
+from components.config.releases import RELEASES
 from tests.cases import Case, load, manifest_values, pem
 from tests.golden.objects import BOOTSTRAP, Object, below, control_plane, flags_of, pod_specs
 

@@ -9,12 +9,13 @@ import yaml
 
 from components.archive import File
 from components.assets import document
-from components.assets.node import bootstrap_files, node_files
+from components.assets.bootstrap import bootstrap_files
+from components.assets.node import node_files
+from components.assets.recovery import recovery_files
 from components.assets.render import render
 from components.config import ClusterConfig, parse
-from components.labels import Taint
-from components.machine import Machine
-from components.recovery import recovery_files
+from components.config.k8s_names import Taint
+from components.hosts.machine import Machine
 from tests.cases import pem, pki_names
 
 LIKE_NUMBERS = ("09", "1e3", "0x10", "0o17", "0b11", "1_0", "1.5", "2026-1-2", "12:30")

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from components.checkpointer.checkpoint import Checkpoint, render
-from components.checkpointer.pods import APISERVER, SCHEDULER, SELF, Owner
-from components.checkpointer.store import Store
+from components.programs.checkpointer.checkpoint import Checkpoint, render
+from components.programs.checkpointer.pods import APISERVER, SCHEDULER, SELF, Owner
+from components.programs.checkpointer.store import Store
 
 OWNERS = (APISERVER, SCHEDULER, SELF)
 SECRET = {"data": {name: base64.b64encode(name.encode()).decode() for name in ("a.crt", "a.key")}}

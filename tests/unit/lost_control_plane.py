@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from components.assets.node import script
+from components.assets.recovery import recovery_files
+from components.assets.templates import script
 from components.config import parse
-from components.recovery import recovery_files
 from tests.cases import load
 from tests.unit.sandbox import DIRECT, Sandbox
 

@@ -12,7 +12,8 @@ import shlex
 import tarfile
 from functools import cache
 
-from components.assets.node import node_files, script
+from components.assets.node import node_files
+from components.assets.templates import script
 from tests.cases import load
 from tests.unit.sandbox import Sandbox
 

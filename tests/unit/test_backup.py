@@ -16,9 +16,9 @@ from typing import Any
 import pulumi
 import pytest
 
-from components import durations
 from components.assets import templates
 from components.assets.backup import SCRIPT, backup_files, facts
+from components.config import durations
 from components.ssh import DONE
 from tests.cases import load, read
 from tests.unit import recorder

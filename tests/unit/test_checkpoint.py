@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from components.assets.render import render as render_assets
-from components.checkpointer.checkpoint import Refused, render
-from components.checkpointer.pods import APISERVER, SAVED, STEERING, Owner, is_ready, newest
+from components.programs.checkpointer.checkpoint import Refused, render
+from components.programs.checkpointer.pods import APISERVER, SAVED, STEERING, Owner, is_ready, newest
 from tests.cases import Case
 from tests.unit.checkpoints import OWNERS, SECRET, START, Object, checkpoint, pod, secret, status
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from components.assets.node import script
-from components.checkpointer.pods import APISERVER
-from components.checkpointer.store import Store, is_valid
+from components.assets.templates import script
+from components.programs.checkpointer.pods import APISERVER
+from components.programs.checkpointer.store import Store, is_valid
 from tests.unit.checkpoints import OWNERS, Object, checkpoint, directory_of
 from tests.unit.sandbox import Sandbox
 

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.checkpointer.checkpointer import SETTLED_SECONDS, Checkpointer, Unavailable
-from components.checkpointer.pods import APISERVER, SCHEDULER, SELF, Owner, is_ready
-from components.checkpointer.state import (
+from components.programs.checkpointer.checkpointer import SETTLED_SECONDS, Checkpointer, Unavailable
+from components.programs.checkpointer.pods import APISERVER, SCHEDULER, SELF, Owner, is_ready
+from components.programs.checkpointer.state import (
     DEAD_SECONDS,
     GONE_SECONDS,
     UNLED_SECONDS,
@@ -25,7 +25,7 @@ from components.checkpointer.state import (
     Timers,
     decide,
 )
-from components.checkpointer.store import Store, is_valid
+from components.programs.checkpointer.store import Store, is_valid
 from tests.unit.checkpoints import OWNERS, SECRET, Object, directory_of, pod, status
 
 # -- decisions -----------------------------------------------------------------------------------------------

@@ -20,8 +20,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from components.checkpointer import checkpointer
-from components.checkpointer.checkpointer import LocalApi, Unavailable
+from components.programs.checkpointer import checkpointer
+from components.programs.checkpointer.checkpointer import LocalApi, Unavailable
 from tests.cases import CHECKOUT
 
 ANSWERS = {"/pods": (200, b'{"items": []}'), "/sick": (500, b"etcd is gone"), "/odd": (200, b"<html>")}
@@ -113,7 +113,7 @@ def test_a_port_where_nobody_answers_is_dead(pem: Path, monkeypatch: pytest.Monk
 
 def _start(directory: Path) -> tuple[subprocess.Popen[str], IO[str]]:
     program = (
-        "from pathlib import Path; from components.checkpointer import checkpointer as c;"
+        "from pathlib import Path; from components.programs.checkpointer import checkpointer as c;"
         f"c.DIRECTORY = Path({str(directory)!r}); c.main(['controller-1', '1'])"
     )
     process = subprocess.Popen(

@@ -11,9 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components import durations
-from components.config import ClusterConfig, ConfigError, HostConfig, Taint, parse
-from components.versions import LATEST, RELEASES
+from components.config import ClusterConfig, ConfigError, HostConfig, Taint, durations, parse
+from components.config.releases import LATEST, RELEASES
 from tests.unit.raw_configs import S3, Raw, baremetal, lab, with_value
 
 pytestmark = pytest.mark.usefixtures("home")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from components.config import ConfigError, parse
-from components.versions import LATEST
+from components.config.releases import LATEST
 from tests.unit.raw_configs import HOST_KEY, LEFT_OUT, S3, Raw, baremetal, errors, lab, with_value
 
 pytestmark = pytest.mark.usefixtures("home")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from components.assets.node import script
+from components.assets.templates import script
 from tests.cases import load
 from tests.unit.new_host import CURL, MARK, arrange, env_of, files_of, set_up
 from tests.unit.sandbox import Sandbox

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 import yaml
 
+from components.assets.bootstrap import bootstrap_files
+from components.assets.handover import retire_files
 from components.assets.manifests import manifests
 from components.assets.network import network_digest
-from components.assets.node import bootstrap_files, retire_files, script
+from components.assets.templates import script
 from components.config import parse
 from tests.cases import load
 from tests.unit.sandbox import DIRECT, Sandbox

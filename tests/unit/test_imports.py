@@ -12,47 +12,51 @@ from tests.cases import CHECKOUT
 
 # A module imports from lines above its own, or from its own package.
 STAGES = """
-    components.versions components.labels components.sshkeys components.archive components.section
-    components.durations components.sizes components.flags components.images components.steering
-    components.addresses
-    components.s3
-    components.etcd components.snapshots
-    components.problems
-    components.consistency
+    components.archive components.programs.checkpointer components.programs.reuseport components.programs
+    components.config.releases components.config.k8s_names components.config.sshkeys components.config.base
+    components.config.durations components.config.sizes components.config.flags components.config.images
+    components.config.addresses
+    components.config.s3
+    components.config.etcd components.config.backup
+    components.config.errors
+    components.config.crosschecks
+    components.config.cluster
     components.config
-    components.machine components.reference components.checkpointer
+    components.config.reference components.hosts.machine
     components.hosts
     components.pki
     components.assets
-    components.ssh components.lasting
-    components.backup components.node components.bootstrap components.reset
-    components.selfhosted
+    components.ssh
+    components.reset components.node components.bootstrap
     components.recovery
+    components.selfhosted
+    components.handover
+    components.backup
     components.cluster components.rendering
 """
 
 # Plain functions and values. Config knows Pulumi's error class and reads the stack's config, no more.
 PURE = (
-    "components.addresses",
+    "components.config.addresses",
     "components.archive",
     "components.assets",
-    "components.checkpointer",
-    "components.consistency",
-    "components.durations",
-    "components.etcd",
-    "components.flags",
-    "components.images",
-    "components.labels",
-    "components.machine",
-    "components.s3",
-    "components.section",
-    "components.sizes",
-    "components.snapshots",
-    "components.sshkeys",
-    "components.steering",
-    "components.versions",
+    "components.programs.checkpointer",
+    "components.config.crosschecks",
+    "components.config.durations",
+    "components.config.etcd",
+    "components.config.flags",
+    "components.config.images",
+    "components.config.k8s_names",
+    "components.hosts.machine",
+    "components.config.s3",
+    "components.config.base",
+    "components.config.sizes",
+    "components.config.backup",
+    "components.config.sshkeys",
+    "components.programs.reuseport",
+    "components.config.releases",
 )
-KNOWS_PULUMI = ("components.config", "components.problems")
+KNOWS_PULUMI = ("components.config.cluster", "components.config.errors")
 
 
 def modules(package: str) -> list[Path]:
@@ -68,8 +72,11 @@ def _name(path: Path) -> str:
     return ".".join(part for part in parts if part != "__init__")
 
 
+OURS = {_name(path) for path in COMPONENTS}
+
+
 def _imports(path: Path) -> set[str]:
-    """Modules that the file imports, and for `from a import b` also `a.b`, which may be one."""
+    """Modules that the file imports. From a package it may be modules alone, and of the package nothing."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         match node:
@@ -78,7 +85,8 @@ def _imports(path: Path) -> set[str]:
             case ast.ImportFrom(module, names, level):
                 assert level == 0, f"{path}: relative import"
                 assert module is not None
-                found |= {module, *(f"{module}.{alias.name}" for alias in names)}
+                inner = {f"{module}.{alias.name}" for alias in names}
+                found |= inner if inner <= OURS else {module, *inner}
     return found
 
 
@@ -87,10 +95,11 @@ def _stages() -> dict[str, int]:
 
 
 def _stage(module: str) -> tuple[str, int]:
-    """The unit of STAGES that a module belongs to, with its line."""
-    for name, line in _stages().items():
-        if module == name or module.startswith(f"{name}."):
-            return name, line
+    """The unit of STAGES that a module belongs to, with its line: the innermost."""
+    units = [name for name in _stages() if module == name or module.startswith(f"{name}.")]
+    if units:
+        unit = max(units, key=len)
+        return unit, _stages()[unit]
     raise AssertionError(f"{module} has no place in STAGES: put it after what it imports")
 
 
@@ -137,11 +146,11 @@ def _uses_remote(path: Path) -> bool:
     return "pulumi_command.remote" in imports or ("pulumi_command" in imports and attribute)
 
 
-def test_the_checkpointer_needs_nothing_but_python() -> None:
-    for path in modules("components/checkpointer"):
+def test_programs_need_nothing_but_python() -> None:
+    for path in modules("components/programs"):
         for name in _imports(path):
             standard = name.split(".")[0] in sys.stdlib_module_names
-            assert standard or name.startswith("components.checkpointer."), path
+            assert standard or name.startswith("components.programs"), path
 
 
 def test_program_and_lab_do_not_know_each_other() -> None:

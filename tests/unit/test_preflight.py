@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from components.assets.node import preflight_files, script
+from components.assets.preflight import preflight_files
+from components.assets.templates import script
 from tests.cases import load
 from tests.unit.sandbox import Sandbox
 

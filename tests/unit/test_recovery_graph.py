@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 import yaml
 
+from components.assets.bootstrap import bootstrap_files
+from components.assets.handover import retire_files, retire_seconds
 from components.assets.manifests import OWNER
-from components.assets.node import bootstrap_files, retire_files, retire_seconds, script
+from components.assets.recovery import recovery_files
+from components.assets.templates import script
 from components.config import parse
-from components.recovery import recovery_files
 from tests.cases import Raw, load, read
 from tests.unit.recorder import REMOTE, Run, pki_texts, program, ran, revealed
 

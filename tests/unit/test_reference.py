@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from components import reference
-from components.config import ClusterConfig, HostConfig, parse
+from components.config import ClusterConfig, HostConfig, parse, reference
 from tests.unit.raw_configs import S3, baremetal, lab, with_value
 
 pytestmark = pytest.mark.usefixtures("home")
@@ -19,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("home")
 
 @pytest.mark.parametrize("path", reference.files(), ids=lambda path: path.name)
 def test_generated_documents_are_fresh(path: Path) -> None:
-    assert path.read_text() == reference.files()[path], "run: python -m components.reference"
+    assert path.read_text() == reference.files()[path], "run: python -m components.config.reference"
 
 
 def test_the_reference_has_its_example_and_the_example_parses() -> None:

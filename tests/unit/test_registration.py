@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from components.assets.manifests import manifests, owned, role
+from components.assets.manifests import managed, manifests, role
 from components.assets.node import node_files
 from components.assets.registration import KEEP_NODE, registration_files
 from components.config import parse
@@ -261,7 +261,7 @@ def test_what_is_made_again_is_what_the_program_has_made(name: str) -> None:
     case = load(NODES[name])
     files = registration_files(case.cfg, case.machines[name], case.texts)
     kept = [json.loads(file.text) for path, file in files.items() if "/kept/" in path]
-    known = [owned(each) for each in manifests(case.cfg, lambda name: "").values()] + [owned(role(name))]
+    known = [managed(each) for each in manifests(case.cfg, lambda name: "").values()] + [managed(role(name))]
     assert all(each in known for each in kept)
 
 

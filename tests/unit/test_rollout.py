@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from components.assets.node import retire_files, roll_seconds, script
+from components.assets.handover import retire_files, roll_seconds
+from components.assets.templates import script
 from components.config import parse
 from tests.cases import load
 from tests.unit.sandbox import Sandbox

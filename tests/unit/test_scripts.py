@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from components.assets import templates
-from components.assets.node import script
+from components.assets.templates import script
 from tests.unit.recorder import LOCAL, ran
 from tests.unit.sandbox import Sandbox
 

@@ -11,11 +11,11 @@ import pytest
 import yaml
 
 from components.assets.controlplane import COMPONENTS, UID
-from components.assets.manifests import OWNER, manifests
-from components.assets.node import retire_files, roll_seconds, script
+from components.assets.handover import retire_files, roll_seconds
+from components.assets.manifests import OWNER, applied, manifests
+from components.assets.templates import script
 from components.config import ClusterConfig, parse
-from components.selfhosted import objects
-from components.versions import LATEST, RELEASES
+from components.config.releases import LATEST, RELEASES
 from tests.cases import Case, load, manifest_values
 from tests.unit.recorder import Registered, Run, Secret, Unknown, has, pki_texts, ran, revealed
 
@@ -81,7 +81,7 @@ def _digest(cfg: ClusterConfig, case: Case) -> str:
     values = manifest_values(cfg, pki_texts(case.name))
     found = {
         file: manifest
-        for file, manifest in objects(cfg, values.__getitem__).items()
+        for file, manifest in applied(cfg, values.__getitem__).items()
         if manifest["kind"] in ("DaemonSet", "Deployment")
     }
     return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()

@@ -184,7 +184,7 @@ def _host(**changes: Any) -> Host:
         address="192.0.2.1",
         ssh=Ssh(**ssh | changes),
         instance_id="machine one",
-        owned=False,
+        ephemeral=False,
     )
 
 

@@ -9,8 +9,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
-from components import sshkeys
-from components.config import parse
+from components.config import parse, sshkeys
 from tests.unit.raw_configs import HOST_KEY, baremetal, with_value
 
 pytestmark = pytest.mark.usefixtures("home")

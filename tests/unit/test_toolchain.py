@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from components.versions import LATEST, RELEASES
+from components.config.releases import LATEST, RELEASES
 from lab import pins, toolchain
 from lab.cache import cache_dir
 from lab.errors import LabError

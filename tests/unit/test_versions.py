@@ -8,7 +8,7 @@ from importlib import metadata
 
 import pytest
 
-from components.versions import LATEST, RELEASES
+from components.config.releases import LATEST, RELEASES
 from lab import pins
 from tests.cases import CHECKOUT
 

@@ -7,7 +7,7 @@ import string
 from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["names", "read", "substitute"]
+__all__ = ["names", "read", "script", "substitute"]
 
 _ROOT = Path(__file__).parent
 
@@ -25,6 +25,11 @@ def names(directory: str) -> list[str]:
 def read(path: str) -> str:
     """A template's text as it stands."""
     return (_ROOT / path).read_text()
+
+
+def script(name: str) -> str:
+    """The text of a script that runs on a host."""
+    return read(f"scripts/{name}.sh")
 
 
 def substitute(text: str, values: Mapping[str, str]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pulumi
 
 from components.config import ClusterConfig
-from components.machine import Machine
+from components.hosts.machine import Machine
 from components.pki import Pki
 
 cfg = ClusterConfig.load()

@@ -19,8 +19,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from components import steering
-from components.steering import INCUMBENT, NEWCOMER, ask, turn
+from components.programs import reuseport
+from components.programs.reuseport import INCUMBENT, NEWCOMER, ask, turn
 
 ELSEWHERE = "127.0.0.9"
 """As any address of the host but those of `localhost`."""
@@ -101,7 +101,7 @@ class Beside:
         self._begun, self._output = begun, begun.with_suffix(".log")
         with self._output.open("w") as output:
             self.process = subprocess.Popen(
-                [sys.executable, steering.__file__, str(port), str(begun)],
+                [sys.executable, reuseport.__file__, str(port), str(begun)],
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
@@ -239,7 +239,7 @@ def test_a_newcomer_that_crashes_costs_nothing(port: Port) -> None:
         new.end()
         assert port.counts(ELSEWHERE, old) == [20]
         # Sooner than the next one can listen.
-        eventually(program.sees_one, 2 + steering.LOOK_SECONDS[ready])
+        eventually(program.sees_one, 2 + reuseport.LOOK_SECONDS[ready])
 
 
 def test_of_three_each_is_told_apart_whoever_ends(port: Port) -> None:
@@ -292,7 +292,7 @@ def test_the_turn_of_one_that_ends_goes_to_the_next(port: Port) -> None:
 def test_one_that_never_gets_ready_does_not_keep_the_next_one_for_ever(
     port: Port, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(steering, "TURN_SECONDS", 0.3)
+    monkeypatch.setattr(reuseport, "TURN_SECONDS", 0.3)
     began = time.monotonic()
     with turn(port.number) as first, turn(port.number) as second:
         assert time.monotonic() - began >= 0.3

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from components.section import Section, component_name
+from components.config.base import Section, component_name
 
 __all__ = ["FlagsConfig", "merged", "refusal"]
 

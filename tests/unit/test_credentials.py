@@ -8,14 +8,14 @@ import pytest
 import yaml
 
 from components.assets.controlplane import COMPONENTS
-from components.assets.manifests import manifests
-from components.assets.values import (
+from components.assets.credentials import (
     client_kubeconfig,
     control_plane_files,
     kubeconfig,
     secret_keys,
 )
-from components.steering import INCUMBENT
+from components.assets.manifests import manifests
+from components.programs.reuseport import INCUMBENT
 from tests.cases import Case, load, manifest_values
 
 

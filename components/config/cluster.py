@@ -1,7 +1,7 @@
 """The stack's config: typed, and validated in whole before the first resource.
 
-Descriptions, defaults and examples stand with the fields only; `components.reference` makes the documentation
-and the editors' schema from them.
+Descriptions, defaults and examples stand with the fields only; `components.config.reference` makes the
+documentation and the editors' schema from them.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from components import addresses, consistency, labels, sshkeys
-from components.addresses import Url
-from components.etcd import EtcdConfig
-from components.flags import FlagsConfig
-from components.images import ImagesConfig
-from components.labels import Taint
-from components.problems import PROJECT, ConfigError, Problem, problems_of
-from components.section import DERIVED, Section, Text
-from components.snapshots import BackupConfig
-from components.versions import LATEST, RELEASES, Release
+from components.config import addresses, crosschecks, k8s_names, sshkeys
+from components.config.addresses import Url
+from components.config.backup import BackupConfig
+from components.config.base import DERIVED, Section, Text
+from components.config.errors import PROJECT, ConfigError, Problem, problems_of
+from components.config.etcd import EtcdConfig
+from components.config.flags import FlagsConfig
+from components.config.images import ImagesConfig
+from components.config.k8s_names import Taint
+from components.config.releases import LATEST, RELEASES, Release
 
 __all__ = ["ClusterConfig", "ConfigError", "HostConfig", "Problem", "Taint", "parse"]
 
 
 def _cluster_name(text: str) -> str:
-    return labels.dns_label(text, longest=40)
+    return k8s_names.dns_label(text, longest=40)
 
 
 def _supported_version(text: str) -> str:
@@ -70,12 +70,12 @@ Address = Annotated[
 ]
 AssetDirectory = Annotated[str, Field(min_length=1), AfterValidator(_asset_directory)]
 ClusterName = Annotated[str, AfterValidator(_cluster_name)]
-DnsLabel = Annotated[str, AfterValidator(labels.dns_label)]
-DnsName = Annotated[str, AfterValidator(labels.dns_name)]
+DnsLabel = Annotated[str, AfterValidator(k8s_names.dns_label)]
+DnsName = Annotated[str, AfterValidator(k8s_names.dns_name)]
 EndpointHost = Annotated[str, AfterValidator(addresses.endpoint_host)]
 HostKey = Annotated[str, AfterValidator(sshkeys.host_key)]
-LabelKey = Annotated[str, AfterValidator(labels.label_key)]
-LabelValue = Annotated[str, AfterValidator(labels.label_value)]
+LabelKey = Annotated[str, AfterValidator(k8s_names.label_key)]
+LabelValue = Annotated[str, AfterValidator(k8s_names.label_value)]
 Login = Annotated[str, Field(min_length=1), AfterValidator(sshkeys.login)]
 Network = Annotated[str, AfterValidator(addresses.network)]
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -85,7 +85,7 @@ ServicesNetwork = Annotated[str, AfterValidator(addresses.services_network)]
 TaintText = Annotated[
     Taint, BeforeValidator(_taint), WithJsonSchema({"type": "string", "pattern": "^[^:]+:[A-Za-z]+$"})
 ]
-Taints = Annotated[tuple[TaintText, ...], AfterValidator(labels.distinct)]
+Taints = Annotated[tuple[TaintText, ...], AfterValidator(k8s_names.distinct)]
 Version = Annotated[
     str, AfterValidator(_supported_version), WithJsonSchema({"type": "string", "enum": list(RELEASES)})
 ]
@@ -394,7 +394,7 @@ def parse(raw: Mapping[str, object], *, stack: str) -> ClusterConfig:
     `raw` has the keys below the project's namespace, as Pulumi.<stack>.yaml spells them. ConfigError has
     every problem.
     """
-    problems = list(consistency.problems(raw))
+    problems = list(crosschecks.problems(raw))
     try:
         config = ClusterConfig.model_validate(_with_derived(raw, stack))
     except ValidationError as error:
@@ -406,7 +406,7 @@ def parse(raw: Mapping[str, object], *, stack: str) -> ClusterConfig:
 
 def _with_derived(raw: Mapping[str, object], stack: str) -> dict[str, object]:
     """The raw values and those defaults that depend on other values."""
-    api, host = raw.get("api", {}), consistency.sole_controller_address(raw)
+    api, host = raw.get("api", {}), crosschecks.sole_controller_address(raw)
     if isinstance(api, Mapping) and host is not None:
         api = {"host": host, **api}
     return {"name": stack, **raw, "api": api}

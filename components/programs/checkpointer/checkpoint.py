@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.checkpointer.pods import STEERING, Object, Owner
+from components.programs.checkpointer.pods import STEERING, Object, Owner
 
 
 class Refused(Exception):

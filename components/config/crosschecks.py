@@ -12,9 +12,9 @@ from ipaddress import IPv4Address, IPv4Network
 from itertools import combinations
 from urllib.parse import urlsplit
 
-from components.addresses import API_PORT, NODE_PREFIX, PODS, SERVICES
-from components.flags import refusal
-from components.problems import Problem
+from components.config.addresses import API_PORT, NODE_PREFIX, PODS, SERVICES
+from components.config.errors import Problem
+from components.config.flags import refusal
 
 __all__ = ["problems", "sole_controller_address"]
 

@@ -10,9 +10,9 @@ import pulumi
 import pytest
 
 from components.archive import pack
-from components.assets.node import bootstrap_files
+from components.assets.bootstrap import bootstrap_files
+from components.bootstrap import changed
 from components.config import ClusterConfig, parse
-from components.lasting import changed
 from tests.cases import Case, Raw, load
 from tests.unit.recorder import ran
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from components.sshkeys import is_path
+from components.config.sshkeys import is_path
 
 __all__ = ["ConfigError", "Problem", "problems_of"]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from components.labels import Taint
+from components.config.k8s_names import Taint
 
 __all__ = ["Machine"]
 

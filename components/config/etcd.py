@@ -6,8 +6,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from components import sizes
-from components.section import Section
+from components.config import sizes
+from components.config.base import Section
 
 __all__ = ["DEFAULT_QUOTA", "EtcdConfig"]
 

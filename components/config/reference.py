@@ -1,6 +1,6 @@
 """The configuration reference and the editors' JSON Schema, both made from the config's models.
 
-`python -m components.reference` writes them anew.
+`python -m components.config.reference` writes them anew.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from components.config import ClusterConfig
-from components.problems import PROJECT
-from components.section import DERIVED
+from components.config.base import DERIVED
+from components.config.errors import PROJECT
 
 __all__ = ["EXAMPLE", "files"]
 
-DOCS = Path(__file__).parent.parent / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 
 EXAMPLE = """\
 # yaml-language-server: $schema=docs/kubepivot.schema.json
@@ -45,7 +45,7 @@ config:
 """
 
 _HEAD = f"""\
-<!-- Made by `python -m components.reference` from components/config.py: change it there. -->
+<!-- Made by `python -m components.config.reference` from components/config/: change it there. -->
 # Configuration
 
 The config of a stack stands in `Pulumi.<stack>.yaml`, every key under the project's name, `{PROJECT}:`. It is

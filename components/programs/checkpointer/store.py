@@ -8,8 +8,8 @@ import shutil
 import time
 from pathlib import Path
 
-from components.checkpointer.checkpoint import Checkpoint
-from components.checkpointer.pods import Owner
+from components.programs.checkpointer.checkpoint import Checkpoint
+from components.programs.checkpointer.pods import Owner
 
 SUMS = "SHA256SUMS"
 

@@ -11,7 +11,7 @@ with the real pods, so that running beside them is harmless.
 Standard library only. It logs in as the kubelet, whom the Node authorizer lets read its node, the pods there
 and what they mount, and a role of its own the leases and Deployments of controller manager and scheduler.
 
-    python3 -m components.checkpointer.checkpointer NODE PORT
+    python3 -m components.programs.checkpointer.checkpointer NODE PORT
 """
 
 from __future__ import annotations
@@ -27,10 +27,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from components.checkpointer.checkpoint import Refused, render
-from components.checkpointer.pods import LEADERS, NAMESPACE, Object, Owner, instance, is_ready, newest
-from components.checkpointer.state import Action, Situation, Timers, decide
-from components.checkpointer.store import Store
+from components.programs.checkpointer.checkpoint import Refused, render
+from components.programs.checkpointer.pods import (
+    LEADERS,
+    NAMESPACE,
+    Object,
+    Owner,
+    instance,
+    is_ready,
+    newest,
+)
+from components.programs.checkpointer.state import Action, Situation, Timers, decide
+from components.programs.checkpointer.store import Store
 
 DIRECTORY = Path("/etc/kubernetes")
 CA = DIRECTORY / "pki" / "ca.crt"

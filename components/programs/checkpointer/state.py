@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from components.checkpointer.pods import APISERVER, SELF, Owner
+from components.programs.checkpointer.pods import APISERVER, SELF, Owner
 
 DEAD_SECONDS = 15.0
 # After a roll the next leader waits for 15 s from when it first sees the lease of the one before.

@@ -6,9 +6,9 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from components import durations, sizes
-from components.s3 import S3Config
-from components.section import Section
+from components.config import durations, sizes
+from components.config.base import Section
+from components.config.s3 import S3Config
 
 __all__ = ["BackupConfig"]
 

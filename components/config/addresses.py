@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, WithJsonSchema
 
-from components.labels import dns_name
+from components.config.k8s_names import dns_name
 
 __all__ = [
     "API_PORT",

@@ -7,8 +7,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
-from components.addresses import Url
-from components.section import Section, Text
+from components.config.addresses import Url
+from components.config.base import Section, Text
 
 __all__ = ["S3Config"]
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, ConfigDict, Field
 
-from components.section import DERIVED, Section, component_name
+from components.config.base import DERIVED, Section, component_name
 
 __all__ = ["ImagesConfig"]
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from components.assets import document
 from components.assets.controlplane import COMPONENTS, Component, Form, secret_files
 from components.config import ClusterConfig
-from components.steering import INCUMBENT
+from components.programs.reuseport import INCUMBENT
 
 __all__ = ["control_plane_files", "kubeconfig", "manifest_value", "secret_keys"]
 

@@ -1,0 +1,39 @@
+"""What the preflight holds a host against."""
+
+from __future__ import annotations
+
+from components.archive import File
+from components.assets.document import env_file
+from components.assets.sites import kubernetes_site
+from components.assets.templates import script
+from components.config import ClusterConfig, sizes
+from components.hosts.machine import Machine
+
+__all__ = ["preflight_files"]
+
+
+def preflight_files(cfg: ClusterConfig, machine: Machine) -> dict[str, File]:
+    """What the preflight holds the host against."""
+    controller = machine.is_controller
+    quota = sizes.mebibytes(cfg.etcd.quota)
+    ports = [10250, 10256] + ([cfg.api.port, 2379, 2380, 2381, 10257, 10259] if controller else [])
+    return {
+        "preflight.env": env_file(
+            NAME=machine.name,
+            ADDRESS=machine.address,
+            CLUSTER=cfg.name,
+            ROLE=machine.role,
+            PODS=cfg.network.pods,
+            SERVICES=cfg.network.services,
+            SERVICE_IP=cfg.service_ip,
+            PORTS=" ".join(map(str, ports)),
+            MEMORY_MIB="1700" if controller else "900",
+            # Images and binaries, and what etcd may grow to; of a disk of its own, with its log.
+            DISK_MIB=str(3000 + quota) if controller else "5000",
+            ETCD_MIB=str(512 + quota) if controller else "0",
+            NESTED="yes" if machine.nested else "no",
+            ARTIFACTS_PROBE=f"{kubernetes_site(cfg)}/@ARCH@/kubelet.sha256",
+            ARTIFACTS_KEY="kubepivot:mirror.artifacts",
+        ),
+        "claims": File(script("claims")),
+    }
