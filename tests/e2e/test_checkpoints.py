@@ -213,7 +213,7 @@ def test_the_nodes_are_deleted(cluster: Cluster) -> None:
     def known(node: dict[str, Any]) -> tuple[object, ...]:
         conditions = {each["type"]: each["status"] for each in node["status"].get("conditions", [])}
         taints = [each["key"] for each in node["spec"].get("taints", [])]
-        # A Node that was just made has neither: its kubelet labels it, the controller manager gives the range.
+        # A new Node has neither: the kubelet labels it, the controller manager gives the range.
         return conditions.get("Ready"), node["metadata"].get("labels"), taints, node["spec"].get("podCIDR")
 
     def registered() -> bool:
