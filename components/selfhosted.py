@@ -70,8 +70,6 @@ class SelfHosted(pulumi.ComponentResource):
             kubeconfig=pki.read(lambda texts: client_kubeconfig(cfg, texts, "super-admin")),
             # Without it another kubeconfig, a renewed certificate say, would replace every object.
             cluster_identifier=cfg.name,
-            # An object whose creation was cut short is there and not in the state.
-            upsert_existing_objects=True,
             opts=pulumi.ResourceOptions(parent=self, depends_on=[bootstrap]),
         )
         self._opts = pulumi.ResourceOptions(

@@ -1,1 +1,1 @@
-"""What a machine without a cloud needs to run a cluster: hosts, toolchain, mirror and stand-in plugins."""
+"""What a machine without a cloud needs to run a cluster: hosts, toolchain, mirror and provider plugins."""

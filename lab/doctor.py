@@ -19,7 +19,7 @@ from lab.images import IMAGES
 from lab.mirror import NETWORK, SUBNET
 from lab.toolchain.download import Sites
 from lab.toolchain.gotoolchain import find_go, module_proxy
-from lab.toolchain.tools import BUNDLES, Bundle
+from lab.toolchain.tools import BUNDLES, PLUGINS, Bundle
 
 PROC = Path("/proc")
 SYS_MODULE = Path("/sys/module")
@@ -72,14 +72,16 @@ def examine(sites: Sites) -> Iterator[Finding]:
         yield Finding(topic=bundle.name, text=f"{bundle.version} {_WAYS[source]}")
         if source == "build":
             to_build.append(bundle)
+    for name, version in pins.PLUGINS.items():
+        way = provider_plugins.plugin_source(name, sites=sites)
+        yield Finding(topic=f"plugin {name}", text=f"{version} {_WAYS[way]}")
+        if way == "build":
+            to_build.append(PLUGINS[name])
     yield _disk(BUILD_GB if to_build else DISK_GB)
     if to_build:
         yield from _building(to_build, sites)
     if not can_pull("docker.io"):
         yield _command("mmdebstrap", "install it (a package of most distributions)")
-    for name, version in pins.PLUGINS.items():
-        way = provider_plugins.plugin_source(name, sites=sites)
-        yield Finding(topic=f"plugin {name}", text=f"{version} {_WAYS[way]}")
     for artifact in artifacts.ARTIFACTS:
         state = "in the mirror" if artifacts.is_ready(artifact) else "would be put into the mirror"
         yield Finding(topic=f"file {artifact.bundle.name}", text=state)

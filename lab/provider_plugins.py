@@ -1,4 +1,7 @@
-"""The provider plugins in the lab's own PULUMI_HOME: official ones where they can be had, else stand-ins."""
+"""The provider plugins in the lab's own PULUMI_HOME.
+
+In this order: what is installed, the official download, a build from Go modules, a stand-in.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +18,15 @@ from lab import pins, toolchain
 from lab.cache import cache_dir, data_dir, fresh_dir, locked
 from lab.progress import Progress
 from lab.toolchain.download import Sites
+from lab.toolchain.tools import PLUGINS
 
 INSTALL_SECONDS = 300
-STAND_IN = ".kubepivot-stand-in"
+NOT_OFFICIAL = ".kubepivot-stand-in"  # marks what gives way to an official one
 
 # Where `pulumi plugin install` looks for the plugins of these providers.
 PLUGIN_SITES = ("https://api.github.com", "https://get.pulumi.com")
 
-Source = Literal["installed", "cached", "download", "stand-in"]
+Source = Literal["installed", "cached", "download", "build", "stand-in"]
 
 
 def pulumi_home() -> Path:
@@ -34,16 +38,20 @@ def pulumi_home() -> Path:
 
 
 def ensure_plugins(progress: Progress, *, sites: Sites = toolchain.SITES) -> None:
-    """Have every plugin of the program at exactly its SDK's version."""
+    """Have every plugin of the program at exactly its SDK's version, which serves for other versions too.
+
+    A state names the version that made it, which a refresh and a destroy ask for. Official ones stay.
+    """
     for name in pins.PLUGINS:
-        ensure_plugin(name, progress, sites=sites)
+        directory = ensure_plugin(name, progress, sites=sites)
+        for other in directory.parent.glob(f"resource-{name}-v*"):
+            if other != directory and (other / NOT_OFFICIAL).exists():
+                with locked(other):
+                    _link(directory / _program(name), other)
 
 
 def ensure_plugin(name: str, progress: Progress, *, sites: Sites = toolchain.SITES) -> Path:
-    """Return the directory of a plugin: a link to an official one where that can be had, else a stand-in.
-
-    A stand-in is replaced as soon as there is an official one; an official one is never replaced.
-    """
+    """Return the directory of a plugin. An official one replaces any other as soon as there is one."""
     directory = _directory(pulumi_home(), name)
     with locked(directory):
         if _is_official(directory, name):
@@ -53,8 +61,10 @@ def ensure_plugin(name: str, progress: Progress, *, sites: Sites = toolchain.SIT
             with fresh_dir(directory) as partial:
                 for file in official.iterdir():
                     (partial / file.name).symlink_to(file)
+        elif name in PLUGINS:
+            _link(toolchain.ensure(_program(name), progress, sites=sites), directory)
         else:
-            _stand_in(name, directory)
+            _write_stand_in(name, directory)
     return directory
 
 
@@ -65,7 +75,9 @@ def plugin_source(name: str, *, sites: Sites = toolchain.SITES) -> Source:
             return "installed"
     if _is_official(_directory(cache_dir(), name), name):
         return "cached"
-    return "download" if _can_install(sites) else "stand-in"
+    if _can_install(sites):
+        return "download"
+    return toolchain.source(PLUGINS[name], sites=sites) if name in PLUGINS else "stand-in"
 
 
 def _users_home() -> Path:
@@ -77,7 +89,7 @@ def _directory(home: Path, name: str) -> Path:
 
 
 def _is_official(directory: Path, name: str) -> bool:
-    return (directory / _program(name)).exists() and not (directory / STAND_IN).exists()
+    return (directory / _program(name)).exists() and not (directory / NOT_OFFICIAL).exists()
 
 
 def _program(name: str) -> str:
@@ -115,10 +127,10 @@ def _install(name: str, directory: Path, progress: Progress) -> bool:
                 command, env=environment, capture_output=True, text=True, timeout=INSTALL_SECONDS
             )
         except subprocess.TimeoutExpired:
-            progress.note(f"not installed within {INSTALL_SECONDS} s: a stand-in is used")
+            progress.note(f"not installed within {INSTALL_SECONDS} s")
             return False
         if done.returncode:
-            progress.note(f"not installed, a stand-in is used: {done.stderr.strip()}")
+            progress.note(f"not installed: {done.stderr.strip()}")
             return False
         if directory.exists():  # without its program
             shutil.rmtree(directory)
@@ -126,7 +138,16 @@ def _install(name: str, directory: Path, progress: Progress) -> bool:
     return True
 
 
-def _stand_in(name: str, directory: Path) -> None:
+def _link(program: Path, directory: Path) -> None:
+    link = directory / program.name
+    if link.is_symlink() and link.readlink() == program:
+        return
+    with fresh_dir(directory) as partial:
+        (partial / program.name).symlink_to(program)
+        (partial / NOT_OFFICIAL).touch()
+
+
+def _write_stand_in(name: str, directory: Path) -> None:
     """Write a wrapper that runs lab.plugins.<name> of this checkout with this Python."""
     wrapper = (
         "#!/bin/sh\n"
@@ -140,4 +161,4 @@ def _stand_in(name: str, directory: Path) -> None:
     with fresh_dir(directory) as partial:
         (partial / _program(name)).write_text(wrapper)
         (partial / _program(name)).chmod(0o755)
-        (partial / STAND_IN).touch()
+        (partial / NOT_OFFICIAL).touch()

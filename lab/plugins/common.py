@@ -30,9 +30,6 @@ MESSAGE_LIMIT = 400 * 1024 * 1024
 class ProviderError(Exception):
     """An error whose text reaches the user as it stands."""
 
-    trailing_metadata: Sequence[tuple[str, bytes]] = ()
-    """What the engine is told beside the text."""
-
     def __init__(self, message: str, code: grpc.StatusCode = grpc.StatusCode.UNKNOWN) -> None:
         super().__init__(message)
         self.code = code
@@ -47,19 +44,12 @@ class EngineLog:
 
     async def status(self, urn: str, message: str) -> None:
         """Show `message` beside the resource until the next one takes its place."""
-        await self._write(urn, message, engine_pb2.INFO, ephemeral=True)
-
-    async def warning(self, urn: str, message: str) -> None:
-        """Show `message` beside the resource and among the diagnostics at the end."""
-        await self._write(urn, message, engine_pb2.WARNING, ephemeral=False)
-
-    async def _write(self, urn: str, message: str, severity: Any, *, ephemeral: bool) -> None:
         if self._address is None:
             return
         if self._stub is None:
             self._stub = engine_pb2_grpc.EngineStub(grpc.aio.insecure_channel(self._address))
         await self._stub.Log(
-            engine_pb2.LogRequest(severity=severity, message=message, urn=urn, ephemeral=ephemeral)
+            engine_pb2.LogRequest(severity=engine_pb2.INFO, message=message, urn=urn, ephemeral=True)
         )
 
 
@@ -89,16 +79,6 @@ def property_value(value: Any, *, secret: bool = False) -> PropertyValue:
     return PropertyValue(value, is_secret=secret)
 
 
-def has_unknown(value: PropertyValue) -> bool:
-    """Whether `value` is unknown or holds something unknown."""
-    inner = value.value
-    if isinstance(inner, Mapping):
-        return any(has_unknown(item) for item in inner.values())
-    if isinstance(inner, Sequence) and not isinstance(inner, str):
-        return any(has_unknown(item) for item in inner)
-    return inner == UNKNOWN
-
-
 class _Errors(grpc.aio.ServerInterceptor):
     """Gives a ProviderError its code and text, where gRPC would print a traceback and name the class."""
 
@@ -116,10 +96,14 @@ class _Errors(grpc.aio.ServerInterceptor):
             try:
                 answer = method(request, context)
                 return await answer if inspect.isawaitable(answer) else answer
-            except ProviderError as error:
-                await context.abort(error.code, str(error), trailing_metadata=error.trailing_metadata)
             except NotImplementedError as error:
                 await context.abort(grpc.StatusCode.UNIMPLEMENTED, str(error))
+            except Exception as error:
+                # The SDK raises one of its own in its place, whose text has the traceback.
+                meant = error.__context__
+                if not isinstance(meant, ProviderError):
+                    raise
+                await context.abort(meant.code, str(meant))
 
         return grpc.unary_unary_rpc_method_handler(
             call,
@@ -128,9 +112,7 @@ class _Errors(grpc.aio.ServerInterceptor):
         )
 
 
-async def start(
-    provider: Provider, version: str, servicer: type[ProviderServicer] = ProviderServicer
-) -> tuple[grpc.aio.Server, int]:
+async def start(provider: Provider, version: str) -> tuple[grpc.aio.Server, int]:
     """Serve `provider` on a free loopback port; the running server and its port."""
     options = [
         ("grpc.max_receive_message_length", MESSAGE_LIMIT),
@@ -138,18 +120,14 @@ async def start(
     ]
     server = grpc.aio.server(interceptors=[_Errors()], options=options)
     provider_pb2_grpc.add_ResourceProviderServicer_to_server(
-        servicer([], version, provider, engine_address=""), server
+        ProviderServicer([], version, provider, engine_address=""), server
     )
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     return server, port
 
 
-def serve(
-    make: Callable[[EngineLog], Provider],
-    version: str,
-    servicer: type[ProviderServicer] = ProviderServicer,
-) -> None:
+def serve(make: Callable[[EngineLog], Provider], version: str) -> None:
     """The plugin's process: serve until the engine ends it, and end when the engine is gone.
 
     The engine kills a plugin's process group when it is done. An engine that was itself killed cannot, so
@@ -162,7 +140,7 @@ def serve(
 
     async def run() -> None:
         provider = make(EngineLog(address))
-        server, port = await start(provider, version, servicer)
+        server, port = await start(provider, version)
         print(port, flush=True)
         gone = asyncio.Event()
         loop = asyncio.get_running_loop()

@@ -20,13 +20,13 @@ from lab.errors import LabError
 from lab.progress import Progress
 from lab.toolchain import golang
 from lab.toolchain.download import Sites, UnavailableError
-from lab.toolchain.tools import BUNDLES, ON_DEMAND, Bundle
+from lab.toolchain.tools import BUNDLES, ON_DEMAND, PLUGINS, Bundle
 
 VERSION_SECONDS = 20
 
 SITES = Sites()
 
-_BUNDLE_OF = {file: bundle for bundle in (*BUNDLES, *ON_DEMAND) for file in bundle.files}
+_BUNDLE_OF = {file: bundle for bundle in (*BUNDLES, *ON_DEMAND, *PLUGINS.values()) for file in bundle.files}
 
 
 def ensure(

@@ -57,8 +57,8 @@ def _version(go: str) -> tuple[int, ...]:
         ).stdout
     except (OSError, subprocess.TimeoutExpired):  # not usable is not installed
         return ()
-    found = re.search(r"\bgo(\d+)\.(\d+)", answer)
-    return (int(found[1]), int(found[2])) if found else ()
+    found = re.search(r"\bgo(\d+)\.(\d+)(?:\.(\d+))?", answer)
+    return tuple(int(number or 0) for number in found.groups()) if found else ()
 
 
 def _unpack_module(directory: Path, progress: Progress, sites: Sites) -> None:

@@ -274,3 +274,22 @@ BUNDLES = (
 
 ON_DEMAND = (_rclone(), _versitygw())
 """What only some stacks and tests need: a client for S3-compatible storage, and a server of such."""
+
+
+def _plugin(name: str, version: str) -> Bundle:
+    # What is published is installed by Pulumi itself.
+    program = f"pulumi-resource-{name}"
+    return Bundle(
+        name=program,
+        version=pins.PLUGINS[name],
+        builds={program: Build(module=program, package=".", variables=((version, pins.PLUGINS[name]),))},
+    )
+
+
+_KUBERNETES_PLUGIN = "github.com/pulumi/pulumi-kubernetes/provider/v4"
+
+PLUGINS = {
+    "kubernetes": _plugin("kubernetes", f"{_KUBERNETES_PLUGIN}/pkg/version.Version"),
+    "tls": _plugin("tls", "main.version"),
+}
+"""Pulumi's provider plugins that can be built where they can't be installed."""

@@ -3,13 +3,13 @@
 A recording (`tests/recordings/<plugin>/*.jsonl`) has a line per call: method, request, and the response or
 the errors. `replay` makes the same calls, in order and over gRPC, and returns a `Call` for each:
 
-    async with serving(TlsProvider(EngineLog(None)), "5.3.0") as plugin:
-        for call in await replay(plugin, recording("tls/t1-create")):
+    async with serving(CommandProvider(EngineLog(None)), "1.2.1") as plugin:
+        for call in await replay(plugin, recording("command/c1-create")):
             assert call.differences() == []
 
-Values that are made anew in each run (keys, ids, output of other machines) differ. `replay` remembers them:
-where the stand-in's answer had another string than the recording, later requests carry the stand-in's string.
-So a leaf is signed by the key that this run made, as in a real run. What may differ is for the test to say:
+Values that are made anew in each run (ids, output of other machines) differ. `replay` remembers them: where
+the stand-in's answer had another string than the recording, later requests carry the stand-in's string, as in
+a real run. What may differ is for the test to say:
 `call.differences()` lists `(path, recorded, answered)`, with `ABSENT` for what one side does not have.
 """
 

@@ -75,7 +75,8 @@ def test_says_where_each_tool_comes_from() -> None:
     assert "would be downloaded" in texts["plugin tls"]
     texts = {finding.topic: finding.text for finding in doctor.examine(unreachable())}
     assert "would be built" in texts["kubelet"]
-    assert "a stand-in serves" in texts["plugin tls"]
+    assert "would be built" in texts["plugin tls"]
+    assert "a stand-in serves" in texts["plugin command"]
 
 
 def test_something_wrong_ends_with_one(machine: Path, capsys: pytest.CaptureFixture[str]) -> None:

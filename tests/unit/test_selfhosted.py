@@ -107,10 +107,9 @@ def test_the_hand_over_brings_nothing_else_than_its_files_and_the_digest(up: Run
     assert brought == {path: file.text for path, file in expected.items()}
 
 
-def test_a_new_kubeconfig_replaces_nothing_and_half_made_objects_are_taken_over(run: Run, case: Case) -> None:
+def test_a_new_kubeconfig_replaces_nothing(run: Run, case: Case) -> None:
     provider = run.only(f"{case.cfg.name}-cluster")
     assert provider.inputs["clusterIdentifier"] == case.cfg.name
-    assert str(provider.inputs["upsertExistingObjects"]).lower() == "true"
 
 
 def test_the_provider_logs_in_with_more_than_the_exported_kubeconfig(up: Run, case: Case) -> None:

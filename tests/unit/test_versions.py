@@ -50,6 +50,15 @@ def test_a_plugin_is_of_the_version_of_its_sdk(plugin: str) -> None:
     assert requirements()[f"pulumi-{plugin}"] == pins.PLUGINS[plugin]
 
 
+def test_go_is_new_enough_for_every_module() -> None:
+    asked = [
+        re.search(r"^go (\S+)$", file.read_text(), re.MULTILINE) for file in pins.MODULES.rglob("go.mod")
+    ]
+    assert len(asked) > 10
+    assert max(tuple(map(int, found[1].split("."))) for found in asked if found) == pins.GO_LEAST
+    assert tuple(map(int, pins.GO.split("."))) >= pins.GO_LEAST
+
+
 def test_what_is_installed_is_what_is_pinned() -> None:
     assert {name: metadata.version(name) for name in requirements()} == requirements()
 

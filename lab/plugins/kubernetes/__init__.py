@@ -1,1 +1,0 @@
-"""Stand-in for the official `kubernetes` provider plugin, 4.29.0."""
