@@ -15,7 +15,7 @@ from components.assets.templates import script
 from components.config import ClusterConfig
 from components.hosts import Hosts
 from components.hosts.machine import Machines
-from components.pki import Pki
+from components.pki import Pki, Texts
 from components.ssh import Payload, RemoteStep
 
 __all__ = ["duplicates", "make_nodes"]
@@ -74,15 +74,15 @@ def make_nodes(
     }
 
 
-def _preflight(cfg: ClusterConfig, name: str, machines: Machines, _: Mapping[str, str]) -> Payload:
+def _preflight(cfg: ClusterConfig, name: str, machines: Machines, _: Texts) -> Payload:
     return Payload(script=script("preflight"), files=preflight_files(cfg, machines[name]))
 
 
-def _download(cfg: ClusterConfig, name: str, machines: Machines, _: Mapping[str, str]) -> Payload:
+def _download(cfg: ClusterConfig, name: str, machines: Machines, _: Texts) -> Payload:
     return Payload(script=script("download"), files=download_files(cfg, machines[name]))
 
 
-def _node(cfg: ClusterConfig, name: str, machines: Machines, texts: Mapping[str, str]) -> Payload:
+def _node(cfg: ClusterConfig, name: str, machines: Machines, texts: Texts) -> Payload:
     return Payload(script=script("node"), files=node_files(cfg, machines[name], machines, texts))
 
 

@@ -15,7 +15,7 @@ from components.config import ClusterConfig
 from components.hosts import Host
 from components.hosts.machine import Machine, Machines
 
-__all__ = ["Pki"]
+__all__ = ["Pki", "Texts", "apiserver_sans"]
 
 CA_HOURS = 10 * 365 * 24
 LEAF_HOURS = 365 * 24
@@ -128,10 +128,10 @@ class Pki(pulumi.ComponentResource):
     def read(self, function: Callable[[Machines, Texts], T]) -> pulumi.Output[T]:
         """What a pure function makes of the machines and the PEM texts: the one place where they are lifted.
 
-        The result depends on those machines and texts alone that the function looks up, so that a preview
-        shows what changes and nothing else. A call with empty addresses and texts finds out which. In a
-        destroy or a targeted update that runs the program a value whose resource is gone is None, and what it
-        would go into is not made: it is empty.
+        The result depends on the API's host and on those machines and texts alone that the function looks up,
+        so that a preview shows what changes and nothing else. A call with empty addresses and texts finds out
+        which. In a destroy or a targeted update that runs the program a value whose resource is gone is None,
+        and what it would go into is not made: it is empty.
         """
         machines = _Asked(self._hosts, lambda host: host.at(""))
         texts = _Asked(self._texts, lambda _: "")

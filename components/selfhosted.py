@@ -25,7 +25,7 @@ from components.assets.manifests import (
 from components.config import ClusterConfig
 from components.hosts import Hosts
 from components.hosts.machine import Machines
-from components.pki import Pki
+from components.pki import Pki, Texts
 from components.ssh import RemoteStep
 
 __all__ = ["Manifest", "SelfHosted"]
@@ -141,11 +141,11 @@ class _Values:
             api_host=_placeholder(_API_HOST),
         )
         self.unfilled = applied(cfg, machines, _placeholder)
-        # Their names have a digest of the placeholders, where that of the content belongs.
+        # Their names have a digest of placeholders, where that of the content belongs.
         self._config_maps = {
             manifest["metadata"]["name"]: manifest
             for manifest in self.unfilled.values()
-            if manifest["kind"] == "ConfigMap"
+            if manifest["kind"] == "ConfigMap" and any(map(_PLACEHOLDER.search, manifest["data"].values()))
         }
 
     def lift(self, manifest: Object) -> dict[str, Any]:
@@ -168,13 +168,13 @@ class _Values:
     def digest(self, manifests: Mapping[str, Object]) -> pulumi.Output[str]:
         """The digest of manifests, which is no secret, with every placeholder filled in."""
 
-        def digest(machines: Machines, texts: Mapping[str, str]) -> str:
+        def digest(machines: Machines, texts: Texts) -> str:
             text = json.dumps(self._fill(manifests, machines, texts), sort_keys=True)
             return hashlib.sha256(text.encode()).hexdigest()
 
         return pulumi.Output.unsecret(self._pki.read(digest))
 
-    def _fill(self, node: Any, machines: Machines, texts: Mapping[str, str]) -> Any:
+    def _fill(self, node: Any, machines: Machines, texts: Texts) -> Any:
         match node:
             case dict():
                 return {key: self._fill(child, machines, texts) for key, child in node.items()}
@@ -189,7 +189,7 @@ class _Values:
             case _:
                 return node
 
-    def _value(self, name: str, machines: Machines, texts: Mapping[str, str]) -> str:
+    def _value(self, name: str, machines: Machines, texts: Texts) -> str:
         if name == _API_HOST:
             return machines.api_host
         if name.startswith(_ADDRESS):
