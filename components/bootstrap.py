@@ -34,13 +34,18 @@ def start_bootstrap(
     endpoint. On a cluster that has taken over already it starts nothing, and what the cluster was made with
     can't be changed by it.
     """
+    payload = pki.read(
+        lambda machines, texts: Payload(
+            script=script("bootstrap"), files=bootstrap_files(cfg, machines[host.name], machines, texts)
+        )
+    )
     return RemoteStep(
         f"{name}-bootstrap",
         host,
-        pki.read(lambda texts: Payload(script=script("bootstrap"), files=bootstrap_files(cfg, host, texts))),
+        payload,
         timeout=300,
         depends_on=after,
-        opts=pulumi.ResourceOptions.merge(opts, _refuse_changes(cfg)),
+        opts=pulumi.ResourceOptions.merge(opts, _refuse_changes(cfg, pki)),
     )
 
 
@@ -49,18 +54,20 @@ Values = Mapping[tuple[str, str], str | int]
 _MANIFESTS = "root/etc/kubernetes/manifests"
 
 
-def _refuse_changes(cfg: ClusterConfig) -> pulumi.ResourceOptions:
+def _refuse_changes(cfg: ClusterConfig, pki: Pki) -> pulumi.ResourceOptions:
     """Options of the step that starts the temporary control plane: it isn't updated with another such value.
 
     The step is in the state when the API has answered, so from then on there is a cluster. What it brought
     says what the cluster was made with, in the states of earlier programs too. No host is asked.
     """
 
+    api_host = pki.read(lambda machines, _: machines.api_host)
+
     async def refuse(args: pulumi.ResourceHookArgs) -> None:
         brought = (args.old_inputs or {})["stdin"]
         # A secret comes as an Output.
         archive = await pulumi.Output.from_input(brought).future()
-        if problems := changed(cfg, str(archive)):
+        if problems := changed(cfg, await api_host.future(), str(archive)):
             raise pulumi.RunError("; ".join(map(str, problems)))
 
     hook = pulumi.ResourceHook(
@@ -69,13 +76,15 @@ def _refuse_changes(cfg: ClusterConfig) -> pulumi.ResourceOptions:
     return pulumi.ResourceOptions(hooks=pulumi.ResourceHookBinding(before_update=[hook]))
 
 
-def changed(cfg: ClusterConfig, archive: str) -> list[Problem]:
-    """What the config wants other than the cluster was made with: by that archive, in base64."""
-    wanted: Values = {
+def changed(cfg: ClusterConfig, api_host: str | None, archive: str) -> list[Problem]:
+    """What the config wants other than the cluster was made with: by that archive, in base64. `api_host` is
+    where the API is to be, None if a preview can't know it.
+    """
+    wanted = {
         ("network", "pods"): cfg.network.pods,
         ("network", "services"): cfg.network.services,
         ("network", "domain"): cfg.network.domain,
-        ("api", "host"): cfg.api.host,
+        ("api", "host"): api_host,
         ("api", "port"): cfg.api.port,
     }
     return [
@@ -86,7 +95,7 @@ def changed(cfg: ClusterConfig, archive: str) -> list[Problem]:
             "cluster first",
         )
         for path, value in _living(unpack(base64.b64decode(archive))).items()
-        if wanted[path] != value
+        if wanted[path] not in (value, None)
     ]
 
 

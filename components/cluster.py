@@ -29,8 +29,8 @@ class Cluster(pulumi.ComponentResource):
         super().__init__("kubepivot:cluster:Cluster", cfg.name, None, opts)
         name, child = cfg.name, pulumi.ResourceOptions(parent=self)
 
-        hosts = create_hosts(cfg, child)
-        pki = Pki(name, cfg, hosts, child)
+        hosts, api_host = create_hosts(cfg, child)
+        pki = Pki(name, cfg, hosts, api_host, child)
         controller = hosts[cfg.bootstrap_controller]
 
         resets = reset_on_destroy(name, hosts, child)
@@ -39,15 +39,17 @@ class Cluster(pulumi.ComponentResource):
         bootstrap = start_bootstrap(
             name, cfg, controller, pki, after=[*nodes.values(), *recovered], opts=child
         )
-        selfhosted = SelfHosted(name, cfg, pki, bootstrap, child)
+        selfhosted = SelfHosted(name, cfg, hosts, pki, bootstrap, child)
         retired = retire_bootstrap(
             name, cfg, controller, pki, workloads=selfhosted.workloads, after=selfhosted.objects, opts=child
         )
         self.backups = make_backups(name, cfg, hosts, after=retired, opts=child)
 
-        self.api_endpoint = cfg.api_endpoint
+        self.api_endpoint = pki.read(lambda machines, _: cfg.api_endpoint(machines.api_host))
         self.ca_certificate = pki.ca_certificate
-        self.kubeconfig = pki.read(lambda texts: client_kubeconfig(cfg, texts, "admin"))
+        self.kubeconfig = pki.read(
+            lambda machines, texts: client_kubeconfig(cfg, machines.api_host, texts, "admin")
+        )
         self.kubernetes_version = cfg.kubernetes_version
         self.nodes = {host.name: {"role": host.role, "address": host.address} for host in hosts.values()}
         self.register_outputs({})

@@ -33,12 +33,11 @@ def retire_bootstrap(
     `workloads` is text that changes with any workload: the step then waits until all have rolled, and tells
     why one has not.
     """
+    files = pki.read(lambda machines, texts: retire_files(cfg, machines[host.name], machines, texts))
     return RemoteStep(
         f"{name}-retire",
         host,
-        pulumi.Output.all(pki.read(lambda texts: retire_files(cfg, host, texts)), workloads).apply(
-            lambda known: _retire(*known)
-        ),
+        pulumi.Output.all(files, workloads).apply(lambda known: _retire(*known)),
         timeout=retire_seconds(cfg),
         depends_on=after,
         opts=opts,

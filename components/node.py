@@ -9,13 +9,13 @@ from typing import Any
 
 import pulumi
 
-from components.archive import File
 from components.assets.node import download_files, node_files
 from components.assets.preflight import preflight_files
 from components.assets.templates import script
 from components.config import ClusterConfig
-from components.hosts import Host, Hosts
-from components.pki import Pki
+from components.hosts import Hosts
+from components.hosts.machine import Machines
+from components.pki import Pki, Texts
 from components.ssh import Payload, RemoteStep
 
 __all__ = ["duplicates", "make_nodes"]
@@ -40,7 +40,7 @@ def make_nodes(
         host.name: RemoteStep(
             f"{name}-{host.name}-preflight",
             host,
-            Payload(script=script("preflight"), files=preflight_files(cfg, host)),
+            pki.read(partial(_preflight, cfg, host.name)),
             timeout=90,
             opts=opts,
         )
@@ -54,7 +54,7 @@ def make_nodes(
         RemoteStep(
             f"{name}-{host.name}-download",
             host,
-            passed.apply(partial(_download, cfg, host)),
+            _after(passed, pki.read(partial(_download, cfg, host.name))),
             timeout=900,
             depends_on=[*preflights.values(), *after],
             opts=opts,
@@ -65,7 +65,7 @@ def make_nodes(
         host.name: RemoteStep(
             f"{name}-{host.name}-node",
             host,
-            pki.read(partial(node_files, cfg, host)).apply(_node),
+            pki.read(partial(_node, cfg, host.name)),
             timeout=900,
             depends_on=downloads,
             opts=opts,
@@ -74,12 +74,20 @@ def make_nodes(
     }
 
 
-def _download(cfg: ClusterConfig, host: Host, _: None) -> Payload:
-    return Payload(script=script("download"), files=download_files(cfg, host))
+def _preflight(cfg: ClusterConfig, name: str, machines: Machines, _: Texts) -> Payload:
+    return Payload(script=script("preflight"), files=preflight_files(cfg, machines[name]))
 
 
-def _node(files: Mapping[str, File]) -> Payload:
-    return Payload(script=script("node"), files=files)
+def _download(cfg: ClusterConfig, name: str, machines: Machines, _: Texts) -> Payload:
+    return Payload(script=script("download"), files=download_files(cfg, machines[name]))
+
+
+def _node(cfg: ClusterConfig, name: str, machines: Machines, texts: Texts) -> Payload:
+    return Payload(script=script("node"), files=node_files(cfg, machines[name], machines, texts))
+
+
+def _after(passed: pulumi.Output[None], payload: pulumi.Output[Payload]) -> pulumi.Output[Payload]:
+    return pulumi.Output.all(payload, passed).apply(lambda known: known[0])
 
 
 def _refuse_duplicates(facts: Mapping[str, Any]) -> None:

@@ -35,7 +35,9 @@ def recover(
         return []
     host = hosts[cfg.recovery_controller]
     payload = pki.read(
-        lambda texts: Payload(script=script("recover"), files=recovery_files(cfg, host, texts))
+        lambda machines, texts: Payload(
+            script=script("recover"), files=recovery_files(cfg, machines[host.name], machines, texts)
+        )
     )
     return [
         RemoteStep(

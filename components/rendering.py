@@ -11,7 +11,7 @@ import pulumi_command as command
 from components.archive import pack
 from components.assets.render import render
 from components.config import ClusterConfig, Problem
-from components.hosts.machine import Machine
+from components.hosts.machine import configured_machines
 from components.pki import Pki
 
 __all__ = ["write_assets"]
@@ -22,12 +22,10 @@ def write_assets(cfg: ClusterConfig) -> None:
 
     Fails if the directory exists, so that nobody's edits are lost; `destroy` leaves it.
     """
-    machines = {
-        name: Machine(name=name, role=host.role, address=host.address) for name, host in cfg.hosts.items()
-    }
-    pki = Pki(cfg.name, cfg, machines, pulumi.ResourceOptions())
-    archive: pulumi.Input[str] = pki.everything().apply(
-        lambda texts: base64.b64encode(pack(render(cfg, texts))).decode()
+    machines = configured_machines(cfg)
+    pki = Pki(cfg.name, cfg, machines, machines.api_host, pulumi.ResourceOptions())
+    archive: pulumi.Input[str] = pki.read(
+        lambda machines, texts: base64.b64encode(pack(render(cfg, machines, texts))).decode()
     )
     directory = shlex.quote(cfg.asset_directory)
     # A run that is cut short leaves no half directory under the name itself.

@@ -13,9 +13,19 @@ import pulumi_kubernetes as kubernetes
 
 from components.assets.controlplane import COMPONENTS
 from components.assets.credentials import client_kubeconfig, manifest_value
-from components.assets.manifests import CONTENT_LABEL, WORKLOADS, Object, applied, managed, role
+from components.assets.manifests import (
+    CONTENT_LABEL,
+    WORKLOADS,
+    Object,
+    applied,
+    content_name,
+    managed,
+    role,
+)
 from components.config import ClusterConfig
-from components.pki import Pki
+from components.hosts import Hosts
+from components.hosts.machine import Machines
+from components.pki import Pki, Texts
 from components.ssh import RemoteStep
 
 __all__ = ["Manifest", "SelfHosted"]
@@ -50,13 +60,21 @@ class SelfHosted(pulumi.ComponentResource):
     """Digest of everything that has pods."""
 
     def __init__(
-        self, name: str, cfg: ClusterConfig, pki: Pki, bootstrap: RemoteStep, opts: pulumi.ResourceOptions
+        self,
+        name: str,
+        cfg: ClusterConfig,
+        hosts: Hosts,
+        pki: Pki,
+        bootstrap: RemoteStep,
+        opts: pulumi.ResourceOptions,
     ) -> None:
         super().__init__("kubepivot:selfhosted:SelfHosted", f"{name}-self-hosted", None, opts)
         self._name = name
         self.provider = kubernetes.Provider(
             f"{name}-cluster",
-            kubeconfig=pki.read(lambda texts: client_kubeconfig(cfg, texts, "super-admin")),
+            kubeconfig=pki.read(
+                lambda machines, texts: client_kubeconfig(cfg, machines.api_host, texts, "super-admin")
+            ),
             # Without it another kubeconfig, a renewed certificate say, would replace every object.
             cluster_identifier=cfg.name,
             opts=pulumi.ResourceOptions(parent=self, depends_on=[bootstrap]),
@@ -67,8 +85,8 @@ class SelfHosted(pulumi.ComponentResource):
             # They end with the cluster; deleting them one by one would take the API from under the rest.
             deleted_with=bootstrap,
         )
-        values = _Values(cfg, pki)
-        unfilled = applied(cfg, _placeholder)
+        values = _Values(cfg, hosts, pki)
+        unfilled = values.unfilled
         lifted = {file: values.lift(manifest) for file, manifest in unfilled.items()}
         # What pods mount comes first, and goes last: neither the old nor the new ones of a roll lack it.
         mounted = [self._apply(file, m) for file, m in lifted.items() if m["kind"] in MOUNTED]
@@ -106,11 +124,29 @@ def _placeholder(name: str) -> str:
     return f"⟦{name}⟧"
 
 
-class _Values:
-    """Fills placeholders in, each with an Output of just the PEM texts that its value needs."""
+_API_HOST = "api-host"
+_ADDRESS = "address/"
 
-    def __init__(self, cfg: ClusterConfig, pki: Pki) -> None:
+
+class _Values:
+    """Fills placeholders in, each with an Output of just the addresses and PEM texts that its value needs.
+
+    An address has a placeholder even where the config says it, so that all platforms take the same way.
+    """
+
+    def __init__(self, cfg: ClusterConfig, hosts: Hosts, pki: Pki) -> None:
         self._cfg, self._pki = cfg, pki
+        machines = Machines(
+            by_name={name: host.at(_placeholder(f"{_ADDRESS}{name}")) for name, host in hosts.items()},
+            api_host=_placeholder(_API_HOST),
+        )
+        self.unfilled = applied(cfg, machines, _placeholder)
+        # Their names have a digest of placeholders, where that of the content belongs.
+        self._config_maps = {
+            manifest["metadata"]["name"]: manifest
+            for manifest in self.unfilled.values()
+            if manifest["kind"] == "ConfigMap" and any(map(_PLACEHOLDER.search, manifest["data"].values()))
+        }
 
     def lift(self, manifest: Object) -> dict[str, Any]:
         """The manifest with every placeholder as an Output; all else stays plain and known to a preview."""
@@ -123,8 +159,8 @@ class _Values:
                 return {key: self._lift(child, secret) for key, child in node.items()}
             case list():
                 return [self._lift(child, secret) for child in node]
-            case str() if _PLACEHOLDER.search(node):
-                filled = self._pki.read(lambda texts: self._fill(node, texts))
+            case str() if node in self._config_maps or _PLACEHOLDER.search(node):
+                filled = self._pki.read(lambda machines, texts: self._fill(node, machines, texts))
                 return filled if secret else pulumi.Output.unsecret(filled)
             case _:
                 return node
@@ -132,19 +168,30 @@ class _Values:
     def digest(self, manifests: Mapping[str, Object]) -> pulumi.Output[str]:
         """The digest of manifests, which is no secret, with every placeholder filled in."""
 
-        def digest(texts: Mapping[str, str]) -> str:
-            text = json.dumps(self._fill(manifests, texts), sort_keys=True)
+        def digest(machines: Machines, texts: Texts) -> str:
+            text = json.dumps(self._fill(manifests, machines, texts), sort_keys=True)
             return hashlib.sha256(text.encode()).hexdigest()
 
         return pulumi.Output.unsecret(self._pki.read(digest))
 
-    def _fill(self, node: Any, texts: Mapping[str, str]) -> Any:
+    def _fill(self, node: Any, machines: Machines, texts: Texts) -> Any:
         match node:
             case dict():
-                return {key: self._fill(child, texts) for key, child in node.items()}
+                return {key: self._fill(child, machines, texts) for key, child in node.items()}
             case list():
-                return [self._fill(child, texts) for child in node]
+                return [self._fill(child, machines, texts) for child in node]
+            case str() if node in self._config_maps:
+                config = self._config_maps[node]
+                data = self._fill(config["data"], machines, texts)
+                return content_name(config["metadata"]["labels"][CONTENT_LABEL], data)
             case str():
-                return _PLACEHOLDER.sub(lambda match: manifest_value(self._cfg, match[1], texts), node)
+                return _PLACEHOLDER.sub(lambda match: self._value(match[1], machines, texts), node)
             case _:
                 return node
+
+    def _value(self, name: str, machines: Machines, texts: Texts) -> str:
+        if name == _API_HOST:
+            return machines.api_host
+        if name.startswith(_ADDRESS):
+            return machines[name.removeprefix(_ADDRESS)].address
+        return manifest_value(self._cfg, name, texts)

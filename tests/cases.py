@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from components.assets.controlplane import COMPONENTS
 from components.assets.credentials import manifest_value, secret_keys
 from components.config import ClusterConfig, parse
-from components.hosts.machine import Machine
+from components.hosts.machine import Machines, configured_machines
 
 CHECKOUT = Path(__file__).parent.parent
 DIRECTORY = Path(__file__).parent / "golden" / "cases"
@@ -34,19 +34,16 @@ class Case:
     cfg: ClusterConfig
 
     @property
-    def machines(self) -> dict[str, Machine]:
+    def machines(self) -> Machines:
         """The hosts as the platform describes them."""
-        return {
-            name: Machine(
-                name=name,
-                role=host.role,
-                address=host.address,
-                nested=self.cfg.platform == "lab",
-                labels=host.labels,
-                taints=host.taints,
-            )
-            for name, host in self.cfg.hosts.items()
-        }
+        found = configured_machines(self.cfg)
+        nested = self.cfg.platform == "lab"
+        return replace(found, by_name={name: replace(each, nested=nested) for name, each in found.items()})
+
+    @property
+    def api_endpoint(self) -> str:
+        """The URL of its API."""
+        return self.cfg.api_endpoint(self.machines.api_host)
 
     @property
     def texts(self) -> dict[str, str]:

@@ -18,12 +18,14 @@ from components.assets.credentials import client_kubeconfig, control_plane_files
 from components.assets.document import env_file
 from components.assets.templates import script
 from components.config import ClusterConfig
-from components.hosts.machine import Machine
+from components.hosts.machine import Machine, Machines
 
 __all__ = ["bootstrap_files"]
 
 
-def bootstrap_files(cfg: ClusterConfig, machine: Machine, texts: Mapping[str, str]) -> dict[str, File]:
+def bootstrap_files(
+    cfg: ClusterConfig, machine: Machine, machines: Machines, texts: Mapping[str, str]
+) -> dict[str, File]:
     """The temporary control plane: three static pods and the secrets that they mount from the host."""
     files = {
         "env": env_file(
@@ -31,14 +33,14 @@ def bootstrap_files(cfg: ClusterConfig, machine: Machine, texts: Mapping[str, st
             CONTROL_PLANE_UID=str(UID),
             FORMER_UID=str(FORMER_UID),
             CONTROLLERS=" ".join(cfg.controllers),
-            API_ENDPOINT=cfg.api_endpoint,
+            API_ENDPOINT=cfg.api_endpoint(machines.api_host),
         ),
         "lib.sh": File(script("lib")),
         "ca.crt": File(texts["ca.crt"]),
-        "kubeconfig": File(client_kubeconfig(cfg, texts, "super-admin"), mode=0o600),
+        "kubeconfig": File(client_kubeconfig(cfg, machines.api_host, texts, "super-admin"), mode=0o600),
     }
     for component in COMPONENTS:
-        pod = bootstrap_pod(component, cfg)
+        pod = bootstrap_pod(component, cfg, machines)
         manifest = document.dump(pod)
         files[f"root{MANIFESTS}/{pod['metadata']['name']}.yaml"] = File(manifest, mode=0o600)
         for name, text in control_plane_files(component, cfg, texts, "bootstrap").items():

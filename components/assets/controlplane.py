@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from components.config import ClusterConfig
 from components.config.flags import merged
+from components.hosts.machine import Machines
 from components.programs import reuseport
 from components.programs.checkpointer.pods import STEERING
 
@@ -83,7 +84,7 @@ def secret_files(component: Component, form: Form) -> dict[str, str]:
             return {"kubeconfig": "scheduler.kubeconfig"}
 
 
-def bootstrap_pod(component: Component, cfg: ClusterConfig) -> dict[str, Any]:
+def bootstrap_pod(component: Component, cfg: ClusterConfig, machines: Machines) -> dict[str, Any]:
     """The static pod of the temporary control plane: hostPath only, as it may name no API object."""
     name = component.replace("kube-", "bootstrap-")
     return {
@@ -93,6 +94,7 @@ def bootstrap_pod(component: Component, cfg: ClusterConfig) -> dict[str, Any]:
         "spec": pod_spec(
             component,
             cfg,
+            machines,
             form="bootstrap",
             volume={"hostPath": {"path": f"{BOOTSTRAP_SECRETS}/{component}", "type": "Directory"}},
         ),
@@ -100,7 +102,7 @@ def bootstrap_pod(component: Component, cfg: ClusterConfig) -> dict[str, Any]:
 
 
 def pod_spec(
-    component: Component, cfg: ClusterConfig, *, form: Form, volume: dict[str, Any]
+    component: Component, cfg: ClusterConfig, machines: Machines, *, form: Form, volume: dict[str, Any]
 ) -> dict[str, Any]:
     """The pod's spec; `volume` is the source of the directory of secrets.
 
@@ -110,7 +112,7 @@ def pod_spec(
     process = _PROCESSES[component]
     # The API's port is the user's choice, the others are the components' own.
     port = cfg.api.port if component == "kube-apiserver" else process.port
-    flags = _flags(component, cfg, form)
+    flags = _flags(component, cfg, machines, form)
     container: dict[str, Any] = {
         "name": component,
         "image": cfg.workload_images[component],
@@ -198,21 +200,21 @@ def _probe(component: Component, port: int, path: str, **timing: int) -> dict[st
     return {"httpGet": http, "timeoutSeconds": 5, **timing}
 
 
-def _flags(component: Component, cfg: ClusterConfig, form: Form) -> dict[str, str]:
-    return merged(_own_flags(component, cfg, form), cfg.flags.of(component))
+def _flags(component: Component, cfg: ClusterConfig, machines: Machines, form: Form) -> dict[str, str]:
+    return merged(_own_flags(component, cfg, machines, form), cfg.flags.of(component))
 
 
-def _own_flags(component: Component, cfg: ClusterConfig, form: Form) -> dict[str, str]:
+def _own_flags(component: Component, cfg: ClusterConfig, machines: Machines, form: Form) -> dict[str, str]:
     match component:
         case "kube-apiserver":
-            return _apiserver_flags(cfg, form)
+            return _apiserver_flags(cfg, machines, form)
         case "kube-controller-manager":
             return _controller_manager_flags(cfg, form)
         case "kube-scheduler":
             return {**_leader_flags(), "leader-elect": "true"}
 
 
-def _apiserver_flags(cfg: ClusterConfig, form: Form) -> dict[str, str]:
+def _apiserver_flags(cfg: ClusterConfig, machines: Machines, form: Form) -> dict[str, str]:
     return {
         "advertise-address": "$(POD_IP)",
         "allow-privileged": "true",
@@ -224,7 +226,7 @@ def _apiserver_flags(cfg: ClusterConfig, form: Form) -> dict[str, str]:
         "etcd-cafile": f"{SECRETS}/etcd-ca.crt",
         "etcd-certfile": f"{SECRETS}/etcd-client.crt",
         "etcd-keyfile": f"{SECRETS}/etcd-client.key",
-        "etcd-servers": ",".join(f"https://{cfg.hosts[name].address}:2379" for name in cfg.controllers),
+        "etcd-servers": ",".join(f"https://{machines[name].address}:2379" for name in cfg.controllers),
         "kubelet-certificate-authority": f"{SECRETS}/ca.crt",
         "kubelet-client-certificate": f"{SECRETS}/apiserver-kubelet-client.crt",
         "kubelet-client-key": f"{SECRETS}/apiserver-kubelet-client.key",

@@ -10,21 +10,21 @@ from collections.abc import Mapping
 from components.assets import document
 from components.assets.controlplane import COMPONENTS, Component, Form, secret_files
 from components.config import ClusterConfig
-from components.programs.reuseport import INCUMBENT
+from components.programs.reuseport import INCUMBENT, NEWCOMER
 
 __all__ = ["control_plane_files", "kubeconfig", "manifest_value", "secret_keys"]
 
+LOOPBACK = (INCUMBENT, NEWCOMER)
 
-def kubeconfig(
-    cfg: ClusterConfig, *, ca: str, user: str, loopback: str | None = None, **credentials: str
-) -> str:
-    """A kubeconfig with one context. `credentials` are fields of its user; the server is the API's endpoint,
-    or the kube-apiserver of the same host if `loopback` names one of the loopback's addresses.
+
+def kubeconfig(cfg: ClusterConfig, host: str, *, ca: str, user: str, **credentials: str) -> str:
+    """A kubeconfig with one context. `credentials` are fields of its user; `host` is the API's, or one of the
+    loopback's addresses for the kube-apiserver of the same host.
     """
-    cluster = {"server": cfg.api_endpoint, "certificate-authority-data": _base64(ca)}
-    if loopback:
+    cluster = {"server": cfg.api_endpoint(host), "certificate-authority-data": _base64(ca)}
+    if host in LOOPBACK:
         # No certificate names them all.
-        cluster |= {"server": f"https://{loopback}:{cfg.api.port}", "tls-server-name": "localhost"}
+        cluster["tls-server-name"] = "localhost"
     return document.dump(
         {
             "apiVersion": "v1",
@@ -37,15 +37,13 @@ def kubeconfig(
     )
 
 
-def client_kubeconfig(
-    cfg: ClusterConfig, texts: Mapping[str, str], leaf: str, *, loopback: str | None = None
-) -> str:
-    """A kubeconfig whose user is the leaf of that name."""
+def client_kubeconfig(cfg: ClusterConfig, host: str, texts: Mapping[str, str], leaf: str) -> str:
+    """A kubeconfig whose user is the leaf of that name. `host`: see `kubeconfig`."""
     return kubeconfig(
         cfg,
+        host,
         ca=texts["ca.crt"],
         user=leaf,
-        loopback=loopback,
         **{
             "client-certificate-data": _base64(texts[f"{leaf}.crt"]),
             "client-key-data": _base64(texts[f"{leaf}.key"]),
@@ -63,7 +61,7 @@ def control_plane_files(
             return AUTHENTICATION
         if source.endswith(".kubeconfig"):
             # Both of them speak to the apiserver beside them, whatever balances the others.
-            return client_kubeconfig(cfg, texts, source.removesuffix(".kubeconfig"), loopback=INCUMBENT)
+            return client_kubeconfig(cfg, INCUMBENT, texts, source.removesuffix(".kubeconfig"))
         return texts[source]
 
     return {name: text(source) for name, source in secret_files(component, form).items()}

@@ -10,7 +10,7 @@ from components.assets import document
 from components.assets.controlplane import MANIFESTS, UID
 from components.config import ClusterConfig, sizes
 from components.config.etcd import DEFAULT_QUOTA
-from components.hosts.machine import Machine
+from components.hosts.machine import Machine, Machines
 
 __all__ = ["etcd_files", "etcd_pod"]
 
@@ -18,7 +18,9 @@ DATA = "/var/lib/etcd"
 PKI = "/etc/kubernetes/pki/etcd"
 
 
-def etcd_files(cfg: ClusterConfig, machine: Machine, texts: Mapping[str, str]) -> dict[str, File]:
+def etcd_files(
+    cfg: ClusterConfig, machine: Machine, machines: Machines, texts: Mapping[str, str]
+) -> dict[str, File]:
     """The static pod of the host's member and its certificates, by the place where they go."""
     certificates = {
         "ca.crt": "etcd/ca.crt",
@@ -30,13 +32,13 @@ def etcd_files(cfg: ClusterConfig, machine: Machine, texts: Mapping[str, str]) -
     files = {
         f"{PKI}/{name}": File(texts[source], mode=0o600, owner=UID) for name, source in certificates.items()
     }
-    pod = document.dump(etcd_pod(cfg, machine.name))
+    pod = document.dump(etcd_pod(cfg, machine, machines))
     return {**files, f"{MANIFESTS}/etcd.yaml": File(pod, mode=0o600)}
 
 
-def etcd_pod(cfg: ClusterConfig, name: str) -> dict[str, Any]:
+def etcd_pod(cfg: ClusterConfig, machine: Machine, machines: Machines) -> dict[str, Any]:
     """The static pod of a controller's etcd member, with TLS for clients and peers."""
-    address = cfg.hosts[name].address
+    address = machine.address
     flags = {
         "advertise-client-urls": f"https://{address}:2379",
         "cert-file": "/pki/server.crt",
@@ -44,7 +46,7 @@ def etcd_pod(cfg: ClusterConfig, name: str) -> dict[str, Any]:
         "data-dir": DATA,
         "initial-advertise-peer-urls": f"https://{address}:2380",
         "initial-cluster": ",".join(
-            f"{peer}=https://{cfg.hosts[peer].address}:2380" for peer in cfg.controllers
+            f"{peer}=https://{machines[peer].address}:2380" for peer in cfg.controllers
         ),
         "initial-cluster-state": "new",
         "initial-cluster-token": cfg.name,
@@ -52,7 +54,7 @@ def etcd_pod(cfg: ClusterConfig, name: str) -> dict[str, Any]:
         "listen-client-urls": f"https://127.0.0.1:2379,https://{address}:2379",
         "listen-metrics-urls": "http://127.0.0.1:2381",
         "listen-peer-urls": f"https://{address}:2380",
-        "name": name,
+        "name": machine.name,
         "peer-cert-file": "/pki/peer.crt",
         "peer-client-cert-auth": "true",
         "peer-key-file": "/pki/peer.key",

@@ -12,25 +12,27 @@ from components.assets.network import network_digest, network_files
 from components.assets.overrides import overrides
 from components.assets.templates import script
 from components.config import ClusterConfig
-from components.hosts.machine import Machine
+from components.hosts.machine import Machine, Machines
 from components.programs.reuseport import INCUMBENT
 
 __all__ = ["retire_files", "retire_seconds", "roll_seconds"]
 
 
-def retire_files(cfg: ClusterConfig, machine: Machine, texts: Mapping[str, str]) -> dict[str, File]:
+def retire_files(
+    cfg: ClusterConfig, machine: Machine, machines: Machines, texts: Mapping[str, str]
+) -> dict[str, File]:
     """What the hand-over needs."""
-    objects = manifests(cfg, lambda name: manifest_value(cfg, name, texts)).values()
+    objects = manifests(cfg, machines, lambda name: manifest_value(cfg, name, texts)).values()
     mounted = [found for found in objects if CONTENT_LABEL in found["metadata"].get("labels", {})]
     workloads = [found for found in objects if found["kind"] in WORKLOADS]
     given = {found["metadata"]["name"]: overrides(cfg, found["metadata"]["name"]) for found in workloads}
     return {
         "env": env_file(
             NAME=machine.name,
-            API_ENDPOINT=cfg.api_endpoint,
+            API_ENDPOINT=cfg.api_endpoint(machines.api_host),
             API_PORT=str(cfg.api.port),
             INCUMBENT=INCUMBENT,
-            NETWORK=network_digest(cfg, objects),
+            NETWORK=network_digest(machines, objects),
             NODES=" ".join(f"node/{name}" for name in sorted(cfg.hosts)),
             ROLL_SECONDS=str(roll_seconds(cfg)),
             MOUNTED=_names(mounted),
@@ -43,7 +45,7 @@ def retire_files(cfg: ClusterConfig, machine: Machine, texts: Mapping[str, str])
         **network_files(cfg),
         "overrides": File("".join(f"{name} {' or '.join(keys)}\n" for name, keys in given.items() if keys)),
         "ca.crt": File(texts["ca.crt"]),
-        "kubeconfig": File(client_kubeconfig(cfg, texts, "super-admin", loopback=INCUMBENT), mode=0o600),
+        "kubeconfig": File(client_kubeconfig(cfg, INCUMBENT, texts, "super-admin"), mode=0o600),
     }
 
 

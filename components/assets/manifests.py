@@ -14,6 +14,7 @@ from components.assets import templates
 from components.assets.controlplane import COMPONENTS, Component, pod_spec
 from components.assets.credentials import secret_keys
 from components.config import ClusterConfig
+from components.hosts.machine import Machines
 from components.programs import checkpointer
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "WORKLOADS",
     "Object",
     "applied",
+    "content_name",
     "managed",
     "manifests",
     "role",
@@ -48,16 +50,17 @@ OWNER = {"pulumi.com/patchFieldManager": "kubepivot", "pulumi.com/patchForce": "
 MIN_READY_SECONDS = 30
 
 
-def manifests(cfg: ClusterConfig, value: Callable[[str], str]) -> dict[str, Object]:
+def manifests(cfg: ClusterConfig, machines: Machines, value: Callable[[str], str]) -> dict[str, Object]:
     """Every object by file name. `value` gives what is not in the config: see `values.manifest_value`.
 
-    With placeholders as values the result tells which objects exist, without any certificate.
+    With placeholders as values, and as addresses of the machines, the result tells which objects exist
+    without any certificate or machine.
     """
-    objects = _from_templates(cfg, value)
+    objects = _from_templates(cfg, machines, value)
     for component in COMPONENTS:
         secret = f"{component}-{value(f'{component}.hash')}"
         objects[f"{component}-secret.yaml"] = _secret(component, secret, value)
-        objects[f"{component}.yaml"] = _workload(component, cfg, secret)
+        objects[f"{component}.yaml"] = _workload(component, cfg, machines, secret)
         if component != "kube-apiserver":
             objects[f"{component}-disruption.yaml"] = _disruption(component)
     objects["pod-checkpointer-config.yaml"]["data"] = _checkpointer()
@@ -69,9 +72,9 @@ def manifests(cfg: ClusterConfig, value: Callable[[str], str]) -> dict[str, Obje
 _AWAITED = (*WORKLOADS, "Service")
 
 
-def applied(cfg: ClusterConfig, value: Callable[[str], str]) -> dict[str, Object]:
+def applied(cfg: ClusterConfig, machines: Machines, value: Callable[[str], str]) -> dict[str, Object]:
     """Every manifest by file name, with what the provider is told of how to wait for it."""
-    found = manifests(cfg, value)
+    found = manifests(cfg, machines, value)
     for manifest in found.values():
         if manifest["kind"] in _AWAITED:
             manifest["metadata"]["annotations"] = {"pulumi.com/skipAwait": "true"}
@@ -96,11 +99,11 @@ def role(name: str) -> Object:
     }
 
 
-def _from_templates(cfg: ClusterConfig, value: Callable[[str], str]) -> dict[str, Object]:
+def _from_templates(cfg: ClusterConfig, machines: Machines, value: Callable[[str], str]) -> dict[str, Object]:
     known = {
-        "api-endpoint": cfg.api_endpoint,
+        "api-endpoint": cfg.api_endpoint(machines.api_host),
         "api-port": str(cfg.api.port),
-        "controller-address": cfg.hosts[cfg.bootstrap_controller].address,
+        "controller-address": machines[cfg.bootstrap_controller].address,
         "controller-kubelets": json.dumps([_user(f"system:node:{name}") for name in cfg.controllers]),
         "controllers": json.dumps(cfg.controllers),
         "dns-ip": cfg.dns_ip,
@@ -156,7 +159,7 @@ def _secret(component: Component, name: str, value: Callable[[str], str]) -> Obj
     }
 
 
-def _workload(component: Component, cfg: ClusterConfig, secret: str) -> Object:
+def _workload(component: Component, cfg: ClusterConfig, machines: Machines, secret: str) -> Object:
     """kube-apiserver on every controller; the others as many as there are controllers.
 
     A roll starts the new pod before the old one ends, on the same host and port.
@@ -164,6 +167,7 @@ def _workload(component: Component, cfg: ClusterConfig, secret: str) -> Object:
     spec = pod_spec(
         component,
         cfg,
+        machines,
         form="self-hosted",
         # Group-readable, since the files of a volume belong to root and to the pod's fsGroup.
         volume={"secret": {"secretName": secret, "defaultMode": 0o440}},
@@ -218,14 +222,19 @@ def _disruption(component: Component) -> Object:
     }
 
 
+def content_name(name: str, data: Mapping[str, str]) -> str:
+    """The name of a ConfigMap with a digest of what it holds."""
+    digest = hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:10]
+    return f"{name}-{digest}"
+
+
 def _name_config_maps_by_content(objects: Mapping[str, Object]) -> None:
     """Adds a digest to the name of every ConfigMap, so that a change of it rolls the pods that mount it."""
     renamed: dict[str, str] = {}
     for config in objects.values():
         if config["kind"] == "ConfigMap":
             name = config["metadata"]["name"]
-            digest = hashlib.sha256(json.dumps(config["data"], sort_keys=True).encode()).hexdigest()[:10]
-            renamed[name] = config["metadata"]["name"] = f"{name}-{digest}"
+            renamed[name] = config["metadata"]["name"] = content_name(name, config["data"])
             config["metadata"].setdefault("labels", {})[CONTENT_LABEL] = name
     for workload in objects.values():
         if workload["kind"] in WORKLOADS:

@@ -10,6 +10,7 @@ from components.archive import File
 from components.assets import templates
 from components.assets.manifests import Object
 from components.config import ClusterConfig
+from components.hosts.machine import Machines
 
 __all__ = ["network_digest", "network_files"]
 
@@ -17,11 +18,11 @@ __all__ = ["network_digest", "network_files"]
 _CARRIERS = ("flannel", "kube-proxy")
 
 
-def network_digest(cfg: ClusterConfig, objects: Iterable[Object]) -> str:
+def network_digest(machines: Machines, objects: Iterable[Object]) -> str:
     """Changes with the nodes and with what carries their traffic. Empty where there is no other node."""
-    if len(cfg.hosts) == 1:
+    if len(machines) == 1:
         return ""
-    nodes = {name: host.address for name, host in cfg.hosts.items()}
+    nodes = {name: machine.address for name, machine in machines.items()}
     carriers = [found for found in objects if found["metadata"]["name"].startswith(_CARRIERS)]
     return hashlib.sha256(json.dumps([nodes, carriers], sort_keys=True).encode()).hexdigest()[:16]
 

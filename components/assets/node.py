@@ -19,7 +19,7 @@ from components.assets.registration import registration_files, taints
 from components.assets.sites import kubernetes_site, site
 from components.assets.templates import script
 from components.config import ClusterConfig
-from components.hosts.machine import Machine
+from components.hosts.machine import Machine, Machines
 
 __all__ = ["download_files", "node_files"]
 
@@ -36,7 +36,9 @@ def download_files(cfg: ClusterConfig, machine: Machine) -> dict[str, File]:
     }
 
 
-def node_files(cfg: ClusterConfig, machine: Machine, texts: Mapping[str, str]) -> dict[str, File]:
+def node_files(
+    cfg: ClusterConfig, machine: Machine, machines: Machines, texts: Mapping[str, str]
+) -> dict[str, File]:
     """Everything that makes the host a node, below `root/` in the place where it goes."""
     values = {
         "name": machine.name,
@@ -56,11 +58,11 @@ def node_files(cfg: ClusterConfig, machine: Machine, texts: Mapping[str, str]) -
         "/etc/systemd/system/containerd.service": File(templates.read("files/containerd.service")),
         "/etc/systemd/system/kubelet.service": File(_template("kubelet.service", values)),
         **_mirror_files(cfg),
-        **_kubelet_identity(cfg, machine, texts),
-        **registration_files(cfg, machine, texts),
+        **_kubelet_identity(cfg, machine, machines, texts),
+        **registration_files(cfg, machine, machines, texts),
     }
     if machine.is_controller:
-        placed |= etcd_files(cfg, machine, texts)
+        placed |= etcd_files(cfg, machine, machines, texts)
         placed |= _checkpoint_files() | backup_files(cfg, machine)
     return {
         **download_files(cfg, machine),
@@ -168,7 +170,9 @@ def _served_at(registry: str) -> str:
     return f"{url.scheme}://{url.netloc}/v2{path}"
 
 
-def _kubelet_identity(cfg: ClusterConfig, machine: Machine, texts: Mapping[str, str]) -> dict[str, File]:
+def _kubelet_identity(
+    cfg: ClusterConfig, machine: Machine, machines: Machines, texts: Mapping[str, str]
+) -> dict[str, File]:
     leaf = f"kubelet-client-{machine.name}"
     current = "/var/lib/kubelet/pki/kubelet-client-current.pem"
     return {
@@ -178,6 +182,7 @@ def _kubelet_identity(cfg: ClusterConfig, machine: Machine, texts: Mapping[str, 
         "/var/lib/kubelet/kubeconfig": File(
             kubeconfig(
                 cfg,
+                machines.api_host,
                 ca=texts["ca.crt"],
                 user="kubelet",
                 **{"client-certificate": current, "client-key": current},

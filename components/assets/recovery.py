@@ -14,13 +14,15 @@ from components.assets.handover import retire_files
 from components.assets.manifests import WORKLOADS, Object, applied, managed
 from components.assets.templates import script
 from components.config import ClusterConfig
-from components.hosts.machine import Machine
+from components.hosts.machine import Machine, Machines
 from components.programs.reuseport import EACH, NEWCOMER
 
 __all__ = ["recovery_files"]
 
 
-def recovery_files(cfg: ClusterConfig, machine: Machine, texts: Mapping[str, str]) -> dict[str, File]:
+def recovery_files(
+    cfg: ClusterConfig, machine: Machine, machines: Machines, texts: Mapping[str, str]
+) -> dict[str, File]:
     """What a recovery needs: the steps that start and retire the temporary control plane, each in a directory
     of its own, and every object of the cluster, since Pulumi does not see which of them are gone.
     """
@@ -42,18 +44,18 @@ def recovery_files(cfg: ClusterConfig, machine: Machine, texts: Mapping[str, str
         "ca.crt": File(texts["ca.crt"]),
         "kubeconfig": File(
             # The temporary kube-apiserver, not an old one that listens and does not answer.
-            client_kubeconfig(cfg, texts, "super-admin", loopback=NEWCOMER),
+            client_kubeconfig(cfg, NEWCOMER, texts, "super-admin"),
             mode=0o600,
         ),
     }
     steps = {
-        "bootstrap": bootstrap_files(cfg, machine, texts),
-        "retire": retire_files(cfg, machine, texts),
+        "bootstrap": bootstrap_files(cfg, machine, machines, texts),
+        "retire": retire_files(cfg, machine, machines, texts),
     }
     for step, brought in steps.items():
         files |= {f"{step}/{path}": file for path, file in brought.items()}
         files[f"{step}/run"] = File(script(step))
-    for name, manifest in applied(cfg, lambda value: manifest_value(cfg, value, texts)).items():
+    for name, manifest in applied(cfg, machines, lambda value: manifest_value(cfg, value, texts)).items():
         files[f"manifests/{name}"] = File(document.dump(managed(manifest)), mode=0o600)
         placed = (*COMPONENTS, "pod-checkpointer")
         if manifest["metadata"]["name"] in placed and manifest["kind"] in WORKLOADS:

@@ -11,7 +11,7 @@ from components.archive import File
 from components.assets import templates
 from components.assets.manifests import CONTROL_PLANE_ROLE, Object, managed, manifests, role
 from components.config import ClusterConfig
-from components.hosts.machine import Machine
+from components.hosts.machine import Machine, Machines
 from components.programs.reuseport import INCUMBENT
 
 __all__ = ["KEEP_NODE", "registration_files", "taints"]
@@ -32,16 +32,19 @@ def taints(machine: Machine) -> list[dict[str, str]]:
     return list(found.values())
 
 
-def registration_files(cfg: ClusterConfig, machine: Machine, texts: Mapping[str, str]) -> dict[str, File]:
+def registration_files(
+    cfg: ClusterConfig, machine: Machine, machines: Machines, texts: Mapping[str, str]
+) -> dict[str, File]:
     """`keep-node`, the Node that it makes, and on a controller what it keeps and a login for just that."""
     # No certificate names the address where the kube-apiserver of the same host answers.
     beside = {
         "api": f"https://localhost:{cfg.api.port}",
         "through": f"--connect-to ::{INCUMBENT}:{cfg.api.port}",
     }
+    elsewhere = {"api": cfg.api_endpoint(machines.api_host), "through": ""}
     values = {
         "name": machine.name,
-        **(beside if machine.is_controller else {"api": cfg.api_endpoint, "through": ""}),
+        **(beside if machine.is_controller else elsewhere),
     }
     settings = templates.substitute(
         templates.read("files/node.env"), {key: shlex.quote(value) for key, value in values.items()}
@@ -57,7 +60,10 @@ def registration_files(cfg: ClusterConfig, machine: Machine, texts: Mapping[str,
             "/etc/kubernetes/pki/controller.pem": File(
                 texts["controller.crt"] + texts["controller.key"], mode=0o600
             ),
-            **{f"/etc/kubernetes/kept{_path(each)}": _json(managed(each)) for each in _kept(cfg, machine)},
+            **{
+                f"/etc/kubernetes/kept{_path(each)}": _json(managed(each))
+                for each in _kept(cfg, machine, machines)
+            },
         }
     return files
 
@@ -77,9 +83,9 @@ def _registration(machine: Machine) -> Object:
     }
 
 
-def _kept(cfg: ClusterConfig, machine: Machine) -> list[Object]:
+def _kept(cfg: ClusterConfig, machine: Machine, machines: Machines) -> list[Object]:
     """Objects that the program has made, and that nobody else makes again."""
-    objects = manifests(cfg, lambda name: "").values()
+    objects = manifests(cfg, machines, lambda name: "").values()
     return [role(machine.name), *(each for each in objects if each["kind"] in RESOURCES)]
 
 

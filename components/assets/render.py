@@ -11,28 +11,29 @@ from components.assets.credentials import client_kubeconfig, manifest_value
 from components.assets.etcd import etcd_pod
 from components.assets.manifests import manifests
 from components.config import ClusterConfig
+from components.hosts.machine import Machines
 
 __all__ = ["render"]
 
 
-def render(cfg: ClusterConfig, texts: Mapping[str, str]) -> dict[str, File]:
+def render(cfg: ClusterConfig, machines: Machines, texts: Mapping[str, str]) -> dict[str, File]:
     """Every asset by its path in the directory: `auth/`, `bootstrap-manifests/`, `manifests/`,
     `static-manifests/`, `tls/` and `tls/etcd/`.
 
     `texts` are the PEM texts of the PKI. Whatever holds a secret has mode 0600.
     """
-    files = {"auth/kubeconfig": File(client_kubeconfig(cfg, texts, "admin"), mode=0o600)}
+    files = {"auth/kubeconfig": File(client_kubeconfig(cfg, machines.api_host, texts, "admin"), mode=0o600)}
     for name in cfg.hosts:
-        kubelet = client_kubeconfig(cfg, texts, f"kubelet-client-{name}")
+        kubelet = client_kubeconfig(cfg, machines.api_host, texts, f"kubelet-client-{name}")
         files[f"auth/kubeconfig-kubelet-{name}"] = File(kubelet, mode=0o600)
     for name, text in texts.items():
         files[f"tls/{name}"] = File(text, mode=0o600 if name.endswith(".key") else 0o644)
     for component in COMPONENTS:
-        pod = bootstrap_pod(component, cfg)
+        pod = bootstrap_pod(component, cfg, machines)
         files[f"bootstrap-manifests/{pod['metadata']['name']}.yaml"] = _yaml(pod)
     for name in cfg.controllers:
-        files[f"static-manifests/etcd-{name}.yaml"] = _yaml(etcd_pod(cfg, name))
-    for name, manifest in manifests(cfg, lambda name: manifest_value(cfg, name, texts)).items():
+        files[f"static-manifests/etcd-{name}.yaml"] = _yaml(etcd_pod(cfg, machines[name], machines))
+    for name, manifest in manifests(cfg, machines, lambda name: manifest_value(cfg, name, texts)).items():
         files[f"manifests/{name}"] = _yaml(manifest)
     return files
 

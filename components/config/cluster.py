@@ -98,8 +98,10 @@ class HostConfig(Section):
         description="Whether etcd and the control plane may run on this host (controller) or not (worker).",
         examples=["controller"],
     )
-    address: Address = Field(
-        description="The IPv4 address at which the other hosts and SSH reach this one.",
+    address: Address | None = Field(
+        default=None,
+        description="The IPv4 address at which the other hosts and SSH reach this one. Required with "
+        "platforms lab and baremetal.",
         examples=["192.168.1.21"],
     )
     user: Login = Field(
@@ -336,9 +338,15 @@ class ClusterConfig(Section):
         return self.recovery.controller or self.bootstrap_controller
 
     @property
-    def api_endpoint(self) -> str:
-        """The URL of the Kubernetes API."""
-        return f"https://{self.api.host}:{self.api.port}"
+    def addresses(self) -> dict[str, str]:
+        """The addresses that the config gives to hosts, by name. For platforms: everything else asks the
+        host, whose platform may be who gives it one.
+        """
+        return {name: host.address for name, host in self.hosts.items() if host.address is not None}
+
+    def api_endpoint(self, host: str) -> str:
+        """The URL of the Kubernetes API, which is at that address or name."""
+        return f"https://{host}:{self.api.port}"
 
     @property
     def service_ip(self) -> str:
@@ -349,25 +357,6 @@ class ClusterConfig(Section):
     def dns_ip(self) -> str:
         """The address of the cluster's DNS service."""
         return addresses.nth(self.network.services, 10)
-
-    @property
-    def apiserver_sans(self) -> tuple[str, ...]:
-        """Every name and address that clients may know the API server by, sorted."""
-        return tuple(
-            sorted(
-                {
-                    "kubernetes",
-                    "kubernetes.default",
-                    "kubernetes.default.svc",
-                    f"kubernetes.default.svc.{self.network.domain}",
-                    "localhost",
-                    "127.0.0.1",
-                    self.service_ip,
-                    self.api.host,
-                    *(self.hosts[name].address for name in self.controllers),
-                }
-            )
-        )
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -381,7 +370,7 @@ class ClusterConfig(Section):
                 f"{PROJECT}:hosts has {count} controllers: etcd survives the loss of no more members than "
                 f"with {count - 1}; use an odd number"
             )
-        if count > 1 and self.api.host in {self.hosts[name].address for name in self.controllers}:
+        if count > 1 and self.api.host in {self.addresses.get(name) for name in self.controllers}:
             yield (
                 f"{PROJECT}:api.host is the address of one controller, {self.api.host}: the API is out of "
                 "reach when that one is down; use a load balancer or a virtual address"
@@ -396,20 +385,12 @@ def parse(raw: Mapping[str, object], *, stack: str) -> ClusterConfig:
     """
     problems = list(crosschecks.problems(raw))
     try:
-        config = ClusterConfig.model_validate(_with_derived(raw, stack))
+        config = ClusterConfig.model_validate({"name": stack, **raw})
     except ValidationError as error:
         problems[:0] = problems_of(error, ClusterConfig)
     if problems:
         raise ConfigError(problems)
     return config
-
-
-def _with_derived(raw: Mapping[str, object], stack: str) -> dict[str, object]:
-    """The raw values and those defaults that depend on other values."""
-    api, host = raw.get("api", {}), crosschecks.sole_controller_address(raw)
-    if isinstance(api, Mapping) and host is not None:
-        api = {"host": host, **api}
-    return {"name": stack, **raw, "api": api}
 
 
 def _decoded(text: str) -> object:

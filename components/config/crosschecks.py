@@ -16,15 +16,21 @@ from components.config.addresses import API_PORT, NODE_PREFIX, PODS, SERVICES
 from components.config.errors import Problem
 from components.config.flags import refusal
 
-__all__ = ["problems", "sole_controller_address"]
+__all__ = ["problems"]
 
 Raw = Mapping[str, object]
 
-_NEEDED_ON_BAREMETAL = {
-    "key": "it is required: the path of the private key that logs in to this host",
-    "hostKey": "it is required: the host's public key as `ssh-keyscan -t ed25519 ADDRESS` prints it, "
-    "without the host's name",
+_ADDRESS = {"address": 'it is required, for example "192.168.1.21"'}
+_REQUIRED = {
+    "lab": _ADDRESS,
+    "baremetal": {
+        **_ADDRESS,
+        "key": "it is required: the path of the private key that logs in to this host",
+        "hostKey": "it is required: the host's public key as `ssh-keyscan -t ed25519 ADDRESS` prints it, "
+        "without the host's name",
+    },
 }
+"""Keys that every host of a platform needs, each with the mend."""
 _FIRST_UNPRIVILEGED = 1024
 _NODE_PORTS = "30000-32767"
 """Kubernetes' default."""
@@ -57,13 +63,6 @@ def problems(raw: Raw) -> Iterator[Problem]:
     yield from _recovery(_part(raw, "recovery"), hosts)
 
 
-def sole_controller_address(raw: Raw) -> str | None:
-    """The address of the only controller, None if it cannot be read or there is not exactly one."""
-    found = [host.get("address") for host in _hosts(raw).values() if host.get("role") == "controller"]
-    address = _address(found[0]) if len(found) == 1 else None
-    return None if address is None else str(address)
-
-
 def _topology(raw: Raw, hosts: Mapping[str, Raw]) -> Iterator[Problem]:
     if raw.get("hosts") == {}:
         yield Problem.at(["hosts"], "(empty)", "name at least one host of role controller")
@@ -82,6 +81,10 @@ def _topology(raw: Raw, hosts: Mapping[str, Raw]) -> Iterator[Problem]:
 
 
 def _platform(raw: Raw, hosts: Mapping[str, Raw]) -> Iterator[Problem]:
+    for name, host in hosts.items():
+        for field, mend in _REQUIRED.get(str(raw.get("platform")), {}).items():
+            if host.get(field) is None:
+                yield Problem.at(["hosts", name, field], None, mend)
     match raw.get("platform"):
         case "lab":
             for name, host in hosts.items():
@@ -93,10 +96,6 @@ def _platform(raw: Raw, hosts: Mapping[str, Raw]) -> Iterator[Problem]:
                             "leave it out: with platform lab the hosts and their keys are made",
                         )
         case "baremetal":
-            for name, host in hosts.items():
-                for field, mend in _NEEDED_ON_BAREMETAL.items():
-                    if host.get(field) is None:
-                        yield Problem.at(["hosts", name, field], None, mend)
             if "lab" in raw:
                 yield Problem.at(["lab"], raw["lab"], "leave it out: it is for platform lab only")
 

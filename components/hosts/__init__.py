@@ -8,7 +8,7 @@ from typing import Protocol
 import pulumi
 
 from components.config import ClusterConfig
-from components.hosts.machine import Machine
+from components.hosts.machine import HostSpec
 
 __all__ = ["Host", "Hosts", "Platform", "Ssh", "create_hosts"]
 
@@ -27,9 +27,14 @@ class Ssh:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Host(Machine):
-    """A machine with systemd and SSH. A value: it makes nothing and asks nothing of the machine."""
+class Host(HostSpec):
+    """A machine with systemd and SSH. A value: it makes nothing and asks nothing of the machine.
 
+    Plain functions take it as a `Machine`, which `Pki.read` makes of it once its address is known.
+    """
+
+    address: pulumi.Input[str]
+    """As a machine's. An Output where the platform knows it only when the machine is made."""
     ssh: Ssh
     instance_id: pulumi.Input[str]
     """Changes when, and only when, the machine is another one; every remote step on it then runs anew."""
@@ -48,12 +53,15 @@ class Platform(Protocol):
         ...
 
 
-def create_hosts(cfg: ClusterConfig, opts: pulumi.ResourceOptions) -> Hosts:
-    """Makes the hosts of the platform that the config names."""
+def create_hosts(cfg: ClusterConfig, opts: pulumi.ResourceOptions) -> tuple[Hosts, pulumi.Input[str]]:
+    """Makes the hosts of the platform that the config names. Gives them, and the address or name of the API:
+    what the config says, else the only controller's address.
+    """
     platform: Platform
     match cfg.platform:
         case "lab":
             from components.hosts.lab import lab_hosts as platform
         case "baremetal":
             from components.hosts.baremetal import baremetal_hosts as platform
-    return platform(cfg.name, cfg, opts)
+    hosts = platform(cfg.name, cfg, opts)
+    return hosts, cfg.api.host or hosts[cfg.bootstrap_controller].address

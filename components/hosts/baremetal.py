@@ -20,9 +20,9 @@ def baremetal_hosts(name: str, cfg: ClusterConfig, opts: pulumi.ResourceOptions)
         host_name: Host(
             name=host_name,
             role=host.role,
-            address=host.address,
+            address=cfg.addresses[host_name],
             ssh=Ssh(
-                host=host.address,
+                host=cfg.addresses[host_name],
                 user=host.user,
                 port=host.port,
                 private_key=pulumi.Output.secret(host.key.get_secret_value()),

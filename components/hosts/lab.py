@@ -48,6 +48,7 @@ def _lab_host(
     login: tls.PrivateKey,
     opts: pulumi.ResourceOptions,
 ) -> Host:
+    address = cfg.addresses[name]
     identity = tls.PrivateKey(f"{cluster}-{name}-ssh-host", algorithm="ED25519", opts=opts)
     keys = pulumi.Output.all(
         identity.private_key_openssh, identity.public_key_openssh, login.public_key_openssh
@@ -55,13 +56,13 @@ def _lab_host(
     archive: pulumi.Input[str] = keys.apply(_identity_archive)
     container = command.local.Command(
         f"{cluster}-{name}-container",
-        create=_create_script(cluster, name, host, cfg),
+        create=_create_script(cluster, name, address, cfg),
         delete=f"docker rm --force --volumes {_container(cluster, name)}",
         stdin=pulumi.Output.secret(archive),
         logging=command.local.Logging.NONE,
         add_previous_output_in_env=False,
         # A container that is there is only started, so these need another one.
-        triggers=[host.address, cfg.lab.image, cfg.lab.network],
+        triggers=[address, cfg.lab.image, cfg.lab.network],
         opts=pulumi.ResourceOptions.merge(
             opts, pulumi.ResourceOptions(delete_before_replace=True, custom_timeouts=_TIMEOUT)
         ),
@@ -69,10 +70,10 @@ def _lab_host(
     return Host(
         name=name,
         role=host.role,
-        address=host.address,
+        address=address,
         ssh=Ssh(
             # The container has to run before anything logs in to it.
-            host=container.stdout.apply(lambda _: host.address),
+            host=container.stdout.apply(lambda _: address),
             user="root",
             port=22,
             private_key=login.private_key_openssh,
@@ -94,7 +95,7 @@ def _container(cluster: str, name: str) -> str:
     return shlex.quote(f"{cluster}-{name}")
 
 
-def _create_script(cluster: str, name: str, host: HostConfig, cfg: ClusterConfig) -> str:
+def _create_script(cluster: str, name: str, address: str, cfg: ClusterConfig) -> str:
     """Converges from nothing, from a stopped container and from one that has no identity yet."""
     container = _container(cluster, name)
     options = " ".join(RUN_OPTIONS.split())
@@ -103,7 +104,7 @@ if docker inspect {container} >/dev/null 2>&1; then
   docker start {container} >/dev/null
 else
   docker run --detach --name {container} --hostname {shlex.quote(name)} \\
-    --network {shlex.quote(cfg.lab.network)} --ip {host.address} \\
+    --network {shlex.quote(cfg.lab.network)} --ip {address} \\
     --label kubepivot.cluster={shlex.quote(cluster)} \\
     {options} {shlex.quote(cfg.lab.image)} >/dev/null
 fi

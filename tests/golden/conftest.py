@@ -14,7 +14,7 @@ from tests.golden.objects import Object
 @pytest.fixture(scope="session")
 def files(case: Case) -> dict[str, File]:
     """Every file by its path."""
-    return render(case.cfg, case.texts)
+    return render(case.cfg, case.machines, case.texts)
 
 
 @pytest.fixture(scope="session")

@@ -44,10 +44,10 @@ def steps(case: Case) -> dict[str, Files]:
     found: dict[str, Files] = {}
     for name, machine in case.machines.items():
         found[f"{name}/preflight"] = preflight_files(case.cfg, machine)
-        found[f"{name}/node"] = node_files(case.cfg, machine, case.texts)
+        found[f"{name}/node"] = node_files(case.cfg, machine, case.machines, case.texts)
     first = case.machines[case.cfg.bootstrap_controller]
-    found[f"{first.name}/bootstrap"] = bootstrap_files(case.cfg, first, case.texts)
-    found[f"{first.name}/retire"] = retire_files(case.cfg, first, case.texts)
+    found[f"{first.name}/bootstrap"] = bootstrap_files(case.cfg, first, case.machines, case.texts)
+    found[f"{first.name}/retire"] = retire_files(case.cfg, first, case.machines, case.texts)
     return found
 
 
@@ -79,7 +79,7 @@ def test_every_file_is_as_expected(
     # The rest of it is other steps' files, and the manifests (see test_recovery_graph).
     first = case.machines[case.cfg.bootstrap_controller]
     cfg = parse(case.raw | {"recovery": {"generation": 1}}, stack=case.name)
-    files[f"{first.name}/recover/env"] = recovery_files(cfg, first, case.texts)["env"]
+    files[f"{first.name}/recover/env"] = recovery_files(cfg, first, case.machines, case.texts)["env"]
     golden("hosts", files)
 
 
@@ -152,7 +152,7 @@ def test_no_authority_key_leaves_the_bootstrap_controller(case: Case, steps: dic
 
 
 def test_static_pods_on_disk_are_the_rendered_ones(case: Case, steps: dict[str, Files]) -> None:
-    rendered = render(case.cfg, case.texts)
+    rendered = render(case.cfg, case.machines, case.texts)
     on_disk = {
         f"{step} {path.rpartition('/')[2]}": file.text
         for step, files in steps.items()
@@ -210,7 +210,7 @@ def test_no_taint_stands_twice() -> None:
     """The API refuses a node with two of one key and effect."""
     case = load("baremetal")
     named = Taint(key=CONTROL_PLANE_ROLE, effect="NoSchedule")
-    files = node_files(case.cfg, replace(case.machines["alpha"], taints=(named,)), case.texts)
+    files = node_files(case.cfg, replace(case.machines["alpha"], taints=(named,)), case.machines, case.texts)
     assert _kubelet(files)["registerWithTaints"] == [
         {"key": CONTROL_PLANE_ROLE, "value": "", "effect": "NoSchedule"}
     ]
@@ -267,7 +267,7 @@ def test_a_registry_serves_paths_below_the_version_of_its_api(images: str, serve
     case = load("lab")
     mirror = case.raw["mirror"] | {"images": images}
     cfg = parse(case.raw | {"mirror": mirror}, stack=case.name)
-    placed = _placed(node_files(cfg, case.machines["worker-1"], case.texts))
+    placed = _placed(node_files(cfg, case.machines["worker-1"], case.machines, case.texts))
     for registry in MIRRORED_REGISTRIES:
         hosts = tomllib.loads(placed[f"/etc/containerd/certs.d/{registry}/hosts.toml"].text)
         # So that containerd adds nothing to it.

@@ -123,7 +123,7 @@ def test_secrets_are_in_secrets_and_private_files_only(
 def test_a_change_of_a_secret_renames_it_and_rolls_its_pods(changed: str, rolled: set[str]) -> None:
     case = load("lab")
     before, after = (
-        manifests(case.cfg, manifest_values(case.cfg, texts).__getitem__)
+        manifests(case.cfg, case.machines, manifest_values(case.cfg, texts).__getitem__)
         for texts in (case.texts, case.texts | {changed: pem(f"another {changed}")})
     )
     for component in COMPONENTS:
@@ -271,7 +271,7 @@ def test_the_address_plan_is_everywhere_the_same(case: Case, objects: dict[str, 
     assert proxy["startupProbe"]["httpGet"]["host"] == cfg.service_ip
     assert cfg.network.domain in objects["manifests/coredns-config.yaml"]["data"]["Corefile"]
     assert cfg.network.pods in objects["manifests/flannel-cfg.yaml"]["data"]["net-conf.json"]
-    assert cfg.api_endpoint in objects["manifests/kubeconfig-in-cluster.yaml"]["data"]["kubeconfig"]
+    assert case.api_endpoint in objects["manifests/kubeconfig-in-cluster.yaml"]["data"]["kubeconfig"]
     slices = [found for found in objects.values() if found["kind"] == "EndpointSlice"]
     assert [found["ports"][0]["port"] for found in slices] == [cfg.api.port] * len(slices)
 

@@ -14,8 +14,7 @@ from components.assets.node import node_files
 from components.assets.recovery import recovery_files
 from components.assets.render import render
 from components.config import ClusterConfig, parse
-from components.config.k8s_names import Taint
-from components.hosts.machine import Machine
+from components.hosts.machine import configured_machines
 from tests.cases import pem, pki_names
 
 LIKE_NUMBERS = ("09", "1e3", "0x10", "0o17", "0b11", "1_0", "1.5", "2026-1-2", "12:30")
@@ -62,15 +61,14 @@ def cfg() -> ClusterConfig:
 def files(cfg: ClusterConfig) -> dict[str, File]:
     """Everything that is written for it, by path."""
     texts = {name: pem(name) for name in pki_names(cfg)}
-    controller = Machine(name=CONTROLLER, role="controller", address="172.30.0.11")
-    taint = Taint(key="0o17", value="09", effect="NoSchedule")
-    worker = Machine(name=WORKER, role="worker", address="172.30.0.21", taints=(taint,))
+    machines = configured_machines(cfg)
+    controller, worker = machines[CONTROLLER], machines[WORKER]
     found = {
-        "render": render(cfg, texts),
-        "controller": node_files(cfg, controller, texts),
-        "worker": node_files(cfg, worker, texts),
-        "bootstrap": bootstrap_files(cfg, controller, texts),
-        "recover": recovery_files(cfg, controller, texts),
+        "render": render(cfg, machines, texts),
+        "controller": node_files(cfg, controller, machines, texts),
+        "worker": node_files(cfg, worker, machines, texts),
+        "bootstrap": bootstrap_files(cfg, controller, machines, texts),
+        "recover": recovery_files(cfg, controller, machines, texts),
     }
     return {f"{step}/{path}": file for step, brought in found.items() for path, file in brought.items()}
 

@@ -215,7 +215,7 @@ def _files(generation: int, **rest: Any) -> dict[str, str]:
     """What a recovery brings, but for the temporary control plane."""
     case = load("lab")
     cfg = parse(case.raw | {"recovery": {"generation": generation, **rest}}, stack="lab")
-    files = recovery_files(cfg, case.machines["controller-1"], case.texts)
+    files = recovery_files(cfg, case.machines["controller-1"], case.machines, case.texts)
     return {path: file.text for path, file in files.items() if path.split("/")[0] != "bootstrap"}
 
 

@@ -112,7 +112,7 @@ def arrange(host: Sandbox) -> Sandbox:
 def files_of(name: str) -> dict[str, str]:
     """What the script for node `name` finds beside it."""
     case = load(NODES[name])
-    files = node_files(case.cfg, case.machines[name], case.texts)
+    files = node_files(case.cfg, case.machines[name], case.machines, case.texts)
     return {path: file.text for path, file in files.items()} | {"preflight": "echo fine"}
 
 

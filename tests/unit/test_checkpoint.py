@@ -227,7 +227,7 @@ def test_a_revision_is_named_by_all_that_is_in_it() -> None:
 
 def test_pods_that_the_program_renders_can_be_static(case: Case) -> None:
     """Every one that is saved, with the Secrets and ConfigMaps that are rendered beside it."""
-    objects = render_assets(case.cfg, case.texts)
+    objects = render_assets(case.cfg, case.machines, case.texts)
     manifests = [yaml.safe_load(file.text) for path, file in objects.items() if path.startswith("manifests/")]
     kinds = {"secrets": "Secret", "configmaps": "ConfigMap"}
 

@@ -25,7 +25,7 @@ def test_defaults() -> None:
     assert config.network.hosts is None
     assert (config.network.pods, config.network.services) == ("10.2.0.0/16", "10.3.0.0/16")
     assert config.network.domain == "cluster.local"
-    assert (config.api.host, config.api.port) == ("172.30.0.11", 6443)
+    assert (config.api.host, config.api.port) == ("", 6443)
     assert config.mirror is None
     assert config.pki.protect
     assert (config.lab.image, config.lab.network) == ("kubepivot/host:latest", "kubepivot")
@@ -42,20 +42,13 @@ def test_derived_values() -> None:
     assert config.controllers == ("alpha", "controller-1")
     assert config.workers == ("worker-1",)
     assert config.bootstrap_controller == "alpha"
-    assert config.api_endpoint == "https://api.example.com:8443"
+    assert config.api_endpoint(config.api.host) == "https://api.example.com:8443"
     assert (config.service_ip, config.dns_ip) == ("10.96.0.1", "10.96.0.10")
-    assert config.apiserver_sans == (
-        "10.96.0.1",
-        "127.0.0.1",
-        "192.168.1.11",
-        "192.168.1.9",
-        "api.example.com",
-        "kubernetes",
-        "kubernetes.default",
-        "kubernetes.default.svc",
-        "kubernetes.default.svc.cluster.local",
-        "localhost",
-    )
+    assert config.addresses == {
+        "alpha": "192.168.1.9",
+        "controller-1": "192.168.1.11",
+        "worker-1": "192.168.1.21",
+    }
 
 
 def test_release_goes_with_the_version() -> None:
@@ -176,11 +169,7 @@ def test_load_reads_everything_of_the_project(pulumi_config: Callable[[dict[str,
         }
     )
     config = ClusterConfig.load()
-    assert (config.name, config.api_endpoint, config.pki.protect) == (
-        "dev",
-        "https://172.30.0.11:8443",
-        False,
-    )
+    assert (config.name, config.api.port, config.pki.protect) == ("dev", 8443, False)
 
 
 def test_load_reports_unknown_keys_and_broken_maps(pulumi_config: Callable[[dict[str, str]], None]) -> None:

@@ -15,12 +15,15 @@ from components.assets.credentials import (
     secret_keys,
 )
 from components.assets.manifests import manifests
+from components.pki import apiserver_sans
 from components.programs.reuseport import INCUMBENT
 from tests.cases import Case, load, manifest_values
 
 
 def test_a_kubeconfig_has_one_context_and_the_endpoint(case: Case) -> None:
-    config = yaml.safe_load(kubeconfig(case.cfg, ca="authority", user="somebody", token="a.b"))
+    config = yaml.safe_load(
+        kubeconfig(case.cfg, case.machines.api_host, ca="authority", user="somebody", token="a.b")
+    )
     assert config["current-context"] == config["contexts"][0]["name"] == case.cfg.name
     assert config["contexts"] == [
         {"name": case.cfg.name, "context": {"cluster": case.cfg.name, "user": "somebody"}}
@@ -29,7 +32,7 @@ def test_a_kubeconfig_has_one_context_and_the_endpoint(case: Case) -> None:
         {
             "name": case.cfg.name,
             "cluster": {
-                "server": case.cfg.api_endpoint,
+                "server": case.api_endpoint,
                 "certificate-authority-data": base64.b64encode(b"authority").decode(),
             },
         }
@@ -38,11 +41,11 @@ def test_a_kubeconfig_has_one_context_and_the_endpoint(case: Case) -> None:
 
 
 def test_a_client_kubeconfig_has_the_leaf_and_its_key(case: Case) -> None:
-    text = client_kubeconfig(case.cfg, case.texts, "admin", loopback="127.0.0.3")
+    text = client_kubeconfig(case.cfg, INCUMBENT, case.texts, "admin")
     config = yaml.safe_load(text)
     cluster = config["clusters"][0]["cluster"]
-    assert cluster["server"] == f"https://127.0.0.3:{case.cfg.api.port}"
-    assert cluster["tls-server-name"] in case.cfg.apiserver_sans
+    assert cluster["server"] == f"https://{INCUMBENT}:{case.cfg.api.port}"
+    assert cluster["tls-server-name"] in apiserver_sans(case.cfg, case.machines)
     user = config["users"][0]["user"]
     assert base64.b64decode(user["client-certificate-data"]).decode() == case.texts["admin.crt"]
     assert base64.b64decode(user["client-key-data"]).decode() == case.texts["admin.key"]
@@ -65,13 +68,16 @@ def test_manifests_ask_for_every_value_and_no_other(case: Case) -> None:
         asked.add(name)
         return values[name]
 
-    manifests(case.cfg, value)
+    manifests(case.cfg, case.machines, value)
     assert asked == values.keys()
 
 
 def test_which_objects_there_are_does_not_depend_on_values(case: Case) -> None:
     values = manifest_values(case.cfg, case.texts)
-    known, unknown = manifests(case.cfg, values.__getitem__), manifests(case.cfg, lambda name: f"<{name}>")
+    known, unknown = (
+        manifests(case.cfg, case.machines, values.__getitem__),
+        manifests(case.cfg, case.machines, lambda name: f"<{name}>"),
+    )
     assert known.keys() == unknown.keys()
     assert [found["kind"] for found in known.values()] == [found["kind"] for found in unknown.values()]
 

@@ -6,6 +6,7 @@ import pytest
 
 from components.assets.controlplane import Component, bootstrap_pod
 from components.config import parse
+from components.hosts.machine import configured_machines
 from tests.golden.objects import flags_of
 from tests.unit.raw_configs import errors, lab, with_value
 
@@ -18,7 +19,7 @@ def _flags(component: Component, **given: str) -> dict[str, str]:
     """The flags that the temporary control plane's component gets; the real one has the same source."""
     flags = {flag.replace("_", "-"): value for flag, value in given.items()}
     cfg = parse(with_value(lab(), f"flags {component}", flags), stack="dev")
-    return flags_of(bootstrap_pod(component, cfg)["spec"])
+    return flags_of(bootstrap_pod(component, cfg, configured_machines(cfg))["spec"])
 
 
 def test_a_list_is_added_to_the_programs_own() -> None:

@@ -44,7 +44,7 @@ def host(tmp_path: Path) -> Sandbox:
 
 def passes(host: Sandbox, probe: str) -> bool:
     """Whether the probe of that name, as the kubelet runs it, finds all there."""
-    objects = manifests(load("lab").cfg, lambda name: name)
+    objects = manifests(load("lab").cfg, load("lab").machines, lambda name: name)
     (container,) = objects["flannel.yaml"]["spec"]["template"]["spec"]["containers"]
     shell, option, path, *arguments = container[probe]["exec"]["command"]
     assert (shell, option, path) == ("sh", "-e", "/etc/kube-flannel/probe.sh")

@@ -244,7 +244,7 @@ def test_nothing_but_another_generation_makes_another_snapshot(case: Case) -> No
 def test_outputs(up: Run, case: Case) -> None:
     assert isinstance(up.outputs["kubeconfig"], Secret)
     assert up.outputs | {"kubeconfig": "", "ca_certificate": ""} == {
-        "api_endpoint": case.cfg.api_endpoint,
+        "api_endpoint": case.api_endpoint,
         "ca_certificate": "",
         "kubeconfig": "",
         "kubernetes_version": case.cfg.kubernetes_version,

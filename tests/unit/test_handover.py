@@ -16,6 +16,7 @@ from components.assets.manifests import manifests
 from components.assets.network import network_digest
 from components.assets.templates import script
 from components.config import parse
+from components.hosts.machine import configured_machines
 from tests.cases import load
 from tests.unit.sandbox import DIRECT, Sandbox
 
@@ -139,14 +140,14 @@ def _checkpoint(host: Sandbox, owner: str) -> str:
 
 def _start(host: Sandbox) -> tuple[int, str]:
     case = load("lab")
-    files = bootstrap_files(case.cfg, case.machines["controller-1"], case.texts)
+    files = bootstrap_files(case.cfg, case.machines["controller-1"], case.machines, case.texts)
     done = host.run(script("bootstrap"), {path: file.text for path, file in files.items()})
     return done.returncode, done.stderr
 
 
 def _retire(host: Sandbox) -> tuple[int, str]:
     case = load("lab")
-    files = retire_files(case.cfg, case.machines["controller-1"], case.texts)
+    files = retire_files(case.cfg, case.machines["controller-1"], case.machines, case.texts)
     done = host.run(script("retire"), {path: file.text for path, file in files.items()})
     return done.returncode, done.stderr
 
@@ -401,7 +402,7 @@ def test_a_leader_that_takes_time_to_end_is_waited_for(controller: Sandbox) -> N
 def test_what_nothing_mounts_any_more_goes_when_all_is_done(controller: Sandbox) -> None:
     _arrange(controller, "nothing done yet")
     case = load("lab")
-    env = retire_files(case.cfg, case.machines["controller-1"], case.texts)["env"].text
+    env = retire_files(case.cfg, case.machines["controller-1"], case.machines, case.texts)["env"].text
     (used,) = re.findall(r"^MOUNTED='(.*)'$", env, re.MULTILINE)
     assert {name.rpartition("-")[0] for name in used.split()} == {
         *(
@@ -498,7 +499,8 @@ def test_what_calls_for_another_look_at_the_network() -> None:
 
     def digest(**config: Any) -> str:
         cfg = parse(case.raw | config, stack="lab")
-        return network_digest(cfg, manifests(cfg, lambda name: "value").values())
+        machines = configured_machines(cfg)
+        return network_digest(machines, manifests(cfg, machines, lambda name: "value").values())
 
     hosts = case.raw["hosts"]
     assert digest() == digest(flags={"kube-apiserver": {"v": "2"}}, images={"coredns": "c:d"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from pathlib import Path
 
@@ -144,6 +145,13 @@ def _uses_remote(path: Path) -> bool:
     nodes = ast.walk(ast.parse(path.read_text()))
     attribute = any(isinstance(node, ast.Attribute) and node.attr == "remote" for node in nodes)
     return "pulumi_command.remote" in imports or ("pulumi_command" in imports and attribute)
+
+
+def test_no_stage_takes_an_address_from_the_config() -> None:
+    """Platforms and `mode: render` do; the others ask the host, whose address may be an Output."""
+    for path in COMPONENTS:
+        if not _name(path).startswith(("components.config", "components.hosts")):
+            assert not re.search(r"\bcfg\.(addresses|hosts\[)", path.read_text()), path
 
 
 def test_programs_need_nothing_but_python() -> None:

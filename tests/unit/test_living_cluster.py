@@ -13,13 +13,14 @@ from components.archive import pack
 from components.assets.bootstrap import bootstrap_files
 from components.bootstrap import changed
 from components.config import ClusterConfig, parse
+from components.hosts.machine import configured_machines
 from tests.cases import Case, Raw, load
 from tests.unit.recorder import ran
 
 
 def made_with(cfg: ClusterConfig, case: Case) -> str:
     """What the step that starts a cluster brings."""
-    files = bootstrap_files(cfg, case.machines[cfg.bootstrap_controller], case.texts)
+    files = bootstrap_files(cfg, case.machines[cfg.bootstrap_controller], case.machines, case.texts)
     return base64.b64encode(pack(files)).decode()
 
 
@@ -27,7 +28,10 @@ def told(name: str, change: Raw) -> list[str]:
     """What is said of a changed config when the cluster was made with the case's."""
     case = load(name)
     wanted = parse(case.raw | change, stack=name)
-    return [str(problem) for problem in changed(wanted, made_with(case.cfg, case))]
+    return [
+        str(problem)
+        for problem in changed(wanted, configured_machines(wanted).api_host, made_with(case.cfg, case))
+    ]
 
 
 @pytest.mark.parametrize(

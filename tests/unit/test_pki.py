@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import pulumi
 import pytest
 
-from components.pki import Pki
+from components.hosts.machine import Machines
+from components.pki import Pki, Texts, apiserver_sans
 from tests.cases import Case, load, pki_names
 from tests.unit.recorder import Registered, Run, Secret, Unknown, pki_texts, ran, record, revealed
 
@@ -114,7 +115,7 @@ def test_names_of_the_api_server(run: Run, case: Case) -> None:
     leaves = _leaves(run, case)
     for name in ("apiserver", "bootstrap-apiserver"):
         request, _ = leaves[name]
-        assert {*request["dnsNames"], *request["ipAddresses"]} == set(case.cfg.apiserver_sans)
+        assert {*request["dnsNames"], *request["ipAddresses"]} == set(apiserver_sans(case.cfg, case.machines))
         assert request["dnsNames"] == sorted(request["dnsNames"])
         assert request["ipAddresses"] == sorted(request["ipAddresses"])
     names = [leaves[name][0]["subject"]["commonName"] for name in ("apiserver", "bootstrap-apiserver")]
@@ -123,7 +124,8 @@ def test_names_of_the_api_server(run: Run, case: Case) -> None:
 
 def test_names_of_the_baremetal_api_server() -> None:
     """The load balancer's, every controller's, the service's and the pods' own."""
-    assert set(load("baremetal").cfg.apiserver_sans) == {
+    case = load("baremetal")
+    assert set(apiserver_sans(case.cfg, case.machines)) == {
         *("api.example.com", "192.168.7.11", "192.168.7.12", "192.168.7.13", "127.0.0.1", "10.65.0.1"),
         *("localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"),
         "kubernetes.default.svc.cluster.internal",
@@ -152,24 +154,22 @@ def test_a_worker_can_sign_in_as_itself_and_as_nobody_else(run: Run, case: Case)
 
 # -- reading -------------------------------------------------------------------------------------------------
 
-Texts = Mapping[str, str]
-
 
 def _read(
-    function: Callable[[Texts], str], *, preview: bool = False, state: Run | None = None
+    function: Callable[[Machines, Texts], str], *, preview: bool = False, state: Run | None = None
 ) -> tuple[Run, Registered]:
     """The PKI of `lab`, and a resource whose one input is what the function reads of it."""
     case = load("lab")
 
     def build() -> None:
-        pki = Pki("lab", case.cfg, case.machines, pulumi.ResourceOptions())
+        pki = Pki("lab", case.cfg, case.machines, case.machines.api_host, pulumi.ResourceOptions())
         pulumi.CustomResource("test:index:Reader", "reader", {"text": pki.read(function)})
 
     run = record(build, preview=preview, state=state)
     return run, run.only("reader")
 
 
-def _pair(texts: Texts) -> str:
+def _pair(_: Machines, texts: Texts) -> str:
     return texts["admin.crt"] + texts["admin.key"]
 
 
@@ -182,7 +182,7 @@ def test_what_is_read_depends_on_nothing_else() -> None:
 
 def test_what_is_read_is_as_secret_as_the_texts() -> None:
     assert isinstance(_read(_pair)[1].inputs["text"], Secret)
-    assert _read(lambda texts: texts["ca.crt"])[1].inputs["text"] == pki_texts("lab")["ca.crt"]
+    assert _read(lambda _, texts: texts["ca.crt"])[1].inputs["text"] == pki_texts("lab")["ca.crt"]
 
 
 def test_what_is_read_is_unknown_with_one_of_the_texts_only() -> None:
@@ -195,17 +195,27 @@ def test_what_is_read_is_unknown_with_one_of_the_texts_only() -> None:
 @pytest.mark.parametrize(
     "function",
     [
-        lambda texts: "".join(texts.values()),
-        lambda texts: "".join(sorted(texts)),
-        lambda texts: str(len(texts)),
-        lambda texts: str(dict(texts)),
+        lambda _, texts: "".join(texts.values()),
+        lambda _, texts: "".join(sorted(texts)),
+        lambda _, texts: str(len(texts)),
+        lambda _, texts: str(dict(texts)),
     ],
 )
-def test_texts_are_read_by_name(function: Callable[[Texts], str]) -> None:
-    with pytest.raises(TypeError, match="a function of PEM texts names those that it reads"):
-        _read(function)
+def test_who_goes_through_the_texts_reads_all_of_them(function: Callable[[Machines, Texts], str]) -> None:
+    run, reader = _read(function)
+    assert reader.dependencies >= {each.urn for each in run.resources if each.name.endswith("-cert")}
+    assert revealed(reader.inputs["text"]) == function(load("lab").machines, pki_texts("lab"))
+
+
+def test_machines_are_read_as_they_are() -> None:
+    def shown(machines: Machines, _: Texts) -> str:
+        return repr([machines.api_host, *machines.values()])
+
+    case = load("lab")
+    _, reader = _read(shown, preview=True)
+    assert reader.inputs["text"] == shown(case.machines, {})
 
 
 def test_a_text_that_there_is_not_is_an_error() -> None:
     with pytest.raises(KeyError, match=r"kubelet-client-worker-2\.crt"):
-        _read(lambda texts: texts["kubelet-client-worker-2.crt"])
+        _read(lambda _, texts: texts["kubelet-client-worker-2.crt"])

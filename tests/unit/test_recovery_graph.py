@@ -88,11 +88,12 @@ def test_it_outlasts_the_deadlines_of_its_scripts() -> None:
 
 def test_it_brings_the_steps_as_they_are_and_every_object_as_the_provider_gets_it() -> None:
     run, texts = recovered(), pki_texts("lab")
-    cfg, machine = load("lab").cfg, load("lab").machines["controller-1"]
+    cfg, machines = load("lab").cfg, load("lab").machines
+    machine = machines["controller-1"]
     files = {path: data.decode() for path, data in run.only("lab-recover").files.items()}
     for step, brought in {
-        "bootstrap": bootstrap_files(cfg, machine, texts),
-        "retire": retire_files(cfg, machine, texts),
+        "bootstrap": bootstrap_files(cfg, machine, machines, texts),
+        "retire": retire_files(cfg, machine, machines, texts),
     }.items():
         assert files[f"{step}/run"] == script(step)
         for path, file in brought.items():
@@ -110,7 +111,9 @@ def test_it_brings_the_steps_as_they_are_and_every_object_as_the_provider_gets_i
 
 def test_what_is_secret_is_in_private_files() -> None:
     case = load("lab")
-    for path, file in recovery_files(case.cfg, case.machines["controller-1"], case.texts).items():
+    for path, file in recovery_files(
+        case.cfg, case.machines["controller-1"], case.machines, case.texts
+    ).items():
         secret = any(
             mark in file.text for mark in ("PRIVATE KEY", "key-data", "kind: Secret", "token-secret")
         )

@@ -14,6 +14,7 @@ from components.assets.manifests import managed, manifests, role
 from components.assets.node import node_files
 from components.assets.registration import KEEP_NODE, registration_files
 from components.config import parse
+from components.hosts.machine import configured_machines
 from tests.cases import load, read
 from tests.unit.sandbox import Sandbox
 
@@ -67,7 +68,9 @@ class Keeper:
     def __init__(self, path: Path, name: str) -> None:
         self.host, self.name = Sandbox(path), name
         case = load(NODES[name])
-        for file, content in registration_files(case.cfg, case.machines[name], case.texts).items():
+        for file, content in registration_files(
+            case.cfg, case.machines[name], case.machines, case.texts
+        ).items():
             self.host.write(file, content.text)
         self.host.real("cat", "cp", "find", "head", "mkdir", "mv", "rm", "sed", "sh", "touch")
         self.host.fake("curl", CURL)
@@ -259,16 +262,18 @@ def test_an_api_that_somebody_starts_is_waited_for(controller: Keeper, why: str)
 def test_what_is_made_again_is_what_the_program_has_made(name: str) -> None:
     """By the same manager with other fields, a refresh would find a change."""
     case = load(NODES[name])
-    files = registration_files(case.cfg, case.machines[name], case.texts)
+    files = registration_files(case.cfg, case.machines[name], case.machines, case.texts)
     kept = [json.loads(file.text) for path, file in files.items() if "/kept/" in path]
-    known = [managed(each) for each in manifests(case.cfg, lambda name: "").values()] + [managed(role(name))]
+    known = [managed(each) for each in manifests(case.cfg, case.machines, lambda name: "").values()] + [
+        managed(role(name))
+    ]
     assert all(each in known for each in kept)
 
 
 @pytest.mark.parametrize("name", NODES)
 def test_a_node_that_is_made_is_the_one_that_its_kubelet_registers(name: str) -> None:
     case = load(NODES[name])
-    files = node_files(case.cfg, case.machines[name], case.texts)
+    files = node_files(case.cfg, case.machines[name], case.machines, case.texts)
     made = json.loads(files["root/etc/kubernetes/node.json"].text)
     kubelet = yaml.safe_load(files["root/etc/kubernetes/kubelet.yaml"].text)
     assert made["spec"]["taints"] == kubelet["registerWithTaints"]
@@ -282,12 +287,13 @@ def test_a_node_that_is_made_is_the_one_that_its_kubelet_registers(name: str) ->
 def test_the_login_that_keeps_them_is_for_controllers_and_may_no_more() -> None:
     for name, case in NODES.items():
         loaded = load(case)
-        files = registration_files(loaded.cfg, loaded.machines[name], loaded.texts)
+        files = registration_files(loaded.cfg, loaded.machines[name], loaded.machines, loaded.texts)
         login = files.get("/etc/kubernetes/pki/controller.pem")
         assert (login is not None) == loaded.machines[name].is_controller
         assert login is None or login.mode == 0o600
     raw = read("baremetal")
-    objects = manifests(parse(raw, stack="baremetal"), lambda name: "").values()
+    cfg = parse(raw, stack="baremetal")
+    objects = manifests(cfg, configured_machines(cfg), lambda name: "").values()
     bound = [
         each["roleRef"] for each in objects if "kubepivot:controller" in json.dumps(each.get("subjects", []))
     ]

@@ -75,7 +75,7 @@ def host(tmp_path: Path) -> Sandbox:
 def _run(host: Sandbox, **config: Any) -> tuple[int, str]:
     case = load("lab")
     cfg = parse(case.raw | config, stack="lab")
-    files = retire_files(cfg, case.machines["controller-1"], case.texts)
+    files = retire_files(cfg, case.machines["controller-1"], case.machines, case.texts)
     done = host.run(script("retire"), {path: file.text for path, file in files.items()})
     return done.returncode, done.stderr
 
@@ -97,7 +97,7 @@ def _break(host: Sandbox, name: str, *, reason: str = "", message: str = "", say
 
 def test_every_workload_is_waited_for() -> None:
     case = load("lab")
-    env = retire_files(case.cfg, case.machines["controller-1"], case.texts)["env"].text
+    env = retire_files(case.cfg, case.machines["controller-1"], case.machines, case.texts)["env"].text
     (line,) = [line for line in env.splitlines() if line.startswith("WORKLOADS=")]
     assert {each.partition("/")[2].rstrip("'") for each in line.split()} == set(WORKLOADS)
 

@@ -81,7 +81,7 @@ def _digest(cfg: ClusterConfig, case: Case) -> str:
     values = manifest_values(cfg, pki_texts(case.name))
     found = {
         file: manifest
-        for file, manifest in applied(cfg, values.__getitem__).items()
+        for file, manifest in applied(cfg, case.machines, values.__getitem__).items()
         if manifest["kind"] in ("DaemonSet", "Deployment")
     }
     return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
@@ -100,7 +100,7 @@ def test_the_hand_over_outlasts_the_deadlines_of_its_script(up: Run, case: Case)
 
 def test_the_hand_over_brings_nothing_else_than_its_files_and_the_digest(up: Run, case: Case) -> None:
     machine = case.machines[case.cfg.bootstrap_controller]
-    expected = retire_files(case.cfg, machine, pki_texts(case.name))
+    expected = retire_files(case.cfg, machine, case.machines, pki_texts(case.name))
     brought = {path: data.decode() for path, data in up.only(f"{case.cfg.name}-retire").files.items()}
     assert brought.pop("run") == script("retire")
     assert brought.pop("workloads")
@@ -119,7 +119,7 @@ def test_the_provider_logs_in_with_more_than_the_exported_kubeconfig(up: Run, ca
     names = [config["users"][0]["name"] for config in (provider, exported)]
     assert names == ["super-admin", "admin"]
     assert {config["clusters"][0]["cluster"]["server"] for config in (provider, exported)} == {
-        case.cfg.api_endpoint
+        case.api_endpoint
     }
 
 
@@ -144,7 +144,7 @@ def test_every_object_is_named_by_the_program(up: Run) -> None:
 
 def test_objects_are_the_rendered_manifests(up: Run, case: Case) -> None:
     values = manifest_values(case.cfg, pki_texts(case.name))
-    expected = manifests(case.cfg, values.__getitem__)
+    expected = manifests(case.cfg, case.machines, values.__getitem__)
     for manifest in expected.values():
         skip = {"pulumi.com/skipAwait": "true"} if manifest["kind"] in AWAITED else {}
         manifest["metadata"]["annotations"] = {**OWNER, **skip}

@@ -5,11 +5,9 @@ from __future__ import annotations
 import pulumi
 
 from components.config import ClusterConfig
-from components.hosts.machine import Machine
+from components.hosts.machine import configured_machines
 from components.pki import Pki
 
 cfg = ClusterConfig.load()
-machines = {
-    name: Machine(name=name, role=host.role, address=host.address) for name, host in cfg.hosts.items()
-}
-Pki(cfg.name, cfg, machines, pulumi.ResourceOptions())
+machines = configured_machines(cfg)
+Pki(cfg.name, cfg, machines, machines.api_host, pulumi.ResourceOptions())
