@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from components.config import ClusterConfig
 from components.config.flags import merged
 from components.programs import reuseport
-from components.programs.checkpointer.pods import STEERING
 
 __all__ = ["COMPONENTS", "MANIFESTS", "UID", "Component", "Form", "bootstrap_pod", "pod_spec", "secret_files"]
 
@@ -28,7 +26,8 @@ MANIFESTS = "/etc/kubernetes/manifests"
 """Where the kubelet finds its static pods."""
 SECRETS = "/etc/kubernetes/secrets"
 BOOTSTRAP_SECRETS = "/etc/kubernetes/bootstrap-secrets"
-STEERING_STATE = "/run/port-steering"
+FILTER_PROGRAM = "/opt/reuseport"
+FILTER_STATE = "/run/reuseport"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +125,7 @@ def pod_spec(
     if component == "kube-apiserver":
         container["env"] = [{"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}]
     # The temporary one is the first at the port.
-    steered = component == "kube-apiserver" and form == "self-hosted"
+    filtered = component == "kube-apiserver" and form == "self-hosted"
     return {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
@@ -141,12 +140,11 @@ def pod_spec(
         },
         "terminationGracePeriodSeconds": 75 if component == "kube-apiserver" else 30,
         "tolerations": [{"operator": "Exists"}],
-        **({"initContainers": [_steering(cfg)]} if steered else {}),
+        **({"initContainers": [_filter(cfg)]} if filtered else {}),
         "containers": [container],
         "volumes": [
             {"name": "secrets", **volume},
-            # After a reboot it has to wait for its turn anew.
-            *([{"name": STEERING, "emptyDir": {"medium": "Memory"}}] if steered else []),
+            *(_filter_volumes() if filtered else []),
         ],
     }
 
@@ -159,13 +157,13 @@ def _confined() -> dict[str, Any]:
     }
 
 
-def _steering(cfg: ClusterConfig) -> dict[str, Any]:
+def _filter(cfg: ClusterConfig) -> dict[str, Any]:
     """Runs beside kube-apiserver and gives it clients when it is ready: `components.programs.reuseport`."""
-    begun = f"{STEERING_STATE}/begun"
+    begun = f"{FILTER_STATE}/begun"
     return {
-        "name": STEERING,
+        "name": reuseport.CONTAINER,
         "image": cfg.workload_images["pod-checkpointer"],
-        "command": ["python3", "-c", Path(reuseport.__file__).read_text(), str(cfg.api.port), begun],
+        "command": ["python3", f"{FILTER_PROGRAM}/reuseport.py", str(cfg.api.port), begun],
         "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}},
         "restartPolicy": "Always",
         "securityContext": _confined(),
@@ -176,14 +174,25 @@ def _steering(cfg: ClusterConfig) -> dict[str, Any]:
             "timeoutSeconds": 5,
             "failureThreshold": 2 * reuseport.TURN_SECONDS,
         },
-        "volumeMounts": [{"name": STEERING, "mountPath": STEERING_STATE}],
+        "volumeMounts": [
+            {"name": "filter-program", "mountPath": FILTER_PROGRAM, "readOnly": True},
+            {"name": "filter-state", "mountPath": FILTER_STATE},
+        ],
     }
+
+
+def _filter_volumes() -> list[dict[str, Any]]:
+    return [
+        {"name": "filter-program", "configMap": {"name": reuseport.CONTAINER}},
+        # After a reboot it has to wait for its turn anew.
+        {"name": "filter-state", "emptyDir": {"medium": "Memory"}},
+    ]
 
 
 def _startup_probe(component: Component, port: int) -> dict[str, Any]:
     if component != "kube-apiserver":
         return _probe(component, port, "/livez", periodSeconds=2, failureThreshold=60)
-    # By steering an instance that is new beside another answers there, from when it listens.
+    # By the filter an instance that is new beside another answers there, from when it listens.
     probe = _probe(component, port, "/readyz", initialDelaySeconds=5, periodSeconds=2, failureThreshold=60)
     probe["httpGet"]["host"] = reuseport.NEWCOMER
     return probe

@@ -14,7 +14,7 @@ from components.assets import templates
 from components.assets.controlplane import COMPONENTS, Component, pod_spec
 from components.assets.credentials import secret_keys
 from components.config import ClusterConfig
-from components.programs import checkpointer
+from components.programs import checkpointer, reuseport
 
 __all__ = [
     "CONTENT_LABEL",
@@ -60,7 +60,8 @@ def manifests(cfg: ClusterConfig, value: Callable[[str], str]) -> dict[str, Obje
         objects[f"{component}.yaml"] = _workload(component, cfg, secret)
         if component != "kube-apiserver":
             objects[f"{component}-disruption.yaml"] = _disruption(component)
-    objects["pod-checkpointer-config.yaml"]["data"] = _checkpointer()
+    objects["pod-checkpointer-config.yaml"]["data"] = _program(*_modules(checkpointer.__path__[0]))
+    objects["reuseport-filter-config.yaml"]["data"] = _program(Path(reuseport.__file__))
     _name_config_maps_by_content(objects)
     return dict(sorted(objects.items()))
 
@@ -191,13 +192,17 @@ def _workload(component: Component, cfg: ClusterConfig, secret: str) -> Object:
     return workload
 
 
-def _checkpointer() -> dict[str, str]:
-    """Modules of the pod-checkpointer. They find each other by the same names as here.
+def _program(*modules: Path) -> dict[str, str]:
+    """What a ConfigMap has of a program that runs on the cluster."""
+    return {path.name: path.read_text() for path in modules}
+
+
+def _modules(package: str) -> list[Path]:
+    """Modules of a package, which find each other by the same names on the cluster as here.
 
     Without `__init__.py`: Pulumi drops keys that begin so, and Python needs none.
     """
-    directory = Path(checkpointer.__path__[0])
-    return {path.name: path.read_text() for path in sorted(directory.glob("[a-z]*.py"))}
+    return sorted(Path(package).glob("[a-z]*.py"))
 
 
 def _spread(component: Component) -> dict[str, Any]:

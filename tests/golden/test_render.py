@@ -42,6 +42,7 @@ ADDED = {
     "kube-proxy-config": "its flags are deprecated in favour of a file",
     "kube-scheduler-secret": "it authenticates by certificate instead of the apiserver's insecure port",
     "pod-checkpointer-config": "it is a program of ours on an image of Python",
+    "reuseport-filter-config": "the program beside kube-apiserver, which shares its port in a roll",
     "kubelet-api-role-binding": "kubelets authorise the apiserver's client by webhook",
 }
 ADDED_WITH_ONE_CONTROLLER = {
@@ -88,7 +89,7 @@ def test_every_object_says_what_and_where_it_is(objects: dict[str, Object]) -> N
 
 def test_no_placeholder_is_left(files: Files) -> None:
     for path, file in files.items():
-        program = "checkpointer" in path or path == "manifests/kube-apiserver.yaml"
+        program = path in ("manifests/pod-checkpointer-config.yaml", "manifests/reuseport-filter-config.yaml")
         none = "" if program else r"|\bNone\b"
         assert not re.search(r"\$\{|⟦|@[A-Z_]+@" + none, file.text), path
 

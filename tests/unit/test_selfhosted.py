@@ -134,7 +134,8 @@ def test_what_is_named_by_its_content_is_left_to_the_hand_over(run: Run, case: C
     """Pulumi would delete it by a name that may be the newest one's again."""
     left = {each.name.removeprefix(f"{case.cfg.name}-") for each in _objects(run) if each.retain_on_delete}
     configs = ("coredns-config", "flannel-cfg", "kube-proxy-config", "kubeconfig-in-cluster")
-    assert left == {*configs, "pod-checkpointer-config", *(f"{each}-secret" for each in COMPONENTS)}
+    programs = ("pod-checkpointer-config", "reuseport-filter-config")
+    assert left == {*configs, *programs, *(f"{each}-secret" for each in COMPONENTS)}
 
 
 def test_every_object_is_named_by_the_program(up: Run) -> None:
