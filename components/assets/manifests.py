@@ -11,10 +11,11 @@ from typing import Any
 import yaml
 
 from components.assets import templates
-from components.assets.controlplane import COMPONENTS, Component, pod_spec
+from components.assets.controlplane import COMPONENTS, pod_spec
 from components.assets.credentials import secret_keys
 from components.config import ClusterConfig
 from components.programs import checkpointer, reuseport
+from components.tables.components import ComponentName
 
 __all__ = [
     "CONTENT_LABEL",
@@ -110,17 +111,15 @@ def _from_templates(cfg: ClusterConfig, value: Callable[[str], str]) -> dict[str
         "service-ip": cfg.service_ip,
         **{f"{name}-image": image for name, image in cfg.workload_images.items()},
     }
-    # With several the apiservers keep their endpoints.
-    kept = {name for name in templates.names("manifests") if name.startswith("kubernetes-endpoint")}
-    left_out = kept if len(cfg.controllers) > 1 else set()
+    texts = {name: templates.read(f"manifests/{name}") for name in templates.names("manifests")}
     return {
         name: yaml.load(
-            templates.substitute(templates.read(f"manifests/{name}"), _Values(known, value)),
+            templates.substitute(text, _Values(known, value)),
             # libyaml, eleven times as fast: a preview takes a quarter of its time in here otherwise.
             Loader=yaml.CSafeLoader,
         )
-        for name in templates.names("manifests")
-        if name not in left_out
+        for name, text in {**texts, **cfg.pod_network.manifests()}.items()
+        if cfg.owns_endpoints or not name.startswith("kubernetes-endpoint")
     }
 
 
@@ -139,11 +138,11 @@ class _Values(dict[str, str]):
         return self._ask(name)
 
 
-def _labels(component: Component) -> dict[str, str]:
+def _labels(component: ComponentName) -> dict[str, str]:
     return {"app.kubernetes.io/name": component}
 
 
-def _secret(component: Component, name: str, value: Callable[[str], str]) -> Object:
+def _secret(component: ComponentName, name: str, value: Callable[[str], str]) -> Object:
     return {
         "apiVersion": "v1",
         "kind": "Secret",
@@ -157,7 +156,7 @@ def _secret(component: Component, name: str, value: Callable[[str], str]) -> Obj
     }
 
 
-def _workload(component: Component, cfg: ClusterConfig, secret: str) -> Object:
+def _workload(component: ComponentName, cfg: ClusterConfig, secret: str) -> Object:
     """kube-apiserver on every controller; the others as many as there are controllers.
 
     A roll starts the new pod before the old one ends, on the same host and port.
@@ -205,7 +204,7 @@ def _modules(package: str) -> list[Path]:
     return sorted(Path(package).glob("[a-z]*.py"))
 
 
-def _spread(component: Component) -> dict[str, Any]:
+def _spread(component: ComponentName) -> dict[str, Any]:
     term = {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": _labels(component)}}
     return {
         "podAntiAffinity": {
@@ -214,7 +213,7 @@ def _spread(component: Component) -> dict[str, Any]:
     }
 
 
-def _disruption(component: Component) -> Object:
+def _disruption(component: ComponentName) -> Object:
     return {
         "apiVersion": "policy/v1",
         "kind": "PodDisruptionBudget",

@@ -15,7 +15,7 @@ from components.assets.handover import retire_files, roll_seconds
 from components.assets.manifests import OWNER, applied, manifests
 from components.assets.templates import script
 from components.config import ClusterConfig, parse
-from components.config.releases import LATEST, RELEASES
+from components.config.images import IMAGES
 from tests.cases import Case, load, manifest_values
 from tests.unit.recorder import Registered, Run, Secret, Unknown, has, pki_texts, ran, revealed
 
@@ -62,7 +62,7 @@ def test_no_pod_is_waited_for_by_the_provider(run: Run) -> None:
     [
         {"flags": {"kube-apiserver": {"event-ttl": "2h"}}},
         {"flags": {"kube-scheduler": {"v": 2}}},
-        *({"images": {name: "registry.example.com/other:1"}} for name in RELEASES[LATEST].workload_images),
+        *({"images": {name: "registry.example.com/other:1"}} for name in IMAGES),
     ],
     ids=str,
 )
