@@ -410,7 +410,8 @@ def test_what_nothing_mounts_any_more_goes_when_all_is_done(controller: Sandbox)
             "configmap/kube-proxy",
             "configmap/kubeconfig-in-cluster",
         ),
-        *("configmap/pod-checkpointer", "secret/kube-apiserver", "secret/kube-controller-manager"),
+        *("configmap/pod-checkpointer", "configmap/reuseport-filter"),
+        *("secret/kube-apiserver", "secret/kube-controller-manager"),
         "secret/kube-scheduler",
     }
     old = ["configmap/coredns-0123456789", "secret/kube-scheduler-0123456789"]
