@@ -7,6 +7,7 @@ import shlex
 import pulumi
 import pulumi_command as command
 
+from components.assets.claims import claims_script
 from components.assets.templates import script
 from components.hosts import Host, Hosts
 from components.ssh import DONE, SET_PATH, for_any_shell
@@ -56,7 +57,7 @@ _NO_CLIENT = "no ssh on this machine: install the OpenSSH client, `pulumi destro
 
 def _delete_script(cluster: str, host: Host, address: str, host_key: str) -> str:
     whose = f"CLUSTER={shlex.quote(cluster)}\nNAME={shlex.quote(host.name)}\nROLE={host.role}"
-    scripts = "\n".join(script(name) for name in ("lib", "claims", "reset"))
+    scripts = "\n".join((script("lib"), claims_script(), script("reset")))
     body = f"{SET_PATH}\nset -eu\numask 077\n{whose}\n{scripts}"
     # The script comes by stdin, since login shells differ in what they make of one in quotes.
     remote = for_any_shell(

@@ -11,6 +11,8 @@ import pytest
 
 from components.archive import File
 from components.assets import templates
+from components.assets.claims import claims_script
+from components.assets.registration import keep_node_script
 from tests.cases import CASES, DIRECTORY, Case, load
 
 # An Output in an f-string is an error then, not a sentence about Outputs in some file.
@@ -53,6 +55,10 @@ def golden(request: pytest.FixtureRequest, case: Case) -> GoldenCheck:
     """
     update: bool = request.config.getoption("--update-golden")
     sources = {templates.read(path): path for path in _template_paths()}
+    sources |= {
+        claims_script(): "scripts/claims.sh",
+        keep_node_script(case.cfg.pod_network): "scripts/keep-node.sh",
+    }
     sources |= {text: name for name, text in case.texts.items()}
 
     def check(part: str, files: Mapping[str, File]) -> None:

@@ -1,22 +1,21 @@
-"""Pods of the control plane. One source of flags serves the bootstrap form and the self-hosted form."""
+"""Pods of the control plane. The rows of `components.tables.components` serve the bootstrap form and the
+self-hosted form.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from components.assets import templates
 from components.config import ClusterConfig
 from components.config.flags import merged
 from components.hosts.machine import Machines
 from components.programs import reuseport
-from components.programs.checkpointer.pods import STEERING
+from components.tables.components import CONTROL_PLANE, SECRETS, ComponentName, Form
 
-__all__ = ["COMPONENTS", "MANIFESTS", "UID", "Component", "Form", "bootstrap_pod", "pod_spec", "secret_files"]
+__all__ = ["COMPONENTS", "MANIFESTS", "UID", "bootstrap_pod", "pod_spec", "secret_files"]
 
-Component = Literal["kube-apiserver", "kube-controller-manager", "kube-scheduler"]
-Form = Literal["bootstrap", "self-hosted"]
-COMPONENTS: tuple[Component, ...] = ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
+COMPONENTS = tuple(CONTROL_PLANE)
 
 UID = 60643
 """User of the control plane and of etcd. A listener shares its port only with one of the same user, so it is
@@ -27,64 +26,18 @@ FORMER_UID = 65532
 
 MANIFESTS = "/etc/kubernetes/manifests"
 """Where the kubelet finds its static pods."""
-SECRETS = "/etc/kubernetes/secrets"
 BOOTSTRAP_SECRETS = "/etc/kubernetes/bootstrap-secrets"
-STEERING_STATE = "/run/port-steering"
+FILTER_PROGRAM = "/opt/reuseport"
+FILTER_STATE = "/run/reuseport"
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Process:
-    """How a component is run, apart from its flags."""
-
-    port: int
-    cpu: str
-    memory: str
-    priority: str
+def secret_files(component: ComponentName, form: Form) -> dict[str, str]:
+    """Names of the files that a component reads, each with the name of its text in PKI or `credentials`."""
+    row = CONTROL_PLANE[component]
+    return {**row.secrets, **(row.bootstrap_secrets if form == "bootstrap" else {})}
 
 
-# Requests are tiny because a roll and a checkpoint count them twice on one node.
-_PROCESSES: dict[Component, _Process] = {
-    "kube-apiserver": _Process(port=6443, cpu="50m", memory="128Mi", priority="system-node-critical"),
-    "kube-controller-manager": _Process(
-        port=10257, cpu="20m", memory="32Mi", priority="system-cluster-critical"
-    ),
-    "kube-scheduler": _Process(port=10259, cpu="10m", memory="32Mi", priority="system-cluster-critical"),
-}
-
-
-def secret_files(component: Component, form: Form) -> dict[str, str]:
-    """Names of the files that a component reads, each with the name of its text in PKI or `values`."""
-    match component:
-        case "kube-apiserver":
-            serving = "bootstrap-apiserver" if form == "bootstrap" else "apiserver"
-            return {
-                "apiserver.crt": f"{serving}.crt",
-                "apiserver.key": f"{serving}.key",
-                "apiserver-kubelet-client.crt": "apiserver-kubelet-client.crt",
-                "apiserver-kubelet-client.key": "apiserver-kubelet-client.key",
-                "authentication.yaml": "authentication.yaml",
-                "ca.crt": "ca.crt",
-                "etcd-ca.crt": "etcd/ca.crt",
-                "etcd-client.crt": "etcd/apiserver-client.crt",
-                "etcd-client.key": "etcd/apiserver-client.key",
-                "front-proxy-ca.crt": "front-proxy-ca.crt",
-                "front-proxy-client.crt": "front-proxy-client.crt",
-                "front-proxy-client.key": "front-proxy-client.key",
-                "service-account.key": "service-account.key",
-                "service-account.pub": "service-account.pub",
-            }
-        case "kube-controller-manager":
-            return {
-                "ca.crt": "ca.crt",
-                "ca.key": "ca.key",
-                "kubeconfig": "controller-manager.kubeconfig",
-                "service-account.key": "service-account.key",
-            }
-        case "kube-scheduler":
-            return {"kubeconfig": "scheduler.kubeconfig"}
-
-
-def bootstrap_pod(component: Component, cfg: ClusterConfig, machines: Machines) -> dict[str, Any]:
+def bootstrap_pod(component: ComponentName, cfg: ClusterConfig, machines: Machines) -> dict[str, Any]:
     """The static pod of the temporary control plane: hostPath only, as it may name no API object."""
     name = component.replace("kube-", "bootstrap-")
     return {
@@ -102,22 +55,22 @@ def bootstrap_pod(component: Component, cfg: ClusterConfig, machines: Machines) 
 
 
 def pod_spec(
-    component: Component, cfg: ClusterConfig, machines: Machines, *, form: Form, volume: dict[str, Any]
+    component: ComponentName, cfg: ClusterConfig, machines: Machines, *, form: Form, volume: dict[str, Any]
 ) -> dict[str, Any]:
     """The pod's spec; `volume` is the source of the directory of secrets.
 
     No port is declared: on the host's network it would be a host port, and a second pod could not start
     beside the first.
     """
-    process = _PROCESSES[component]
+    row = CONTROL_PLANE[component]
     # The API's port is the user's choice, the others are the components' own.
-    port = cfg.api.port if component == "kube-apiserver" else process.port
+    port = cfg.api.port if component == "kube-apiserver" else row.port
     flags = _flags(component, cfg, machines, form)
     container: dict[str, Any] = {
         "name": component,
         "image": cfg.workload_images[component],
         "command": [component, *(f"--{name}={value}" for name, value in sorted(flags.items()))],
-        "resources": {"requests": {"cpu": process.cpu, "memory": process.memory}},
+        "resources": {"requests": {"cpu": row.cpu, "memory": row.memory}},
         "securityContext": _confined(),
         "startupProbe": _startup_probe(component, port),
         # Lenient, because another instance on the same port may answer.
@@ -128,12 +81,12 @@ def pod_spec(
     if component == "kube-apiserver":
         container["env"] = [{"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}]
     # The temporary one is the first at the port.
-    steered = component == "kube-apiserver" and form == "self-hosted"
+    filtered = component == "kube-apiserver" and form == "self-hosted"
     return {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "hostNetwork": True,
-        "priorityClassName": process.priority,
+        "priorityClassName": row.priority,
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": UID,
@@ -141,14 +94,13 @@ def pod_spec(
             "fsGroup": UID,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "terminationGracePeriodSeconds": 75 if component == "kube-apiserver" else 30,
+        "terminationGracePeriodSeconds": row.grace_seconds,
         "tolerations": [{"operator": "Exists"}],
-        **({"initContainers": [_steering(cfg)]} if steered else {}),
+        **({"initContainers": [_filter(cfg)]} if filtered else {}),
         "containers": [container],
         "volumes": [
             {"name": "secrets", **volume},
-            # After a reboot it has to wait for its turn anew.
-            *([{"name": STEERING, "emptyDir": {"medium": "Memory"}}] if steered else []),
+            *(_filter_volumes() if filtered else []),
         ],
     }
 
@@ -161,13 +113,13 @@ def _confined() -> dict[str, Any]:
     }
 
 
-def _steering(cfg: ClusterConfig) -> dict[str, Any]:
+def _filter(cfg: ClusterConfig) -> dict[str, Any]:
     """Runs beside kube-apiserver and gives it clients when it is ready: `components.programs.reuseport`."""
-    begun = f"{STEERING_STATE}/begun"
+    begun = f"{FILTER_STATE}/begun"
     return {
-        "name": STEERING,
+        "name": reuseport.CONTAINER,
         "image": cfg.workload_images["pod-checkpointer"],
-        "command": ["python3", "-c", Path(reuseport.__file__).read_text(), str(cfg.api.port), begun],
+        "command": ["python3", f"{FILTER_PROGRAM}/reuseport.py", str(cfg.api.port), begun],
         "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}},
         "restartPolicy": "Always",
         "securityContext": _confined(),
@@ -178,20 +130,31 @@ def _steering(cfg: ClusterConfig) -> dict[str, Any]:
             "timeoutSeconds": 5,
             "failureThreshold": 2 * reuseport.TURN_SECONDS,
         },
-        "volumeMounts": [{"name": STEERING, "mountPath": STEERING_STATE}],
+        "volumeMounts": [
+            {"name": "filter-program", "mountPath": FILTER_PROGRAM, "readOnly": True},
+            {"name": "filter-state", "mountPath": FILTER_STATE},
+        ],
     }
 
 
-def _startup_probe(component: Component, port: int) -> dict[str, Any]:
+def _filter_volumes() -> list[dict[str, Any]]:
+    return [
+        {"name": "filter-program", "configMap": {"name": reuseport.CONTAINER}},
+        # After a reboot it has to wait for its turn anew.
+        {"name": "filter-state", "emptyDir": {"medium": "Memory"}},
+    ]
+
+
+def _startup_probe(component: ComponentName, port: int) -> dict[str, Any]:
     if component != "kube-apiserver":
         return _probe(component, port, "/livez", periodSeconds=2, failureThreshold=60)
-    # By steering an instance that is new beside another answers there, from when it listens.
+    # By the filter an instance that is new beside another answers there, from when it listens.
     probe = _probe(component, port, "/readyz", initialDelaySeconds=5, periodSeconds=2, failureThreshold=60)
     probe["httpGet"]["host"] = reuseport.NEWCOMER
     return probe
 
 
-def _probe(component: Component, port: int, path: str, **timing: int) -> dict[str, Any]:
+def _probe(component: ComponentName, port: int, path: str, **timing: int) -> dict[str, Any]:
     # Controller manager and scheduler serve probes on the loopback only, and `/healthz` is what the
     # controller manager lets anybody ask.
     http: dict[str, Any] = {"path": path, "port": port, "scheme": "HTTPS"}
@@ -200,97 +163,24 @@ def _probe(component: Component, port: int, path: str, **timing: int) -> dict[st
     return {"httpGet": http, "timeoutSeconds": 5, **timing}
 
 
-def _flags(component: Component, cfg: ClusterConfig, machines: Machines, form: Form) -> dict[str, str]:
-    return merged(_own_flags(component, cfg, machines, form), cfg.flags.of(component))
+def _flags(component: ComponentName, cfg: ClusterConfig, machines: Machines, form: Form) -> dict[str, str]:
+    rows = CONTROL_PLANE[component].flags
+    values = {row.name: row.value for row in rows} | dict(cfg.pod_network.flags.get(component, {}))
+    known = _known(cfg, machines, form)
+    filled = {name: templates.substitute(value, known) for name, value in values.items()}
+    own = {name: value for name, value in filled.items() if value}
+    return merged(own, cfg.flags.of(component), {row.name for row in rows if row.is_list})
 
 
-def _own_flags(component: Component, cfg: ClusterConfig, machines: Machines, form: Form) -> dict[str, str]:
-    match component:
-        case "kube-apiserver":
-            return _apiserver_flags(cfg, machines, form)
-        case "kube-controller-manager":
-            return _controller_manager_flags(cfg, form)
-        case "kube-scheduler":
-            return {**_leader_flags(), "leader-elect": "true"}
-
-
-def _apiserver_flags(cfg: ClusterConfig, machines: Machines, form: Form) -> dict[str, str]:
+def _known(cfg: ClusterConfig, machines: Machines, form: Form) -> dict[str, str]:
+    """What flags are filled in with."""
+    temporary = form == "bootstrap"
     return {
-        "advertise-address": "$(POD_IP)",
-        "allow-privileged": "true",
-        "authentication-config": f"{SECRETS}/authentication.yaml",
-        "authorization-mode": "Node,RBAC",
-        "client-ca-file": f"{SECRETS}/ca.crt",
-        "enable-admission-plugins": "NodeRestriction",
-        "endpoint-reconciler-type": endpoint_reconciler(cfg, form),
-        "etcd-cafile": f"{SECRETS}/etcd-ca.crt",
-        "etcd-certfile": f"{SECRETS}/etcd-client.crt",
-        "etcd-keyfile": f"{SECRETS}/etcd-client.key",
+        "api-port": str(cfg.api.port),
+        "controller-manager-gates": cfg.release.handover_gates if temporary else "",
+        "domain": cfg.network.domain,
+        "endpoint-reconciler": "none" if temporary or cfg.owns_endpoints else "lease",
         "etcd-servers": ",".join(f"https://{machines[name].address}:2379" for name in cfg.controllers),
-        "kubelet-certificate-authority": f"{SECRETS}/ca.crt",
-        "kubelet-client-certificate": f"{SECRETS}/apiserver-kubelet-client.crt",
-        "kubelet-client-key": f"{SECRETS}/apiserver-kubelet-client.key",
-        "kubelet-preferred-address-types": "InternalIP",
-        "permit-port-sharing": "true",
-        "profiling": "false",
-        "proxy-client-cert-file": f"{SECRETS}/front-proxy-client.crt",
-        "proxy-client-key-file": f"{SECRETS}/front-proxy-client.key",
-        "requestheader-allowed-names": "front-proxy-client",
-        "requestheader-client-ca-file": f"{SECRETS}/front-proxy-ca.crt",
-        "requestheader-extra-headers-prefix": "X-Remote-Extra-",
-        "requestheader-group-headers": "X-Remote-Group",
-        "requestheader-username-headers": "X-Remote-User",
-        "secure-port": str(cfg.api.port),
-        "service-account-issuer": f"https://kubernetes.default.svc.{cfg.network.domain}",
-        "service-account-key-file": f"{SECRETS}/service-account.pub",
-        "service-account-signing-key-file": f"{SECRETS}/service-account.key",
-        "service-cluster-ip-range": cfg.network.services,
-        # Without it an apiserver that ends holds its watchers, and so its port, for a minute.
-        "shutdown-watch-termination-grace-period": "5s",
-        "tls-cert-file": f"{SECRETS}/apiserver.crt",
-        "tls-min-version": "VersionTLS12",
-        "tls-private-key-file": f"{SECRETS}/apiserver.key",
-    }
-
-
-def endpoint_reconciler(cfg: ClusterConfig, form: Form) -> str:
-    """Who keeps the `kubernetes` EndpointSlice: `lease` (the apiservers) or `none` (a manifest of ours).
-
-    The lease reconciler takes an address away when an apiserver starts and when it ends, 2 to 7 s of an
-    empty service on a single controller; with several the others fill the gap.
-    """
-    return "lease" if form == "self-hosted" and len(cfg.controllers) > 1 else "none"
-
-
-def _controller_manager_flags(cfg: ClusterConfig, form: Form) -> dict[str, str]:
-    flags = {
-        **_leader_flags(),
-        "allocate-node-cidrs": "true",
-        "client-ca-file": f"{SECRETS}/ca.crt",
-        "cluster-cidr": cfg.network.pods,
-        "cluster-signing-cert-file": f"{SECRETS}/ca.crt",
-        "cluster-signing-key-file": f"{SECRETS}/ca.key",
-        # What the config turns on or off is added to it.
-        "controllers": "*",
-        "leader-elect": "true",
-        "root-ca-file": f"{SECRETS}/ca.crt",
-        "service-account-private-key-file": f"{SECRETS}/service-account.key",
-        "service-cluster-ip-range": cfg.network.services,
-        "use-service-account-credentials": "true",
-    }
-    if form == "bootstrap":
-        # Alpha in 1.36, and only for this temporary process: the real one would wait 15 s for the lease.
-        flags["feature-gates"] = "ControllerManagerReleaseLeaderElectionLockOnExit=true"
-    return flags
-
-
-def _leader_flags() -> dict[str, str]:
-    kubeconfig = f"{SECRETS}/kubeconfig"
-    return {
-        "authentication-kubeconfig": kubeconfig,
-        "authorization-kubeconfig": kubeconfig,
-        "bind-address": "127.0.0.1",
-        "kubeconfig": kubeconfig,
-        "permit-port-sharing": "true",
-        "profiling": "false",
+        "pods": cfg.network.pods,
+        "services": cfg.network.services,
     }

@@ -8,9 +8,10 @@ import json
 from collections.abc import Mapping
 
 from components.assets import document
-from components.assets.controlplane import COMPONENTS, Component, Form, secret_files
+from components.assets.controlplane import COMPONENTS, secret_files
 from components.config import ClusterConfig
 from components.programs.reuseport import INCUMBENT, NEWCOMER
+from components.tables.components import ComponentName, Form
 
 __all__ = ["control_plane_files", "kubeconfig", "manifest_value", "secret_keys"]
 
@@ -52,7 +53,7 @@ def client_kubeconfig(cfg: ClusterConfig, host: str, texts: Mapping[str, str], l
 
 
 def control_plane_files(
-    component: Component, cfg: ClusterConfig, texts: Mapping[str, str], form: Form
+    component: ComponentName, cfg: ClusterConfig, texts: Mapping[str, str], form: Form
 ) -> dict[str, str]:
     """Name and text of every file in a component's directory of secrets."""
 
@@ -80,7 +81,7 @@ AUTHENTICATION = document.dump(
 )
 
 
-def secret_keys(component: Component) -> dict[str, str]:
+def secret_keys(component: ComponentName) -> dict[str, str]:
     """Keys of a component's Secret, each with the name of its `manifest_value`."""
     return {name: f"{component}/{name}" for name in secret_files(component, "self-hosted")}
 

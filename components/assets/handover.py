@@ -32,7 +32,7 @@ def retire_files(
             API_ENDPOINT=cfg.api_endpoint(machines.api_host),
             API_PORT=str(cfg.api.port),
             INCUMBENT=INCUMBENT,
-            NETWORK=network_digest(machines, objects),
+            NETWORK=network_digest(cfg, machines, objects),
             NODES=" ".join(f"node/{name}" for name in sorted(cfg.hosts)),
             ROLL_SECONDS=str(roll_seconds(cfg)),
             MOUNTED=_names(mounted),

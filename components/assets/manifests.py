@@ -11,11 +11,12 @@ from typing import Any
 import yaml
 
 from components.assets import templates
-from components.assets.controlplane import COMPONENTS, Component, pod_spec
+from components.assets.controlplane import COMPONENTS, pod_spec
 from components.assets.credentials import secret_keys
 from components.config import ClusterConfig
 from components.hosts.machine import Machines
-from components.programs import checkpointer
+from components.programs import checkpointer, reuseport
+from components.tables.components import ComponentName
 
 __all__ = [
     "CONTENT_LABEL",
@@ -63,7 +64,8 @@ def manifests(cfg: ClusterConfig, machines: Machines, value: Callable[[str], str
         objects[f"{component}.yaml"] = _workload(component, cfg, machines, secret)
         if component != "kube-apiserver":
             objects[f"{component}-disruption.yaml"] = _disruption(component)
-    objects["pod-checkpointer-config.yaml"]["data"] = _checkpointer()
+    objects["pod-checkpointer-config.yaml"]["data"] = _program(*_modules(checkpointer.__path__[0]))
+    objects["reuseport-filter-config.yaml"]["data"] = _program(Path(reuseport.__file__))
     _name_config_maps_by_content(objects)
     return dict(sorted(objects.items()))
 
@@ -112,17 +114,15 @@ def _from_templates(cfg: ClusterConfig, machines: Machines, value: Callable[[str
         "service-ip": cfg.service_ip,
         **{f"{name}-image": image for name, image in cfg.workload_images.items()},
     }
-    # With several the apiservers keep their endpoints.
-    kept = {name for name in templates.names("manifests") if name.startswith("kubernetes-endpoint")}
-    left_out = kept if len(cfg.controllers) > 1 else set()
+    texts = {name: templates.read(f"manifests/{name}") for name in templates.names("manifests")}
     return {
         name: yaml.load(
-            templates.substitute(templates.read(f"manifests/{name}"), _Values(known, value)),
+            templates.substitute(text, _Values(known, value)),
             # libyaml, eleven times as fast: a preview takes a quarter of its time in here otherwise.
             Loader=yaml.CSafeLoader,
         )
-        for name in templates.names("manifests")
-        if name not in left_out
+        for name, text in {**texts, **cfg.pod_network.manifests()}.items()
+        if cfg.owns_endpoints or not name.startswith("kubernetes-endpoint")
     }
 
 
@@ -141,11 +141,11 @@ class _Values(dict[str, str]):
         return self._ask(name)
 
 
-def _labels(component: Component) -> dict[str, str]:
+def _labels(component: ComponentName) -> dict[str, str]:
     return {"app.kubernetes.io/name": component}
 
 
-def _secret(component: Component, name: str, value: Callable[[str], str]) -> Object:
+def _secret(component: ComponentName, name: str, value: Callable[[str], str]) -> Object:
     return {
         "apiVersion": "v1",
         "kind": "Secret",
@@ -159,7 +159,7 @@ def _secret(component: Component, name: str, value: Callable[[str], str]) -> Obj
     }
 
 
-def _workload(component: Component, cfg: ClusterConfig, machines: Machines, secret: str) -> Object:
+def _workload(component: ComponentName, cfg: ClusterConfig, machines: Machines, secret: str) -> Object:
     """kube-apiserver on every controller; the others as many as there are controllers.
 
     A roll starts the new pod before the old one ends, on the same host and port.
@@ -195,16 +195,20 @@ def _workload(component: Component, cfg: ClusterConfig, machines: Machines, secr
     return workload
 
 
-def _checkpointer() -> dict[str, str]:
-    """Modules of the pod-checkpointer. They find each other by the same names as here.
+def _program(*modules: Path) -> dict[str, str]:
+    """What a ConfigMap has of a program that runs on the cluster."""
+    return {path.name: path.read_text() for path in modules}
+
+
+def _modules(package: str) -> list[Path]:
+    """Modules of a package, which find each other by the same names on the cluster as here.
 
     Without `__init__.py`: Pulumi drops keys that begin so, and Python needs none.
     """
-    directory = Path(checkpointer.__path__[0])
-    return {path.name: path.read_text() for path in sorted(directory.glob("[a-z]*.py"))}
+    return sorted(Path(package).glob("[a-z]*.py"))
 
 
-def _spread(component: Component) -> dict[str, Any]:
+def _spread(component: ComponentName) -> dict[str, Any]:
     term = {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": _labels(component)}}
     return {
         "podAntiAffinity": {
@@ -213,7 +217,7 @@ def _spread(component: Component) -> dict[str, Any]:
     }
 
 
-def _disruption(component: Component) -> Object:
+def _disruption(component: ComponentName) -> Object:
     return {
         "apiVersion": "policy/v1",
         "kind": "PodDisruptionBudget",

@@ -14,22 +14,21 @@ from components.hosts.machine import Machines
 
 __all__ = ["network_digest", "network_files"]
 
-# What carries the traffic of pods and Services, by the beginning of its objects' names.
-_CARRIERS = ("flannel", "kube-proxy")
 
-
-def network_digest(machines: Machines, objects: Iterable[Object]) -> str:
+def network_digest(cfg: ClusterConfig, machines: Machines, objects: Iterable[Object]) -> str:
     """Changes with the nodes and with what carries their traffic. Empty where there is no other node."""
     if len(machines) == 1:
         return ""
     nodes = {name: machine.address for name, machine in machines.items()}
-    carriers = [found for found in objects if found["metadata"]["name"].startswith(_CARRIERS)]
+    # By the beginning of their objects' names.
+    names = (cfg.pod_network.workload.name, "kube-proxy")
+    carriers = [found for found in objects if found["metadata"]["name"].startswith(names)]
     return hashlib.sha256(json.dumps([nodes, carriers], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def network_files(cfg: ClusterConfig) -> dict[str, File]:
     """The objects of the check. They are not the program's: a hand-over makes them and takes them away."""
-    values = {"image": cfg.workload_images["flannel-cni"]}
+    values = {"image": cfg.workload_images[cfg.pod_network.busybox.key]}
     daemons = templates.substitute(templates.read("files/network-check.yaml"), values)
     return {
         "network-check.yaml": File(daemons),

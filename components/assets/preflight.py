@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from components.archive import File
+from components.assets.claims import claims_script
 from components.assets.document import env_file
 from components.assets.sites import kubernetes_site
-from components.assets.templates import script
 from components.config import ClusterConfig, sizes
 from components.hosts.machine import Machine
+from components.tables.ports import API, PORTS
 
 __all__ = ["preflight_files"]
 
@@ -16,7 +17,11 @@ def preflight_files(cfg: ClusterConfig, machine: Machine) -> dict[str, File]:
     """What the preflight holds the host against."""
     controller = machine.is_controller
     quota = sizes.mebibytes(cfg.etcd.quota)
-    ports = [10250, 10256] + ([cfg.api.port, 2379, 2380, 2381, 10257, 10259] if controller else [])
+    ports = [
+        cfg.api.port if port is API else port.first
+        for port in (*PORTS, *cfg.pod_network.ports)
+        if port.needed and port.protocol == "TCP" and (controller or not port.controllers_only)
+    ]
     return {
         "preflight.env": env_file(
             NAME=machine.name,
@@ -35,5 +40,5 @@ def preflight_files(cfg: ClusterConfig, machine: Machine) -> dict[str, File]:
             ARTIFACTS_PROBE=f"{kubernetes_site(cfg)}/@ARCH@/kubelet.sha256",
             ARTIFACTS_KEY="kubepivot:mirror.artifacts",
         ),
-        "claims": File(script("claims")),
+        "claims": File(claims_script()),
     }

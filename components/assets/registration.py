@@ -10,11 +10,13 @@ from typing import Any
 from components.archive import File
 from components.assets import templates
 from components.assets.manifests import CONTROL_PLANE_ROLE, Object, managed, manifests, role
+from components.assets.networks import Network
+from components.assets.templates import script
 from components.config import ClusterConfig
 from components.hosts.machine import Machine, Machines
 from components.programs.reuseport import INCUMBENT
 
-__all__ = ["KEEP_NODE", "registration_files", "taints"]
+__all__ = ["KEEP_NODE", "keep_node_script", "registration_files", "taints"]
 
 KEEP_NODE = "/usr/local/libexec/kubepivot/keep-node"
 RESOURCES = {"Node": "nodes", "Endpoints": "endpoints", "EndpointSlice": "endpointslices"}
@@ -50,7 +52,7 @@ def registration_files(
         templates.read("files/node.env"), {key: shlex.quote(value) for key, value in values.items()}
     )
     files = {
-        KEEP_NODE: File(templates.read("scripts/keep-node.sh"), mode=0o755),
+        KEEP_NODE: File(keep_node_script(cfg.pod_network), mode=0o755),
         "/etc/kubernetes/node.env": File(settings),
         "/etc/kubernetes/node.json": _json(_registration(machine)),
         "/etc/systemd/system/kubepivot-node.service": File(templates.read("files/kubepivot-node.service")),
@@ -66,6 +68,11 @@ def registration_files(
             },
         }
     return files
+
+
+def keep_node_script(network: Network) -> str:
+    """`keep-node.sh` with the network's part in it."""
+    return script("keep-node").replace("# @network@\n", network.keep_node())
 
 
 def _registration(machine: Machine) -> Object:

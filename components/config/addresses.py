@@ -11,7 +11,6 @@ from pydantic import AfterValidator, WithJsonSchema
 from components.config.k8s_names import dns_name
 
 __all__ = [
-    "API_PORT",
     "NODE_PREFIX",
     "PODS",
     "SERVICES",
@@ -23,7 +22,6 @@ __all__ = [
     "services_network",
 ]
 
-API_PORT = 6443
 PODS = "10.2.0.0/16"
 SERVICES = "10.3.0.0/16"
 NODE_PREFIX = 24

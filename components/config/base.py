@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-__all__ = ["DERIVED", "Section", "Text", "component_name"]
+__all__ = ["DERIVED", "ByComponent", "Section", "Text"]
 
 DERIVED = "x-derived-default"
 """Marks, in the JSON schema, a default that depends on other values; its text says which."""
@@ -21,6 +21,11 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel)
 
 
-def component_name(field: str) -> str:
-    """How a section spells its keys that has one for every component."""
+def _component_name(field: str) -> str:
     return field.replace("_", "-")
+
+
+class ByComponent(Section):
+    """A section that has a key for every component, or every image, spelt as that is."""
+
+    model_config = ConfigDict(alias_generator=_component_name)

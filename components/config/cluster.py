@@ -21,6 +21,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
+from components.assets.networks import NETWORKS, Network
 from components.config import addresses, crosschecks, k8s_names, sshkeys
 from components.config.addresses import Url
 from components.config.backup import BackupConfig
@@ -28,9 +29,10 @@ from components.config.base import DERIVED, Section, Text
 from components.config.errors import PROJECT, ConfigError, Problem, problems_of
 from components.config.etcd import EtcdConfig
 from components.config.flags import FlagsConfig
-from components.config.images import ImagesConfig
+from components.config.images import ImagesConfig, release_images
 from components.config.k8s_names import Taint
 from components.config.releases import LATEST, RELEASES, Release
+from components.tables.ports import API, SSH
 
 __all__ = ["ClusterConfig", "ConfigError", "HostConfig", "Problem", "Taint", "parse"]
 
@@ -77,7 +79,7 @@ HostKey = Annotated[str, AfterValidator(sshkeys.host_key)]
 LabelKey = Annotated[str, AfterValidator(k8s_names.label_key)]
 LabelValue = Annotated[str, AfterValidator(k8s_names.label_value)]
 Login = Annotated[str, Field(min_length=1), AfterValidator(sshkeys.login)]
-Network = Annotated[str, AfterValidator(addresses.network)]
+Range = Annotated[str, AfterValidator(addresses.network)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 PrivateKey = Annotated[SecretStr, BeforeValidator(_private_key)]
 Snapshot = Annotated[str, AfterValidator(_snapshot)]
@@ -111,7 +113,7 @@ class HostConfig(Section):
         examples=["admin"],
     )
     port: Port = Field(
-        default=22, description="The port of the SSH server. Not with platform lab.", examples=[2222]
+        default=SSH.first, description="The port of the SSH server. Not with platform lab.", examples=[2222]
     )
     key: PrivateKey | None = Field(
         default=None,
@@ -145,12 +147,12 @@ class NetworkConfig(Section):
     its pods, services and domain.
     """
 
-    hosts: Network | None = Field(
+    hosts: Range | None = Field(
         default=None,
         description="The range of the hosts. When given, every host's address must lie in it.",
         examples=["192.168.1.0/24"],
     )
-    pods: Network = Field(
+    pods: Range = Field(
         default=addresses.PODS,
         description=f"The range of the pods. Every host takes a /{addresses.NODE_PREFIX} of it.",
         examples=["10.64.0.0/16"],
@@ -177,7 +179,7 @@ class ApiConfig(Section):
         json_schema_extra={DERIVED: "the only controller's address"},
     )
     port: Port = Field(
-        default=addresses.API_PORT,
+        default=API.first,
         description="The port of the API, from 1024, and no node port.",
         examples=[8443],
     )
@@ -315,7 +317,12 @@ class ClusterConfig(Section):
     def workload_images(self) -> dict[str, str]:
         """The image of everything that runs as a workload of the cluster: the release's unless given."""
         given: dict[str, str] = self.images.model_dump(by_alias=True, exclude_none=True)
-        return {**self.release.workload_images, **given}
+        return {**release_images(self.release), **given}
+
+    @property
+    def pod_network(self) -> Network:
+        """What carries the traffic between pods of different nodes."""
+        return NETWORKS["flannel"]
 
     @property
     def controllers(self) -> tuple[str, ...]:
@@ -326,6 +333,15 @@ class ClusterConfig(Section):
     def workers(self) -> tuple[str, ...]:
         """The names of the workers, sorted."""
         return tuple(sorted(name for name, host in self.hosts.items() if host.role == "worker"))
+
+    @property
+    def owns_endpoints(self) -> bool:
+        """Whether the endpoints of the service `kubernetes` are the program's own, as with one controller.
+
+        With several they are the apiservers' (their lease reconciler). That takes an address away when an
+        apiserver starts and when it ends: 2 to 7 s of an empty service, unless others fill the gap.
+        """
+        return len(self.controllers) == 1
 
     @property
     def bootstrap_controller(self) -> str:

@@ -12,9 +12,11 @@ from ipaddress import IPv4Address, IPv4Network
 from itertools import combinations
 from urllib.parse import urlsplit
 
-from components.config.addresses import API_PORT, NODE_PREFIX, PODS, SERVICES
+from components.assets.networks import NETWORKS
+from components.config.addresses import NODE_PREFIX, PODS, SERVICES
 from components.config.errors import Problem
 from components.config.flags import refusal
+from components.tables.ports import API, NODE_PORTS, PORTS
 
 __all__ = ["problems"]
 
@@ -32,20 +34,12 @@ _REQUIRED = {
 }
 """Keys that every host of a platform needs, each with the mend."""
 _FIRST_UNPRIVILEGED = 1024
-_NODE_PORTS = "30000-32767"
-"""Kubernetes' default."""
 # A network with a longer prefix has no address of its own and no broadcast address (RFC 3021).
 _WITH_BROADCAST = 30
-_PORTS_OF_CONTROLLERS = {
-    2379: "etcd",
-    2380: "etcd",
-    2381: "etcd",
-    10248: "the kubelet",
-    10249: "kube-proxy",
-    10250: "the kubelet",
-    10256: "kube-proxy",
-    10257: "kube-controller-manager",
-    10259: "kube-scheduler",
+_FIXED_PORTS = {
+    port.first: port.listener
+    for port in (*PORTS, *(port for network in NETWORKS.values() for port in network.ports))
+    if not port.key and port.protocol == "TCP"
 }
 _SERVERS = (("mirror", "artifacts"), ("mirror", "images"), ("backup", "s3", "endpoint"))
 """URLs that hosts ask, whether there is a cluster or not."""
@@ -101,22 +95,23 @@ def _platform(raw: Raw, hosts: Mapping[str, Raw]) -> Iterator[Problem]:
 
 
 def _api_port(raw: Raw, hosts: Mapping[str, Raw]) -> Iterator[Problem]:
-    value = _part(raw, "api").get("port", API_PORT)
+    value = _part(raw, "api").get("port", API.first)
     port = _whole(value)
     # Smaller numbers than 1 have a problem of their own.
     if port is None or port < 1:
         return
     if port < _FIRST_UNPRIVILEGED:
-        mend = f"kube-apiserver is not root: use a port from {_FIRST_UNPRIVILEGED}, for example {API_PORT}"
+        mend = f"kube-apiserver is not root: use a port from {_FIRST_UNPRIVILEGED}, for example {API.first}"
         yield Problem.at(["api", "port"], value, mend)
-    elif port in _PORTS_OF_CONTROLLERS:
-        taken = _PORTS_OF_CONTROLLERS[port]
+    elif port in _FIXED_PORTS:
+        taken = _FIXED_PORTS[port]
         yield Problem.at(["api", "port"], value, f"{taken} uses it on every controller; choose another")
     for name, host in hosts.items():
         if host.get("role") == "controller" and _whole(host.get("port")) == port:
             mend = f"the SSH server of host {name} uses it (kubepivot:hosts.{name}.port); choose another"
             yield Problem.at(["api", "port"], value, mend)
-    node_ports = _part(_part(raw, "flags"), "kube-apiserver").get("service-node-port-range", _NODE_PORTS)
+    usual = f"{NODE_PORTS.first}-{NODE_PORTS.last}"
+    node_ports = _part(_part(raw, "flags"), "kube-apiserver").get("service-node-port-range", usual)
     if port in _port_range(str(node_ports)):
         mend = f"it lies among the node ports of services, {node_ports}; choose another"
         yield Problem.at(["api", "port"], value, mend)

@@ -1,105 +1,23 @@
-"""Command-line flags that a stack may give to the control plane, and what they may not do."""
+"""Command-line flags that a stack may give to the control plane, and values that they may not have.
+
+Which flags are the program's own stands in `components.tables.components`.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from typing import Annotated
+from collections.abc import Container, Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, create_model
 
-from components.config.base import Section, component_name
+from components.config.base import ByComponent
+from components.tables.components import CONTROL_PLANE, Component
 
 __all__ = ["FlagsConfig", "merged", "refusal"]
 
-_STORE = "it follows from kubepivot:hosts; during a roll another store would answer half of the requests"
-_SERVING = "by the name in that certificate the hand-over tells who answers"
-_LEASE = "the hand-over waits for the lease of the component's own name"
-_PROBED = "probes and the other components ask on the loopback"
-_AUTHORITY = "the components, and Pulumi, log in with certificates of the cluster's authority"
-_USERS = (
-    "who logs in without a certificate or a token is nobody, but for asking after health: that is in the "
-    "program's own authentication config, beside which kube-apiserver takes no other"
-)
-_RIGHTS = "rights follow from the authorizers Node and RBAC; others can be added with authorization-mode"
-_PROXY = "whoever may act as a front proxy can act as any user"
-_KUBELETS = "kube-apiserver knows kubelets by the cluster's authority, at the addresses of kubepivot:hosts"
-_TOKENS = "tokens of service accounts are signed, and checked, with the cluster's own key"
-_SIGNING = "kubelets' certificates are signed by the cluster's authority"
-_SERVICES = "it is kubepivot:network.services"
-_PODS = "the pods' range is kubepivot:network.pods, and every node gets a /24 of it"
-_OWN_HOST = "the component asks the kube-apiserver of its own host, with the certificate made for it"
-
-_OWN = {
-    "admission-control": "use enable-admission-plugins",
-    "admission-control-config-file": "it could exempt from NodeRestriction and the like",
-    "advertise-address": "it is the address of the pod",
-    "allocate-node-cidrs": _PODS,
-    "allow-privileged": "kube-proxy is privileged",
-    "anonymous-auth": _USERS,
-    "authentication-config": _USERS,
-    "authentication-kubeconfig": _OWN_HOST,
-    "authentication-token-webhook-config-file": _USERS,
-    "authorization-always-allow-paths": _PROBED,
-    "authorization-config": _RIGHTS,
-    "authorization-kubeconfig": _OWN_HOST,
-    "bind-address": _PROBED,
-    "cidr-allocator-type": _PODS,
-    "client-ca-file": _AUTHORITY,
-    "cluster-cidr": _PODS,
-    "config": "a file of settings would take the place of the flags",
-    "endpoint-reconciler-type": "it follows from the number of controllers",
-    "etcd-cafile": _STORE,
-    "etcd-certfile": _STORE,
-    "etcd-keyfile": _STORE,
-    "etcd-prefix": _STORE,
-    "etcd-servers": _STORE,
-    "etcd-servers-overrides": _STORE,
-    "kubeconfig": _OWN_HOST,
-    "kubelet-certificate-authority": _KUBELETS,
-    "kubelet-client-certificate": _KUBELETS,
-    "kubelet-client-key": _KUBELETS,
-    "kubelet-preferred-address-types": _KUBELETS,
-    "leader-elect": _LEASE,
-    "leader-elect-resource-lock": _LEASE,
-    "leader-elect-resource-name": _LEASE,
-    "leader-elect-resource-namespace": _LEASE,
-    "master": _OWN_HOST,
-    "permit-port-sharing": "the old and the new one serve at the same port while they hand over",
-    "proxy-client-cert-file": _PROXY,
-    "proxy-client-key-file": _PROXY,
-    "root-ca-file": _AUTHORITY,
-    "secure-port": "kube-apiserver's is kubepivot:api.port, those of the others are fixed",
-    "service-account-issuer": "it follows from kubepivot:network.domain",
-    "service-account-key-file": _TOKENS,
-    "service-account-lookup": "the token of a service account has to end with it",
-    "service-account-private-key-file": _TOKENS,
-    "service-account-signing-endpoint": _TOKENS,
-    "service-account-signing-key-file": _TOKENS,
-    "service-cluster-ip-range": _SERVICES,
-    "tls-cert-file": _SERVING,
-    "tls-private-key-file": _SERVING,
-    "tls-sni-cert-key": _SERVING,
-    "token-auth-file": _USERS,
-    "use-service-account-credentials": "every controller has the rights of an account of its own",
-}
-"""Flags that may not be given, and why: a hand-over without a gap rests on them, they guard the cluster, a
-key of the config says the same, or the component would not start."""
-
-_OWN_FAMILIES = {
-    "cluster-signing-": _SIGNING,
-    "node-cidr-mask-size": _PODS,
-    "oidc-": _USERS,
-    "requestheader-": _PROXY,
-}
-"""The same for all flags that begin so."""
-
-_NO_OWN = ("cluster-signing-duration",)
-"""Flags of those families that may be given."""
-
-_MERGED = ("authorization-mode", "controllers", "enable-admission-plugins", "feature-gates")
-"""Lists to which what is given is added. Of what stands there twice, the program's own counts for
-`controllers` and the given for `feature-gates`: so do the components."""
+_RESERVED = {flag.name: flag.reserved for component in CONTROL_PLANE.values() for flag in component.flags}
+"""Why a flag may not be given, to whichever component; nothing if it may."""
 
 _ADMISSION = {
     "CertificateApproval",
@@ -207,14 +125,18 @@ def _switches(parts: list[str]) -> Iterator[tuple[str, bool]]:
         yield name.rpartition(":")[2].strip(), value.strip().lower() in ("", "1", "t", "true")
 
 
-def merged(own: Mapping[str, str], given: Mapping[str, str]) -> dict[str, str]:
-    """The program's own flags of a component, and over them those given; of lists both."""
-    lists = {
+def merged(own: Mapping[str, str], given: Mapping[str, str], lists: Container[str]) -> dict[str, str]:
+    """The program's own flags of a component, and over them those given; of lists both.
+
+    Of what stands there twice, the program's own counts for `controllers` and the given for `feature-gates`,
+    since the components see it so.
+    """
+    joined = {
         flag: ",".join(dict.fromkeys(_parts(own[flag]) + _parts(given[flag])))
-        for flag in _MERGED
-        if flag in own and flag in given
+        for flag in own
+        if flag in given and flag in lists
     }
-    return {**own, **given, **lists}
+    return {**own, **given, **joined}
 
 
 def _parts(value: str) -> list[str]:
@@ -228,11 +150,14 @@ def _flag_name(text: str) -> str:
         raise ValueError(
             "write the flag's name without dashes in front and without a value, for example audit-log-maxage"
         )
-    family = next((family for family in _OWN_FAMILIES if text.startswith(family)), "")
-    reason = _OWN.get(text) or ("" if text in _NO_OWN else _OWN_FAMILIES.get(family))
-    if reason:
+    if reason := _reason(text):
         raise ValueError(f"leave this flag out: {reason}")
     return text
+
+
+def _reason(flag: str) -> str:
+    families = (f"{flag[:end]}*" for end in range(len(flag), 0, -1))
+    return next((_RESERVED[name] for name in (flag, *families) if name in _RESERVED), "")
 
 
 def _flag_value(value: object) -> str:
@@ -253,26 +178,29 @@ FlagValue = Annotated[
 Flags = dict[FlagName, FlagValue]
 
 
-class FlagsConfig(Section):
+class _FlagsConfig(ByComponent):
     """More command-line flags of the control plane, without dashes in front. They win over our own; lists
     (admission plugins, authorizers, controllers, feature gates) are added to ours.
     """
-
-    model_config = ConfigDict(alias_generator=component_name)
-
-    kube_apiserver: Flags = Field(
-        default={}, description="Flags of kube-apiserver.", examples=[{"event-ttl": "2h"}]
-    )
-    kube_controller_manager: Flags = Field(
-        default={},
-        description="Flags of kube-controller-manager.",
-        examples=[{"terminated-pod-gc-threshold": "500"}],
-    )
-    kube_scheduler: Flags = Field(
-        default={}, description="Flags of kube-scheduler.", examples=[{"kube-api-qps": "100"}]
-    )
 
     def of(self, component: str) -> dict[str, str]:
         """The flags of a component of that name."""
         given: dict[str, dict[str, str]] = self.model_dump(by_alias=True)
         return given[component]
+
+
+def _field(component: Component) -> tuple[Any, Any]:
+    return Flags, Field(
+        default={}, description=f"Flags of {component.name}.", examples=[dict(component.flag_example)]
+    )
+
+
+if TYPE_CHECKING:
+    FlagsConfig = _FlagsConfig
+else:
+    FlagsConfig = create_model(
+        "FlagsConfig",
+        __base__=_FlagsConfig,
+        __doc__=_FlagsConfig.__doc__,
+        **{each.name.replace("-", "_"): _field(each) for each in CONTROL_PLANE.values()},
+    )

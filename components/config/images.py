@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from dataclasses import asdict
+from string import Template
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import AfterValidator, ConfigDict, Field
+from pydantic import AfterValidator, Field, create_model
 
-from components.config.base import DERIVED, Section, component_name
+from components.assets.networks import NETWORKS
+from components.config.base import DERIVED, ByComponent
+from components.config.releases import Release
+from components.tables.components import WORKLOADS, Image
 
-__all__ = ["ImagesConfig"]
+__all__ = ["IMAGES", "ImagesConfig", "release_images"]
 
 _LABEL = r"[a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?"
 # Without a dot or a port it would be the first part of a path.
@@ -33,35 +38,37 @@ def _image_reference(text: str) -> str:
 ImageReference = Annotated[str, AfterValidator(_image_reference)]
 
 
-def _image(name: str, example: str) -> Any:
-    return Field(
+IMAGES: dict[str, Image] = {
+    image.key: image
+    for workload in (*WORKLOADS, *(network.workload for network in NETWORKS.values()))
+    for image in workload.images
+}
+"""Every image that may be named, by its key."""
+
+
+def release_images(release: Release) -> dict[str, str]:
+    """References of all of them in a release, by the same keys."""
+    versions = asdict(release)
+    return {key: Template(image.reference).substitute(versions) for key, image in IMAGES.items()}
+
+
+def _field(image: Image) -> tuple[Any, Any]:
+    return ImageReference | None, Field(
         default=None,
-        description=f"The image of {name}, with a tag or a digest.",
-        examples=[example],
+        description=f"The image of {image.title or image.key}, with a tag or a digest.",
+        examples=[image.example],
         json_schema_extra={DERIVED: "the release's"},
     )
 
 
-class ImagesConfig(Section):
-    """Images to use instead of the release's. A mirror is asked for those of the release's registries."""
+_DOC = """Images to use instead of the release's. A mirror is asked for those of the release's registries."""
 
-    model_config = ConfigDict(alias_generator=component_name)
-
-    kube_apiserver: ImageReference | None = _image(
-        "kube-apiserver", "registry.example.com/kube-apiserver:v1.36.3-fix1"
-    )
-    kube_controller_manager: ImageReference | None = _image(
-        "kube-controller-manager", "registry.example.com/kube-controller-manager:v1.36.3-fix1"
-    )
-    kube_scheduler: ImageReference | None = _image(
-        "kube-scheduler", "registry.example.com/kube-scheduler:v1.36.3-fix1"
-    )
-    kube_proxy: ImageReference | None = _image("kube-proxy", "registry.example.com/kube-proxy:v1.36.3-fix1")
-    coredns: ImageReference | None = _image("CoreDNS", "registry.example.com/coredns:v1.14.2")
-    flannel: ImageReference | None = _image("flannel", "registry.example.com/flannel:v0.26.7")
-    flannel_cni: ImageReference | None = _image(
-        "flannel's CNI plugin, with BusyBox", "registry.example.com/flannel-cni-plugin:v1.6.2-flannel1"
-    )
-    pod_checkpointer: ImageReference | None = _image(
-        "the pod-checkpointer, any with Python 3.11 or newer", "docker.io/library/python:3.12-slim-bookworm"
+if TYPE_CHECKING:
+    ImagesConfig = ByComponent
+else:
+    ImagesConfig = create_model(
+        "ImagesConfig",
+        __base__=ByComponent,
+        __doc__=_DOC,
+        **{key.replace("-", "_"): _field(image) for key, image in IMAGES.items()},
     )

@@ -1,4 +1,5 @@
-"""The configuration reference and the editors' JSON Schema, both made from the config's models.
+"""The configuration reference and the editors' JSON Schema, made from the config's models, and the list of
+ports, made from their table.
 
 `python -m components.config.reference` writes them anew.
 """
@@ -10,9 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from components.assets.networks import NETWORKS
 from components.config import ClusterConfig
 from components.config.base import DERIVED
 from components.config.errors import PROJECT
+from components.tables.ports import PORTS, Port
 
 __all__ = ["EXAMPLE", "files"]
 
@@ -77,6 +80,7 @@ def files() -> dict[Path, str]:
     schema = _schema()
     return {
         DOCS / "configuration.md": _markdown(schema),
+        DOCS / "ports.md": _ports(),
         DOCS / "kubepivot.schema.json": json.dumps(_stack_schema(schema), indent=2, ensure_ascii=False)
         + "\n",
     }
@@ -167,6 +171,59 @@ def _section(title: str, prefix: str, section: dict[str, Any]) -> str:
         title = f"{prefix.removeprefix(f'{PROJECT}:')}{key}"
         rows.append(f"| `{key}` | {_type(title, field)} | {default} | {field['description']} | {example} |")
     return "\n".join([*rows, ""])
+
+
+_PORTS_HEAD = """\
+<!-- Made by `python -m components.config.reference` from components/tables/ports.py and the networks in
+components/assets/networks/: change it there. -->
+# Ports
+
+What a firewall has to let through, and what hosts keep to themselves. What hosts have to *forward* is in
+[operations](operations.md#ports-and-firewalls).
+"""
+
+
+def _ports() -> str:
+    rows = sorted(
+        (*PORTS, *(port for network in NETWORKS.values() for port in network.ports)),
+        key=lambda port: (port.controllers_only, port.first),
+    )
+    reached = [
+        f"| {_hosts(port)} | {_number(port)} | {port.clients} | {port.listener} | {port.purpose} |"
+        for port in rows
+        if port.clients
+    ]
+    own = [
+        f"| {_hosts(port)} | {_number(port)} | {port.listener} | {port.purpose} |"
+        for port in rows
+        if not port.clients
+    ]
+    return "\n".join(
+        [
+            _PORTS_HEAD,
+            "## From one machine to another",
+            "",
+            "| to | port | from | who listens | for |",
+            "|---|---|---|---|---|",
+            *reached,
+            "",
+            "## On the loopback",
+            "",
+            "| of | port | who listens | for |",
+            "|---|---|---|---|",
+            *own,
+            "",
+        ]
+    )
+
+
+def _hosts(port: Port) -> str:
+    return "controllers" if port.controllers_only else "all hosts"
+
+
+def _number(port: Port) -> str:
+    number = f"{port.first}-{port.last}" if port.last else str(port.first)
+    return f"{port.protocol} {number}" + (f", or `{port.key}`" if port.key else "")
 
 
 def _default(field: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Every version and image reference, one row per supported Kubernetes release. Data only."""
+"""Every version, one row per supported Kubernetes release, and what differs between them."""
 
 from __future__ import annotations
 
@@ -23,13 +23,9 @@ class Release:
     coredns: str
     pause: str
     python: str
-    """Tag of the image that the pod-checkpointer runs on."""
+    """Tag of the image that the pod-checkpointer, and the filter beside kube-apiserver, run on."""
     rclone: str
     """Copies snapshots of etcd to S3-compatible storage."""
-
-    def kubernetes_image(self, component: str) -> str:
-        """Image of a component of Kubernetes itself, such as kube-apiserver."""
-        return f"registry.k8s.io/{component}:v{self.kubernetes}"
 
     @property
     def etcd_image(self) -> str:
@@ -37,19 +33,9 @@ class Release:
         return f"registry.k8s.io/etcd:{self.etcd_image_tag}"
 
     @property
-    def coredns_image(self) -> str:
-        """Image of CoreDNS."""
-        return f"registry.k8s.io/coredns/coredns:v{self.coredns}"
-
-    @property
     def pause_image(self) -> str:
         """Image of every pod's sandbox."""
         return f"registry.k8s.io/pause:{self.pause}"
-
-    @property
-    def python_image(self) -> str:
-        """Image of Python, which runs the pod-checkpointer."""
-        return f"docker.io/library/python:{self.python}"
 
     @property
     def rclone_image(self) -> str:
@@ -57,26 +43,17 @@ class Release:
         return f"docker.io/rclone/rclone:{self.rclone}"
 
     @property
-    def flannel_image(self) -> str:
-        """Image of flanneld."""
-        return f"ghcr.io/flannel-io/flannel:v{self.flannel}"
+    def minor(self) -> int:
+        """36 of 1.36.3."""
+        return int(self.kubernetes.split(".")[1])
 
     @property
-    def flannel_cni_image(self) -> str:
-        """Image that carries flannel's CNI plugin."""
-        return f"ghcr.io/flannel-io/flannel-cni-plugin:v{self.flannel_cni}"
+    def handover_gates(self) -> str:
+        """Feature gates of the temporary kube-controller-manager: that it gives its lease back when it ends.
 
-    @property
-    def workload_images(self) -> dict[str, str]:
-        """Images of what runs as a workload of the cluster, by the names that `kubepivot:images` has."""
-        components = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy")
-        return {
-            **{component: self.kubernetes_image(component) for component in components},
-            "coredns": self.coredns_image,
-            "flannel": self.flannel_image,
-            "flannel-cni": self.flannel_cni_image,
-            "pod-checkpointer": self.python_image,
-        }
+        Without, the real one waits for 15 s. Alpha from 1.36, and unknown before.
+        """
+        return "ControllerManagerReleaseLeaderElectionLockOnExit=true" if self.minor >= 36 else ""
 
 
 RELEASES: dict[str, Release] = {

@@ -1,4 +1,5 @@
-"""Steers new connections at a shared port: to the process that serves, until the newest one is ready.
+"""A SO_REUSEPORT filter: new connections at a shared port go to the process that serves, until the newest one
+is ready.
 
 The kernel gives every process that shares a port (SO_REUSEPORT) connections from when it listens until it
 closes. But a kube-apiserver listens before it has read the cluster's roles, so that for a second it answers
@@ -8,8 +9,9 @@ a newcomer gets no connection until its `/readyz` says 200, and from then on all
 Not so at `localhost`, 127.0.0.1 and ::1. There the newcomer answers from the start, since a kube-apiserver
 that starts asks itself, and ends if another one answers. So those that start do it one after the other.
 
-Standard library only: `python3 steering.py PORT BEGUN` runs beside each process that is about to share the
-port, as the same user. It makes the file BEGUN when that process may start.
+Standard library only: `python3 reuseport.py PORT BEGUN` runs beside each process that is about to share the
+port, as the same user. It makes the file BEGUN when that process may start. An older and a newer version of
+it share the port during a roll: the addresses, TURN and what the filter does stay what they are.
 """
 
 import ctypes
@@ -32,6 +34,10 @@ EACH = "127.0.64.0"
 """The first of 256 addresses: the process with that number answers, counted from 0."""
 ITSELF = "apiserver-loopback-client"
 """Asked for this name, each process shows a certificate that it has made for itself at its start."""
+TURN = "\0port-steering-{port}"
+"""The socket of the process whose turn it is to start: of the host's network, and gone with the process."""
+CONTAINER = "reuseport-filter"
+"""The container beside kube-apiserver in which this runs, and the ConfigMap that brings it."""
 TURN_SECONDS = 60
 """How long one that starts keeps the next one from it. A kube-apiserver is ready in 10 s, or not at all."""
 ASK_SECONDS = 2.0
@@ -57,8 +63,8 @@ class Choice(NamedTuple):
     newcomer: int
     incumbent: int
 
-    def steps(self) -> tuple[tuple[int, int, int, int], ...]:
-        """The filter: what to do, how far to jump if so and if not, a value."""
+    def program(self) -> tuple[tuple[int, int, int, int], ...]:
+        """The filter in classic BPF: what to do, how far to jump if so and if not, a value."""
         return (
             (BYTE, 0, 0, HEADER),
             (AND, 0, 0, 0xF0),
@@ -123,7 +129,7 @@ def attach(family: socket.AddressFamily, port: int, choice: Choice) -> None:
 
     OSError if they do not share it with this process.
     """
-    code = b"".join(struct.pack("HBBI", *step) for step in choice.steps())
+    code = b"".join(struct.pack("HBBI", *step) for step in choice.program())
     kept = ctypes.create_string_buffer(code, len(code))
     with socket.socket(family) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -136,14 +142,16 @@ def attach(family: socket.AddressFamily, port: int, choice: Choice) -> None:
         listener.setsockopt(socket.SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, program)
 
 
-class Steering:
-    """Knows the processes at the port: its own one, those that were there before, and any that come later."""
+class PortFilter:
+    """Keeps the filter of a port right. It knows the processes there: its own one, those that were there
+    before, and any that come later.
+    """
 
     def __init__(self, port: int) -> None:
         """Whoever serves goes on to, and the next one will be the newcomer."""
         self._port = port
         self._own: bytes | None = None
-        self._left: tuple[int, Choice] | None = None
+        self._applied: tuple[int, Choice] | None = None
         self._settled = False
         self.ready = False
         """Whether its own process is ready, or was when it went."""
@@ -151,12 +159,12 @@ class Steering:
         # Where no filter was left before, it takes one to have them answer by number.
         for _ in range(2):
             found = self._processes()
-            self._steer(len(found), Choice(len(found), _index(found, self._serving)))
+            self._apply(len(found), Choice(len(found), _index(found, self._serving)))
         self._before = {process.certificate for process in self._processes()} - {None}
 
     def look(self) -> None:
-        """Sees who is there now, and steers accordingly."""
-        if self._settled and self._left is not None and self._count() == self._left[0]:
+        """Sees who is there now, and sets the filter accordingly."""
+        if self._settled and self._applied is not None and self._count() == self._applied[0]:
             return
         found = self._processes()
         certificates = [process.certificate for process in found]
@@ -170,7 +178,7 @@ class Steering:
             self._settled = self.ready = True
         newcomers = [i for i, each in enumerate(certificates) if each not in self._before]
         alone = self._settled and len(found) == 1
-        self._steer(
+        self._apply(
             len(found),
             Choice(
                 newcomer=newcomers[-1] if newcomers and not alone else len(found),
@@ -178,16 +186,16 @@ class Steering:
             ),
         )
 
-    def _steer(self, count: int, choice: Choice) -> None:
+    def _apply(self, count: int, choice: Choice) -> None:
         # With the last one the filter goes, too, and where nobody listens there is nobody to choose from.
-        if count and (count, choice) != self._left:
+        if count and (count, choice) != self._applied:
             attach(self._family(), self._port, choice)
             print(
                 f"{count} listen at port {self._port}: number {choice.newcomer} answers at localhost,"
                 f" number {choice.incumbent} elsewhere",
                 flush=True,
             )
-        self._left = (count, choice) if count else None
+        self._applied = (count, choice) if count else None
 
     def _family(self) -> socket.AddressFamily:
         return next((family for family in TABLES if listeners(family, self._port)), socket.AF_INET)
@@ -217,8 +225,7 @@ def turn(port: int) -> Iterator[Callable[[float], bool]]:
 
     Gives a function that tells within so many seconds whether the next one has asked for its turn.
     """
-    # Of the host's network, and gone with the process that has it.
-    name = f"\0port-steering-{port}"
+    name = TURN.format(port=port)
     deadline = time.monotonic() + TURN_SECONDS
     with socket.socket(socket.AF_UNIX) as place:
         waits_at = [place]
@@ -252,13 +259,13 @@ def _wait_for_end(name: str, seconds: float) -> None:
 
 
 def main(port: int, begun: Path) -> None:
-    """Steers until the next one takes over, and ends by SIGTERM."""
+    """Keeps the filter right until the next one takes over, and ends by SIGTERM."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     with turn(port) as asked:
-        steering = Steering(port)
+        port_filter = PortFilter(port)
         begun.touch()
-        while not (asked(LOOK_SECONDS[steering.ready]) and steering.ready):
-            steering.look()
+        while not (asked(LOOK_SECONDS[port_filter.ready]) and port_filter.ready):
+            port_filter.look()
     # Its own process runs on, and a container that ended would start anew.
     signal.pause()
 

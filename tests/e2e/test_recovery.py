@@ -313,7 +313,7 @@ def registry() -> set[str]:
 
 
 def taken_over(since: str) -> bool:
-    """Whether a real kube-apiserver has got all connections after that time, as its steering tells."""
+    """Whether a real kube-apiserver has got all connections after that time, as its filter tells."""
     said = on_controller("sh", "-c", "grep -rhs 'answers at localhost' /var/log/pods || true")
     everything = re.compile(r"(\S+) .* number (\d+) answers at localhost, number \2 elsewhere")
     return any(line[1] > since for line in everything.finditer(said))

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from components.assets.controlplane import COMPONENTS, Component
+from components.assets.controlplane import COMPONENTS
+from components.tables.components import ComponentName
 
 Object = dict[str, Any]
 
-BOOTSTRAP: dict[Component, str] = {
+BOOTSTRAP: dict[ComponentName, str] = {
     "kube-apiserver": "bootstrap-manifests/bootstrap-apiserver.yaml",
     "kube-controller-manager": "bootstrap-manifests/bootstrap-controller-manager.yaml",
     "kube-scheduler": "bootstrap-manifests/bootstrap-scheduler.yaml",

@@ -5,16 +5,17 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from components.assets.controlplane import COMPONENTS, UID, Component, Form
+from components.assets.controlplane import COMPONENTS, UID
 from components.assets.credentials import AUTHENTICATION, control_plane_files
 from components.assets.manifests import CONTROL_PLANE_ROLE
+from components.tables.components import ComponentName, Form
 from tests.cases import Case
 from tests.golden.objects import BOOTSTRAP, Object, below, control_plane, flags_of, pod_specs
 
 
 def test_a_component_mounts_the_files_that_its_flags_name(case: Case, objects: dict[str, Object]) -> None:
     specs = dict(pod_specs(objects))
-    forms: dict[Form, dict[Component, str]] = {
+    forms: dict[Form, dict[ComponentName, str]] = {
         "bootstrap": BOOTSTRAP,
         "self-hosted": {component: f"manifests/{component}.yaml" for component in COMPONENTS},
     }
@@ -77,7 +78,7 @@ def test_the_control_plane_needs_no_token_and_goes_where_controllers_are(objects
 
 @pytest.mark.parametrize("component", COMPONENTS)
 def test_both_forms_of_a_component_are_the_same_but_for_what_is_listed(
-    case: Case, objects: dict[str, Object], component: Component
+    case: Case, objects: dict[str, Object], component: ComponentName
 ) -> None:
     temporary = flags_of(objects[BOOTSTRAP[component]]["spec"])
     real = flags_of(objects[f"manifests/{component}.yaml"]["spec"]["template"]["spec"])
@@ -139,7 +140,7 @@ def test_the_anonymous_may_ask_for_health_only_and_probes_ask_for_no_more(object
 
 @pytest.mark.parametrize("component", COMPONENTS)
 def test_given_flags_are_those_of_both_forms(
-    case: Case, objects: dict[str, Object], component: Component
+    case: Case, objects: dict[str, Object], component: ComponentName
 ) -> None:
     forms = (
         flags_of(objects[BOOTSTRAP[component]]["spec"]),

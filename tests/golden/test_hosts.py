@@ -15,7 +15,7 @@ import yaml
 from components.archive import File
 from components.assets.backup import SCRIPT
 from components.assets.bootstrap import bootstrap_files
-from components.assets.controlplane import COMPONENTS, UID
+from components.assets.controlplane import UID
 from components.assets.handover import retire_files
 from components.assets.manifests import CONTROL_PLANE_ROLE
 from components.assets.node import MIRRORED_REGISTRIES, node_files
@@ -24,6 +24,7 @@ from components.assets.recovery import recovery_files
 from components.assets.registration import KEEP_NODE
 from components.assets.render import render
 from components.config import parse
+from components.config.images import release_images
 from components.config.k8s_names import Taint
 from tests.cases import Case, load
 
@@ -286,9 +287,7 @@ def test_every_download_has_a_checksum(case: Case, steps: dict[str, Files]) -> N
 def test_every_image_comes_from_a_registry_that_the_mirror_stands_for() -> None:
     cfg = load("lab").cfg
     release = cfg.release
-    images = [release.kubernetes_image(name) for name in COMPONENTS]
-    images += [release.etcd_image, release.coredns_image, release.pause_image]
-    images += [release.flannel_image, release.flannel_cni_image, release.python_image]
+    images = [release.etcd_image, release.pause_image, *release_images(release).values()]
     assert {image.split("/")[0] for image in images} <= set(MIRRORED_REGISTRIES)
 
 

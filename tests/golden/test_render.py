@@ -12,6 +12,7 @@ import pytest
 from components.archive import File
 from components.assets.controlplane import COMPONENTS
 from components.assets.manifests import manifests
+from components.config.images import release_images
 from components.config.releases import RELEASES
 from tests.cases import Case, load, manifest_values, pem
 from tests.golden.objects import BOOTSTRAP, Object, below, control_plane, flags_of, pod_specs
@@ -42,6 +43,7 @@ ADDED = {
     "kube-proxy-config": "its flags are deprecated in favour of a file",
     "kube-scheduler-secret": "it authenticates by certificate instead of the apiserver's insecure port",
     "pod-checkpointer-config": "it is a program of ours on an image of Python",
+    "reuseport-filter-config": "the program beside kube-apiserver, which shares its port in a roll",
     "kubelet-api-role-binding": "kubelets authorise the apiserver's client by webhook",
 }
 ADDED_WITH_ONE_CONTROLLER = {
@@ -88,7 +90,7 @@ def test_every_object_says_what_and_where_it_is(objects: dict[str, Object]) -> N
 
 def test_no_placeholder_is_left(files: Files) -> None:
     for path, file in files.items():
-        program = "checkpointer" in path or path == "manifests/kube-apiserver.yaml"
+        program = path in ("manifests/pod-checkpointer-config.yaml", "manifests/reuseport-filter-config.yaml")
         none = "" if program else r"|\bNone\b"
         assert not re.search(r"\$\{|⟦|@[A-Z_]+@" + none, file.text), path
 
@@ -189,18 +191,17 @@ def test_every_binding_leads_to_a_role(objects: dict[str, Object]) -> None:
 
 def test_images_are_those_of_the_release_unless_given(case: Case, objects: dict[str, Object]) -> None:
     release = RELEASES[case.cfg.kubernetes_version]
-    components = [release.kubernetes_image(name) for name in (*COMPONENTS, "kube-proxy")]
+    workloads = release_images(release)
     images = {
         container["image"]
         for _, spec in pod_specs(objects)
         for container in [*spec["containers"], *spec.get("initContainers", [])]
     }
-    others = [release.etcd_image, release.coredns_image, release.flannel_image, release.flannel_cni_image]
     instead = {
-        release.workload_images[name]: image
+        workloads[name]: image
         for name, image in case.cfg.images.model_dump(by_alias=True, exclude_none=True).items()
     }
-    expected = {*components, *others, release.python_image}
+    expected = {release.etcd_image, *workloads.values()}
     assert set(instead) <= expected
     assert images == expected - set(instead) | set(instead.values())
 

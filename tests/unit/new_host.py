@@ -12,6 +12,7 @@ import shlex
 import tarfile
 from functools import cache
 
+from components.assets.claims import claims_script
 from components.assets.node import node_files
 from components.assets.templates import script
 from tests.cases import load
@@ -144,4 +145,4 @@ def reset(host: Sandbox, name: str) -> tuple[int, str]:
 
 def reset_script(role: str) -> str:
     """As `components.reset` puts it together."""
-    return "\n".join([f"ROLE={role}", *(script(part) for part in ("lib", "claims", "reset"))])
+    return "\n".join([f"ROLE={role}", script("lib"), claims_script(), script("reset")])

@@ -12,7 +12,7 @@ import yaml
 
 from components.assets.render import render as render_assets
 from components.programs.checkpointer.checkpoint import Refused, render
-from components.programs.checkpointer.pods import APISERVER, SAVED, STEERING, Owner, is_ready, newest
+from components.programs.checkpointer.pods import APISERVER, SAVED, Owner, is_ready, newest
 from tests.cases import Case
 from tests.unit.checkpoints import OWNERS, SECRET, START, Object, checkpoint, pod, secret, status
 
@@ -115,18 +115,28 @@ def test_a_static_pod_is_the_real_one_without_what_names_the_api() -> None:
     assert "status" not in made and "secretName" not in json.dumps(made)
 
 
-def test_init_containers_are_kept_but_for_the_one_that_steers() -> None:
+def _sidecar(name: str, *volumes: str) -> Object:
+    mounts = [{"name": volume, "mountPath": f"/{volume}"} for volume in volumes]
+    return {"name": name, "restartPolicy": "Always", "volumeMounts": mounts}
+
+
+# That of a cluster of before has its program in the command, not in a ConfigMap, and another name.
+@pytest.mark.parametrize("name", ["reuseport-filter", "port-steering"])
+def test_sidecars_go_with_what_only_they_mount_and_other_init_containers_are_kept(name: str) -> None:
     real = pod()
-    without = render(APISERVER, real, secret).pod["spec"]
-    real["spec"]["initContainers"] = [{"name": STEERING}, {"name": "prepare"}]
-    real["spec"]["volumes"].append({"name": STEERING, "emptyDir": {}})
-    spec = render(APISERVER, real, secret).pod["spec"]
-    assert spec == {
-        **without,
-        "initContainers": [{"name": "prepare", "imagePullPolicy": "IfNotPresent"}],
-    }
-    real["spec"]["initContainers"] = [{"name": STEERING}]
-    assert "initContainers" not in render(APISERVER, real, secret).pod["spec"]
+    without = render(APISERVER, real, secret)
+    real["spec"]["initContainers"] = [_sidecar(name, "program", "state", "secrets"), {"name": "prepare"}]
+    # What is left out is not asked for either.
+    real["spec"]["volumes"] += [
+        {"name": "program", "configMap": {"name": "gone"}},
+        {"name": "state", "emptyDir": {}},
+    ]
+    made = render(APISERVER, real, secret)
+    prepare = {"name": "prepare", "imagePullPolicy": "IfNotPresent"}
+    assert made.pod["spec"] == {**without.pod["spec"], "initContainers": [prepare]}
+    assert made.volumes == without.volumes
+    real["spec"]["initContainers"] = [_sidecar(name, "program", "state")]
+    assert render(APISERVER, real, secret) == without
 
 
 def test_images_that_are_there_are_never_pulled() -> None:

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components.config import ClusterConfig, ConfigError, HostConfig, Taint, durations, parse
+from components.config.images import release_images
 from components.config.releases import LATEST, RELEASES
 from tests.unit.raw_configs import S3, Raw, baremetal, lab, with_value
 
@@ -54,12 +55,18 @@ def test_derived_values() -> None:
 def test_release_goes_with_the_version() -> None:
     release = parse(lab(), stack="dev").release
     assert release is RELEASES[LATEST]
-    assert release.kubernetes_image("kube-apiserver") == f"registry.k8s.io/kube-apiserver:v{LATEST}"
+    assert release_images(release) == {
+        **{
+            name: f"registry.k8s.io/{name}:v{LATEST}"
+            for name in ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy")
+        },
+        "coredns": f"registry.k8s.io/coredns/coredns:v{release.coredns}",
+        "flannel": f"ghcr.io/flannel-io/flannel:v{release.flannel}",
+        "flannel-cni": f"ghcr.io/flannel-io/flannel-cni-plugin:v{release.flannel_cni}",
+        "pod-checkpointer": f"docker.io/library/python:{release.python}",
+    }
     assert release.etcd_image.startswith(f"registry.k8s.io/etcd:{release.etcd}-")
-    assert release.coredns_image == f"registry.k8s.io/coredns/coredns:v{release.coredns}"
     assert release.pause_image == f"registry.k8s.io/pause:{release.pause}"
-    assert release.flannel_image == f"ghcr.io/flannel-io/flannel:v{release.flannel}"
-    assert release.flannel_cni_image == f"ghcr.io/flannel-io/flannel-cni-plugin:v{release.flannel_cni}"
 
 
 def test_even_number_of_controllers_is_a_warning() -> None:
@@ -120,7 +127,7 @@ DIGEST = "sha256:" + "0123456789abcdef" * 4
 )
 def test_an_image_is_used_instead_of_the_releases(image: str) -> None:
     config = parse(with_value(lab(), "images kube-proxy", image), stack="dev")
-    assert config.workload_images == {**config.release.workload_images, "kube-proxy": image}
+    assert config.workload_images == {**release_images(config.release), "kube-proxy": image}
 
 
 def test_snapshots_are_made_unless_told_otherwise_and_stay_on_their_hosts() -> None:

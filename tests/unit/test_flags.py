@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from components.assets.controlplane import Component, bootstrap_pod
+from components.assets.controlplane import bootstrap_pod
 from components.config import parse
 from components.hosts.machine import configured_machines
+from components.tables.components import ComponentName
 from tests.golden.objects import flags_of
 from tests.unit.raw_configs import errors, lab, with_value
 
-APISERVER: Component = "kube-apiserver"
-CONTROLLER_MANAGER: Component = "kube-controller-manager"
-SCHEDULER: Component = "kube-scheduler"
+APISERVER: ComponentName = "kube-apiserver"
+CONTROLLER_MANAGER: ComponentName = "kube-controller-manager"
+SCHEDULER: ComponentName = "kube-scheduler"
 
 
-def _flags(component: Component, **given: str) -> dict[str, str]:
+def _flags(component: ComponentName, **given: str) -> dict[str, str]:
     """The flags that the temporary control plane's component gets; the real one has the same source."""
     flags = {flag.replace("_", "-"): value for flag, value in given.items()}
     cfg = parse(with_value(lab(), f"flags {component}", flags), stack="dev")

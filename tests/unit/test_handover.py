@@ -411,7 +411,8 @@ def test_what_nothing_mounts_any_more_goes_when_all_is_done(controller: Sandbox)
             "configmap/kube-proxy",
             "configmap/kubeconfig-in-cluster",
         ),
-        *("configmap/pod-checkpointer", "secret/kube-apiserver", "secret/kube-controller-manager"),
+        *("configmap/pod-checkpointer", "configmap/reuseport-filter"),
+        *("secret/kube-apiserver", "secret/kube-controller-manager"),
         "secret/kube-scheduler",
     }
     old = ["configmap/coredns-0123456789", "secret/kube-scheduler-0123456789"]
@@ -500,7 +501,7 @@ def test_what_calls_for_another_look_at_the_network() -> None:
     def digest(**config: Any) -> str:
         cfg = parse(case.raw | config, stack="lab")
         machines = configured_machines(cfg)
-        return network_digest(machines, manifests(cfg, machines, lambda name: "value").values())
+        return network_digest(cfg, machines, manifests(cfg, machines, lambda name: "value").values())
 
     hosts = case.raw["hosts"]
     assert digest() == digest(flags={"kube-apiserver": {"v": "2"}}, images={"coredns": "c:d"})

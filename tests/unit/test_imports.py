@@ -15,9 +15,10 @@ from tests.cases import CHECKOUT
 STAGES = """
     components.archive components.programs.checkpointer components.programs.reuseport components.programs
     components.config.releases components.config.k8s_names components.config.sshkeys components.config.base
-    components.config.durations components.config.sizes components.config.flags components.config.images
-    components.config.addresses
-    components.config.s3
+    components.config.durations components.config.sizes components.config.addresses
+    components.tables
+    components.assets.networks
+    components.config.flags components.config.images components.config.s3
     components.config.etcd components.config.backup
     components.config.errors
     components.config.crosschecks
@@ -47,6 +48,7 @@ PURE = (
     "components.config.etcd",
     "components.config.flags",
     "components.config.images",
+    "components.tables",
     "components.config.k8s_names",
     "components.hosts.machine",
     "components.config.s3",

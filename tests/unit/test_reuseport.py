@@ -180,7 +180,7 @@ def port(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Port]:
         yield Port(request.param, tmp_path, clean)
 
 
-def test_without_steering_a_newcomer_gets_its_share(port: Port) -> None:
+def test_without_a_filter_a_newcomer_gets_its_share(port: Port) -> None:
     old, new = port.listen().serve(ready=True), port.listen().serve(ready=False)
     eventually(lambda: min(port.counts(ELSEWHERE, old, new)) > 0)
 
@@ -259,7 +259,7 @@ def test_of_three_each_is_told_apart_whoever_ends(port: Port) -> None:
     assert port.counts(NEWCOMER, stays, third) == [0, 20]
 
 
-def test_who_comes_without_steering_is_a_newcomer_too(port: Port) -> None:
+def test_who_comes_without_a_filter_is_a_newcomer_too(port: Port) -> None:
     """The temporary one, at a recovery."""
     program = port.prepare()
     old = port.listen().serve(ready=True)

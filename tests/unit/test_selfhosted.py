@@ -15,7 +15,7 @@ from components.assets.handover import retire_files, roll_seconds
 from components.assets.manifests import OWNER, applied, manifests
 from components.assets.templates import script
 from components.config import ClusterConfig, parse
-from components.config.releases import LATEST, RELEASES
+from components.config.images import IMAGES
 from tests.cases import Case, load, manifest_values
 from tests.unit.recorder import Registered, Run, Secret, Unknown, has, pki_texts, ran, revealed
 
@@ -62,7 +62,7 @@ def test_no_pod_is_waited_for_by_the_provider(run: Run) -> None:
     [
         {"flags": {"kube-apiserver": {"event-ttl": "2h"}}},
         {"flags": {"kube-scheduler": {"v": 2}}},
-        *({"images": {name: "registry.example.com/other:1"}} for name in RELEASES[LATEST].workload_images),
+        *({"images": {name: "registry.example.com/other:1"}} for name in IMAGES),
     ],
     ids=str,
 )
@@ -134,7 +134,8 @@ def test_what_is_named_by_its_content_is_left_to_the_hand_over(run: Run, case: C
     """Pulumi would delete it by a name that may be the newest one's again."""
     left = {each.name.removeprefix(f"{case.cfg.name}-") for each in _objects(run) if each.retain_on_delete}
     configs = ("coredns-config", "flannel-cfg", "kube-proxy-config", "kubeconfig-in-cluster")
-    assert left == {*configs, "pod-checkpointer-config", *(f"{each}-secret" for each in COMPONENTS)}
+    programs = ("pod-checkpointer-config", "reuseport-filter-config")
+    assert left == {*configs, *programs, *(f"{each}-secret" for each in COMPONENTS)}
 
 
 def test_every_object_is_named_by_the_program(up: Run) -> None:

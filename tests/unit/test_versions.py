@@ -8,6 +8,7 @@ from importlib import metadata
 
 import pytest
 
+from components.config.images import release_images
 from components.config.releases import LATEST, RELEASES
 from lab import pins
 from tests.cases import CHECKOUT
@@ -75,9 +76,8 @@ def test_versions_are_versions_and_images_have_them(version: str) -> None:
     assert release.kubernetes == version
     for field in fields(release):
         assert re.fullmatch(r"\d+\.\d+(\.\d+)?(-[\w-]+)?", getattr(release, field.name)), field.name
-    images = [release.etcd_image, release.coredns_image, release.pause_image, release.flannel_image]
-    images += [release.flannel_cni_image, release.kubernetes_image("kube-apiserver"), release.python_image]
-    images += [release.rclone_image]
+    images = [release.etcd_image, release.pause_image, release.rclone_image]
+    images += release_images(release).values()
     for image in images:
         assert re.fullmatch(r"(docker\.io|registry\.k8s\.io|ghcr\.io)/[a-z0-9/-]+:v?\d[\w.-]+", image), image
 

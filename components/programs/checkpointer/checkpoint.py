@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.programs.checkpointer.pods import STEERING, Object, Owner
+from components.programs.checkpointer.pods import Object, Owner
 
 
 class Refused(Exception):
@@ -60,13 +60,16 @@ LOCAL_VOLUMES = {"downwardAPI", "emptyDir", "hostPath"}
 def render(owner: Owner, pod: Object, get: Callable[[str, str], Object | None]) -> Checkpoint:
     """The checkpoint of a pod. `get` gives the Secret or ConfigMap, by resource and name, or None.
 
+    Sidecars and what only they mount are left out: they help in a roll, and without an API there is none.
     Raises Refused for what cannot be had without an API, tokens of service accounts among it.
     """
     spec = {key: value for key, value in copy.deepcopy(pod["spec"]).items() if key not in DROPPED}
     if pod["spec"].get("resourceClaims"):
         raise Refused("it has resource claims")
     spec["automountServiceAccountToken"] = False
-    before = [each for each in spec.pop("initContainers", []) if each.get("name") != STEERING]
+    first = spec.pop("initContainers", [])
+    before = [each for each in first if each.get("restartPolicy") != "Always"]
+    sidecars = [each for each in first if each not in before]
     if before:
         spec["initContainers"] = before
     containers = [*before, *spec["containers"]]
@@ -80,9 +83,10 @@ def render(owner: Owner, pod: Object, get: Callable[[str, str], Object | None]) 
                 raise Refused(f"the variable {variable['name']} comes from the API")
         if container.get("envFrom"):
             raise Refused("variables come from the API")
+    unused = _mounts(sidecars) - _mounts(containers)
     kept, volumes = [], {}
     for volume in spec.get("volumes", []):
-        if volume["name"] == STEERING:
+        if volume["name"] in unused:
             continue
         (kind,) = volume.keys() - {"name"} or {"emptyDir"}
         if kind in ("secret", "configMap"):
@@ -103,6 +107,10 @@ def render(owner: Owner, pod: Object, get: Callable[[str, str], Object | None]) 
         volumes=volumes,
         uid=_user(spec, containers),
     )
+
+
+def _mounts(containers: Sequence[Object]) -> set[str]:
+    return {mount["name"] for each in containers for mount in each.get("volumeMounts", [])}
 
 
 def _materialise(

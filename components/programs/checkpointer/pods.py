@@ -9,8 +9,6 @@ from datetime import datetime
 from typing import Any
 
 NAMESPACE = "kube-system"
-STEERING = "port-steering"
-"""The container beside an apiserver that shares its port, and its volume. Without an API there is one."""
 
 Object = dict[str, Any]
 

@@ -1,5 +1,5 @@
 # What kubepivot puts on a host, and the record of what it made there: a reset removes that and nothing else.
-# Sourced after `lib.sh`; needs $ROLE. A line of the record is a kind and a path:
+# Sourced after `lib.sh`; needs $ROLE and $network_*, which stand before it. A line of the record is a kind and a path:
 #   file       was not there
 #   tree       a directory that was not there: it goes with all that is in it
 #   content    a directory that was there, empty: what is in it goes. It may be a disk, or a link to one
@@ -8,7 +8,7 @@ made=/etc/kubernetes/kubepivot.made
 nl="
 "
 
-trees="/etc/cni/net.d /etc/containerd /etc/kubernetes /opt/cni/bin /run/containerd /run/flannel /run/nri
+trees="/etc/cni/net.d /etc/containerd /etc/kubernetes /opt/cni/bin /run/containerd $network_trees /run/nri
   /usr/local/libexec/kubepivot /var/lib/cni /var/lib/containerd /var/lib/kubelet /var/lib/kubepivot
   /var/log/containers /var/log/pods"
 files="/etc/modules-load.d/kubepivot.conf /etc/sysctl.d/90-kubepivot.conf
@@ -28,8 +28,9 @@ if [ "$ROLE" = controller ]; then
 fi
 
 # What the cluster's programs make in the packet filter is known by its name.
-tables='(ip|ip6) (kube-proxy|flannel-ipv4|flannel-ipv6|cni_hostport)|inet cni_plugins_masquerade'
-chains='(KUBE|CNI|FLANNEL)-'
+tables="(ip|ip6) (kube-proxy|cni_hostport)|inet cni_plugins_masquerade|$network_tables"
+chains="(KUBE-|CNI-|$network_chains)"
+links="cni0 $network_links"
 
 is_claimed() { # PATH
   case $claims$nl in *" $1$nl"*) return 0 ;; esac

@@ -31,20 +31,15 @@ apply() { # PATH MANAGER: standard input, as `kubectl apply --server-side` does;
   esac
 }
 ask_for_node() { ask "$KUBELET" "$API/api/v1/nodes/$NAME"; }
-flannel_leases_anew() { # its lease was of the Node that is gone, and it asks for one only when it starts
-  for container in $(ctr --namespace k8s.io containers list --quiet \
-    'labels."io.kubernetes.pod.namespace"==kube-system,labels."io.kubernetes.container.name"==flannel'); do
-    ctr --namespace k8s.io tasks kill --signal SIGTERM "$container" 2>/dev/null || true # it has ended
-  done
-}
+# @network@
 make_node() { # labels and taints are the user's from then on: by another manager, who has no say later
   # All pods since the boot have addresses from it.
-  [ -n "$range" ] || range=$(sed -n 's|^FLANNEL_SUBNET=\(.*\)\.[0-9]*/24$|\1.0/24|p' /run/flannel/subnet.env 2>/dev/null)
+  [ -n "$range" ] || range=$(pods_range)
   found=$(sed "s|\"spec\": {|&${range:+\"podCIDR\": \"$range\", \"podCIDRs\": [\"$range\"],}|" /etc/kubernetes/node.json)
   apply "/api/v1/nodes/$NAME" kubepivot-registration <<NODE
 $found
 NODE
-  flannel_leases_anew
+  renew_range
 }
 
 missing=0 refused=0 pause=0 range="" problems="" told=""

@@ -54,7 +54,7 @@ if [ -z "$owner" ]; then
       problem "there is a $unit.service" "Remove the package that it is from: systemctl cat $unit"
     fi
   done
-  for link in cni0 flannel.1; do
+  for link in $links; do
     [ ! -e "/sys/class/net/$link" ] || problem "there is a link $link" "Another cluster left it: ip link delete $link"
   done
   for table in $(nft list tables 2>/dev/null | sed 's/^table //' | grep -xE "$tables" | tr ' ' :); do
@@ -63,7 +63,7 @@ if [ -z "$owner" ]; then
   done
   for save in iptables-save ip6tables-save; do
     if "$save" 2>/dev/null | grep -qE "^:$chains"; then
-      problem "$save shows chains of another cluster" "Reboot the host, or remove all that begin with KUBE-, CNI- or FLANNEL-"
+      problem "$save shows chains of another cluster" "Reboot the host, or remove all that begin with one of $chains"
     fi
   done
   for port in $PORTS; do

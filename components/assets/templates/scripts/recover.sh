@@ -151,7 +151,7 @@ rm -f /var/lib/kubepivot/pivoted
 tell "starting the temporary control plane on $NAME"
 (cd bootstrap && sh -eu ./run)
 # Beside a checkpoint and real ones, as after a power cut, it need not be the one that answers at localhost. Each of them
-# answers at an address of its own, and where nothing steers, anyone may.
+# answers at an address of its own, and where no filter is set, anyone may.
 temporary_answers() {
   for number in 0 1 2 3 4 5 6 7; do
     answer=$(curl --silent --verbose --fail --max-time 5 --cacert ca.crt \

@@ -77,7 +77,7 @@ done
 rm -f /run/netns/cni-*
 
 # Other software has veths of its own.
-for link in $(ip -o link show type veth master cni0 2>/dev/null | awk -F'[ @:]+' '{ print $2 }') cni0 flannel.1; do
+for link in $(ip -o link show type veth master cni0 2>/dev/null | awk -F'[ @:]+' '{ print $2 }') $links; do
   # One whose pod has ended goes by itself.
   [ ! -e "/sys/class/net/$link" ] || ip link delete "$link" || [ ! -e "/sys/class/net/$link" ]
 done
