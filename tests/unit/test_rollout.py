@@ -250,7 +250,7 @@ def test_controllers_are_nudged_at_pods_that_have_to_stay_ready() -> None:
 
 def test_progress_names_what_is_waited_for() -> None:
     seen = failing("kube-apiserver", nodes=NODES[:1])
-    assert progress(wanted(), seen) == "waiting for node worker-1, kube-apiserver (1 of 2 new)"
+    assert progress(wanted(), seen) == "waiting for node worker-1, kube-apiserver"
     assert len(progress(wanted(), failing(*WORKLOADS))) <= 200
 
 

@@ -123,11 +123,11 @@ def test_a_cluster_as_it_should_be_passes_at_once(api: Api, clock: Clock) -> Non
 
 
 def test_what_is_late_is_waited_for_and_told_when_it_changes(api: Api, clock: Clock) -> None:
-    api.counts["coredns"] = LATE
+    api.counts |= {"flannel": LATE, "coredns": LATE}
 
     def later(_: httpx.Request) -> None:
         if clock.now >= 1010:
-            api.counts["coredns"] = "3|3|2|2|2|2|1"
+            api.counts.pop("flannel", None)
         if clock.now >= 1020:
             api.counts.clear()
 
@@ -135,7 +135,7 @@ def test_what_is_late_is_waited_for_and_told_when_it_changes(api: Api, clock: Cl
     told: list[str] = []
     assert wait(api, told) == ""
     assert clock.now == 1020
-    assert told == ["waiting for coredns (1 of 2 new)", "waiting for coredns (2 of 2 new)"]
+    assert told == ["waiting for flannel, coredns", "waiting for coredns"]
 
 
 def test_what_stays_late_is_told_at_the_deadline(api: Api, clock: Clock) -> None:

@@ -94,10 +94,5 @@ def to_nudge(expected: Expected, observed: Observed) -> list[str]:
 
 def progress(expected: Expected, observed: Observed) -> str:
     """What is waited for, in one line."""
-    there = {each["metadata"]["name"]: counts(each) for each in observed.workloads}
-    pods = [
-        f"{name} ({there[name].updated} of {there[name].wanted} new)" if name in there else name
-        for name in late_workloads(expected, observed)
-    ]
     nodes = [f"node {name}" for name in late_nodes(expected, observed)]
-    return f"waiting for {', '.join([*nodes, *pods])}"[:200]
+    return f"waiting for {', '.join([*nodes, *late_workloads(expected, observed)])}"[:200]
