@@ -39,7 +39,7 @@ __all__ = ["after_rollout", "await_rollout", "client"]
 SYSTEM = "/api/v1/namespaces/kube-system"
 APPS = "/apis/apps/v1/namespaces/kube-system"
 REQUEST_SECONDS = 10
-LOOK_SECONDS = 1
+LOOK_SECONDS = 0.5
 NUDGE_SECONDS = 5
 # What there is to tell of a pod or a container may take a moment to be there.
 CAUSE_SECONDS, LOG_SECONDS = 5, 2
@@ -58,8 +58,9 @@ def after_rollout(cfg: ClusterConfig, pki: Pki) -> pulumi.ResourceOptions:
     )
 
     async def wait(_: pulumi.ResourceHookArgs) -> None:
-        ca, pair = await pulumi.Output.from_input(credentials).future() or ("", "")
-        async with client(cfg.api_endpoint, ca, pair) as api:
+        known = await credentials.future()
+        assert known is not None, "an update knows all of its inputs"
+        async with client(cfg.api_endpoint, *known) as api:
             problems = await await_rollout(api, expected(cfg), _tell)
         if problems:
             raise pulumi.RunError("\n".join(problems))
@@ -230,7 +231,7 @@ async def _try(attempt: Callable[[], Awaitable[bool]], seconds: float) -> None:
             pulumi.log.debug(f"nothing more is known of the roll: {_reason(error)}")
         if monotonic() >= deadline:
             return
-        await sleep(LOOK_SECONDS / 2)
+        await sleep(LOOK_SECONDS)
 
 
 def _reason(error: Exception) -> str:
