@@ -8,12 +8,13 @@ from components.assets.credentials import client_kubeconfig
 from components.backup import make_backups
 from components.bootstrap import start_bootstrap
 from components.config import ClusterConfig
-from components.handover import retire_bootstrap
+from components.handover import hand_over
 from components.hosts import create_hosts
 from components.node import make_nodes
 from components.pki import Pki
 from components.recovery import recover
 from components.reset import reset_on_destroy
+from components.rollout import after_rollout
 from components.selfhosted import SelfHosted
 
 __all__ = ["Cluster"]
@@ -40,10 +41,17 @@ class Cluster(pulumi.ComponentResource):
             name, cfg, controller, pki, after=[*nodes.values(), *recovered], opts=child
         )
         selfhosted = SelfHosted(name, cfg, hosts, pki, bootstrap, child)
-        retired = retire_bootstrap(
-            name, cfg, controller, pki, workloads=selfhosted.workloads, after=selfhosted.objects, opts=child
+        handed_over = hand_over(
+            name,
+            cfg,
+            controller,
+            pki,
+            workloads=selfhosted.workloads,
+            after=selfhosted.objects,
+            gate=after_rollout(cfg, pki),
+            opts=child,
         )
-        self.backups = make_backups(name, cfg, hosts, after=retired, opts=child)
+        self.backups = make_backups(name, cfg, hosts, after=handed_over, opts=child)
 
         self.api_endpoint = pki.read(lambda machines, _: cfg.api_endpoint(machines.api_host))
         self.ca_certificate = pki.ca_certificate

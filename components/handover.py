@@ -7,17 +7,17 @@ from collections.abc import Mapping, Sequence
 import pulumi
 
 from components.archive import File
-from components.assets.handover import retire_files, retire_seconds
+from components.assets.handover import HANDOVER_SECONDS, handover_files
 from components.assets.templates import script
 from components.config import ClusterConfig
 from components.hosts import Host
 from components.pki import Pki
 from components.ssh import Payload, RemoteStep
 
-__all__ = ["retire_bootstrap"]
+__all__ = ["hand_over"]
 
 
-def retire_bootstrap(
+def hand_over(
     name: str,
     cfg: ClusterConfig,
     host: Host,
@@ -25,24 +25,29 @@ def retire_bootstrap(
     *,
     workloads: pulumi.Output[str],
     after: Sequence[pulumi.Resource],
+    gate: pulumi.ResourceOptions,
     opts: pulumi.ResourceOptions,
 ) -> RemoteStep:
-    """Hands over to the self-hosted control plane and takes the temporary one away. Fails closed: the
-    temporary one stays until the other one answers on the shared port and all nodes and workloads are ready.
+    """Hands over to the self-hosted control plane, takes the temporary one away, and removes what nothing
+    mounts any more. Fails closed: the temporary one stays until the other one answers on the shared port and
+    its checkpoints are on disk.
 
-    `workloads` is text that changes with any workload: the step then waits until all have rolled, and tells
-    why one has not.
+    `workloads` is text that changes with any workload: the step then runs again, and with it its `gate`.
     """
-    files = pki.read(lambda machines, texts: retire_files(cfg, machines[host.name], machines, texts))
+    # Until November 2026 its name was another.
+    former = pulumi.ResourceOptions(aliases=[pulumi.Alias(name=f"{name}-retire")])
     return RemoteStep(
-        f"{name}-retire",
+        f"{name}-handover",
         host,
-        pulumi.Output.all(files, workloads).apply(lambda known: _retire(*known)),
-        timeout=retire_seconds(cfg),
+        pulumi.Output.all(
+            pki.read(lambda machines, texts: handover_files(cfg, machines[host.name], machines, texts)),
+            workloads,
+        ).apply(lambda known: _payload(*known)),
+        timeout=HANDOVER_SECONDS,
         depends_on=after,
-        opts=opts,
+        opts=pulumi.ResourceOptions.merge(pulumi.ResourceOptions.merge(opts, gate), former),
     )
 
 
-def _retire(files: Mapping[str, File], workloads: str) -> Payload:
-    return Payload(script=script("retire"), files={**files, "workloads": File(workloads)})
+def _payload(files: Mapping[str, File], workloads: str) -> Payload:
+    return Payload(script=script("handover"), files={**files, "workloads": File(workloads)})

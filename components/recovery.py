@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pulumi
 
-from components.assets.handover import retire_seconds
+from components.assets.handover import HANDOVER_SECONDS
 from components.assets.recovery import recovery_files
 from components.assets.templates import script
 from components.config import ClusterConfig
@@ -45,7 +45,7 @@ def recover(
             host,
             payload,
             # As with the hand-over, which is the last part of it.
-            timeout=1800 + retire_seconds(cfg),
+            timeout=1800 + HANDOVER_SECONDS,
             stream_stderr=True,
             depends_on=list(after),
             opts=opts,

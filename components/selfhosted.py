@@ -51,8 +51,8 @@ class Manifest(pulumi.CustomResource):
 class SelfHosted(pulumi.ComponentResource):
     """Everything that `manifests/` of the asset directory has, applied to the API that `bootstrap` started.
 
-    It waits for no pod: the step that retires the temporary control plane waits for all of them, within one
-    deadline, and tells what the containers said.
+    It waits for no pod: the rollout waits for all of them, within one deadline, and tells what the containers
+    said.
     """
 
     objects: list[pulumi.Resource]

@@ -7,25 +7,25 @@ from collections.abc import Iterable, Mapping
 from components.archive import File
 from components.assets.credentials import client_kubeconfig, manifest_value
 from components.assets.document import env_file
-from components.assets.manifests import CONTENT_LABEL, WORKLOADS, Object, manifests
+from components.assets.manifests import CONTENT_LABEL, Object, manifests
 from components.assets.network import network_digest, network_files
-from components.assets.overrides import overrides
 from components.assets.templates import script
 from components.config import ClusterConfig
 from components.hosts.machine import Machine, Machines
 from components.programs.reuseport import INCUMBENT
 
-__all__ = ["retire_files", "retire_seconds", "roll_seconds"]
+__all__ = ["HANDOVER_SECONDS", "handover_files"]
+
+HANDOVER_SECONDS = 900
+"""How long a hand-over may take: longer than the deadlines in its script, which has the last word."""
 
 
-def retire_files(
+def handover_files(
     cfg: ClusterConfig, machine: Machine, machines: Machines, texts: Mapping[str, str]
 ) -> dict[str, File]:
     """What the hand-over needs."""
     objects = manifests(cfg, machines, lambda name: manifest_value(cfg, name, texts)).values()
     mounted = [found for found in objects if CONTENT_LABEL in found["metadata"].get("labels", {})]
-    workloads = [found for found in objects if found["kind"] in WORKLOADS]
-    given = {found["metadata"]["name"]: overrides(cfg, found["metadata"]["name"]) for found in workloads}
     return {
         "env": env_file(
             NAME=machine.name,
@@ -34,29 +34,16 @@ def retire_files(
             INCUMBENT=INCUMBENT,
             NETWORK=network_digest(cfg, machines, objects),
             NODES=" ".join(f"node/{name}" for name in sorted(cfg.hosts)),
-            ROLL_SECONDS=str(roll_seconds(cfg)),
             MOUNTED=_names(mounted),
             MOUNTED_LABEL=CONTENT_LABEL,
-            WORKLOADS=_names(workloads),
         ),
         "lib.sh": File(script("lib")),
         "network.sh": File(script("network")),
-        "rollout.sh": File(script("rollout")),
+        "prune.sh": File(script("prune")),
         **network_files(cfg),
-        "overrides": File("".join(f"{name} {' or '.join(keys)}\n" for name, keys in given.items() if keys)),
         "ca.crt": File(texts["ca.crt"]),
         "kubeconfig": File(client_kubeconfig(cfg, INCUMBENT, texts, "super-admin"), mode=0o600),
     }
-
-
-def roll_seconds(cfg: ClusterConfig) -> int:
-    """How long a roll of all workloads may take. Controllers' pods roll one after another."""
-    return 120 + 60 * len(cfg.controllers)
-
-
-def retire_seconds(cfg: ClusterConfig) -> int:
-    """How long a hand-over may take: as long as the deadlines in its script, so that it has the last word."""
-    return roll_seconds(cfg) + 1000
 
 
 def _names(objects: Iterable[Object]) -> str:

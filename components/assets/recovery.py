@@ -10,7 +10,7 @@ from components.assets.bootstrap import bootstrap_files
 from components.assets.controlplane import COMPONENTS, FORMER_UID, UID
 from components.assets.credentials import client_kubeconfig, manifest_value
 from components.assets.document import env_file
-from components.assets.handover import retire_files
+from components.assets.handover import handover_files
 from components.assets.manifests import WORKLOADS, Object, applied, managed
 from components.assets.templates import script
 from components.config import ClusterConfig
@@ -23,8 +23,8 @@ __all__ = ["recovery_files"]
 def recovery_files(
     cfg: ClusterConfig, machine: Machine, machines: Machines, texts: Mapping[str, str]
 ) -> dict[str, File]:
-    """What a recovery needs: the steps that start and retire the temporary control plane, each in a directory
-    of its own, and every object of the cluster, since Pulumi does not see which of them are gone.
+    """What a recovery needs: the steps that start and end the temporary control plane, each in a directory of
+    its own, and every object of the cluster, since Pulumi does not see which of them are gone.
     """
     files = {
         "env": env_file(
@@ -50,7 +50,7 @@ def recovery_files(
     }
     steps = {
         "bootstrap": bootstrap_files(cfg, machine, machines, texts),
-        "retire": retire_files(cfg, machine, machines, texts),
+        "handover": handover_files(cfg, machine, machines, texts),
     }
     for step, brought in steps.items():
         files |= {f"{step}/{path}": file for path, file in brought.items()}

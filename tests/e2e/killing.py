@@ -38,13 +38,13 @@ UP = {
     "bootstrap": Point("bootstrap", f"test -e {MANIFESTS}/bootstrap-apiserver.yaml"),
     "objects": Point("kube-apiserver-secret"),
     "objects-almost-all": Point("kube-apiserver"),
-    "hand-over": Point("retire", f"! test -e {MANIFESTS}/bootstrap-controller-manager.yaml"),
-    "pivoted": Point("retire", "test -e /var/lib/kubepivot/pivoted"),
+    "hand-over": Point("handover", f"! test -e {MANIFESTS}/bootstrap-controller-manager.yaml"),
+    "pivoted": Point("handover", "test -e /var/lib/kubepivot/pivoted"),
 }
 # Each of these depends on the next one.
 DOWN = {
     "role": Point("controller-1-role"),
-    "hand-over": Point("retire"),
+    "hand-over": Point("handover"),
     "objects": Point("kube-apiserver"),
     "objects-almost-all": Point("kube-apiserver-secret"),
     "bootstrap": Point("bootstrap"),

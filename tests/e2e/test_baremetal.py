@@ -367,12 +367,12 @@ def pods_that_reach_no_other_node_are_told(stack: Stack, boxes: dict[str, Box]) 
     boxes["first"].run(f"test -s {checked} && rm {checked}")
     boxes["second"].run(REFUSED_HOSTS["a network that carries no pods"][0].partition(";")[2])
     try:
-        output = stack.up("--replace", "**retire", fails=True)
+        output = stack.up("--replace", "**handover", fails=True)
     finally:
         boxes["second"].run("nft delete table ip filter")
     assert re.search(r"pods reach no Service on another node: first,? ?second", output), output
     begin = time.monotonic()
-    stack.up("--replace", "**retire")
+    stack.up("--replace", "**handover")
     print(f"the network was looked at, and all else, in {time.monotonic() - begin:.0f} s")
     assert "network-check" not in stack.kubectl("get", "all", "--all-namespaces")
 

@@ -16,7 +16,7 @@ from components.archive import File
 from components.assets.backup import SCRIPT
 from components.assets.bootstrap import bootstrap_files
 from components.assets.controlplane import UID
-from components.assets.handover import retire_files
+from components.assets.handover import handover_files
 from components.assets.manifests import CONTROL_PLANE_ROLE
 from components.assets.node import MIRRORED_REGISTRIES, node_files
 from components.assets.preflight import preflight_files
@@ -48,7 +48,7 @@ def steps(case: Case) -> dict[str, Files]:
         found[f"{name}/node"] = node_files(case.cfg, machine, case.machines, case.texts)
     first = case.machines[case.cfg.bootstrap_controller]
     found[f"{first.name}/bootstrap"] = bootstrap_files(case.cfg, first, case.machines, case.texts)
-    found[f"{first.name}/retire"] = retire_files(case.cfg, first, case.machines, case.texts)
+    found[f"{first.name}/handover"] = handover_files(case.cfg, first, case.machines, case.texts)
     return found
 
 
@@ -298,6 +298,6 @@ def test_the_preflight_knows_every_port_that_the_host_will_serve(case: Case, ste
         assert ports == {10250, 10256} | (of_controllers if host.role == "controller" else set())
 
 
-def test_the_step_that_retires_waits_for_every_node(case: Case, steps: dict[str, Files]) -> None:
-    env = _env(steps[f"{case.cfg.bootstrap_controller}/retire"])
+def test_the_hand_over_looks_at_the_network_of_every_node(case: Case, steps: dict[str, Files]) -> None:
+    env = _env(steps[f"{case.cfg.bootstrap_controller}/handover"])
     assert env["NODES"].split() == [f"node/{name}" for name in sorted(case.cfg.hosts)]

@@ -145,9 +145,9 @@ echo bootstrap >>/var/calls
 touch /etc/kubernetes/manifests/bootstrap-apiserver.yaml
 touch /var/tasks/kube-apiserver.bootstrap-apiserver-controller-1
 """
-RETIRE = """
+HANDOVER = """
 . ./env
-echo "retire $NODES $WORKLOADS" >>/var/calls
+echo "handover $NETWORK" >>/var/calls
 rm -f /etc/kubernetes/manifests/bootstrap-apiserver.yaml
 touch /var/lib/kubepivot/pivoted
 """
@@ -206,7 +206,7 @@ def run(
     texts = dict(_files(generation, **rest))
     for path, text in (appended or {}).items():
         texts[path] += text
-    done = host.run(script("recover"), texts | {"bootstrap/run": BOOTSTRAP, "retire/run": RETIRE})
+    done = host.run(script("recover"), texts | {"bootstrap/run": BOOTSTRAP, "handover/run": HANDOVER})
     return done.returncode, done.stderr
 
 

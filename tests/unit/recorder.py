@@ -68,6 +68,7 @@ class Registered:
     aliases: int
     before_update: tuple[str, ...]
     """Names of the hooks that run before it is updated."""
+    before_create: tuple[str, ...]
 
     @property
     def plain(self) -> Any:
@@ -313,6 +314,7 @@ def _registered(urn: str, request: resource_pb2.RegisterResourceRequest) -> Regi
         ignored=tuple(request.ignoreChanges),
         aliases=len(request.aliases),
         before_update=tuple(request.hooks.before_update),
+        before_create=tuple(request.hooks.before_create),
     )
 
 

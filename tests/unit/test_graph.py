@@ -25,7 +25,7 @@ from tests.unit.recorder import (
     revealed,
 )
 
-STEPS = ("preflight", "download", "node", "bootstrap", "retire")
+STEPS = ("preflight", "download", "node", "bootstrap", "handover")
 
 
 # -- names ---------------------------------------------------------------------------------------------------
@@ -68,7 +68,7 @@ def test_a_worker_that_leaves_takes_only_its_own_with_it(name: str, worker: str)
     assert all(worker in urn for urn in before.keys() - after.keys())
     # The hand-over waits for every node, so it knows their names.
     (changed,) = [urn for urn in after if after[urn] != before[urn]]
-    assert changed.endswith("-retire")
+    assert changed.endswith("-handover")
 
 
 @pytest.mark.parametrize(("name", "worker"), [("lab", "worker-1"), ("baremetal", "gpu")])
@@ -81,18 +81,18 @@ def test_a_preview_of_a_worker_that_joins_shows_nothing_of_the_others(name: str,
     assert all(worker in urn for urn in _changed(state, preview) - urns)
     # The hand-over waits for every node, so it knows their names. Even then all of it is shown.
     (changed,) = _changed(state, preview) & urns
-    assert changed.endswith("-retire")
-    (retire,) = [each for each in preview.resources if each.urn == changed]
-    assert not has(Unknown, retire.inputs)
+    assert changed.endswith("-handover")
+    (handover,) = [each for each in preview.resources if each.urn == changed]
+    assert not has(Unknown, handover.inputs)
     assert not has(Unknown, preview.outputs)
 
 
 READERS: dict[str, list[str]] = {
     "admin": [],
-    "super-admin": ["bootstrap", "cluster", "retire"],
-    "apiserver": ["kube-apiserver", "kube-apiserver-secret", "retire"],
+    "super-admin": ["bootstrap", "cluster", "handover"],
+    "apiserver": ["handover", "kube-apiserver", "kube-apiserver-secret"],
     "bootstrap-apiserver": ["bootstrap"],
-    "scheduler": ["bootstrap", "kube-scheduler", "kube-scheduler-secret", "retire"],
+    "scheduler": ["bootstrap", "handover", "kube-scheduler", "kube-scheduler-secret"],
     "kubelet-serving-worker-1": ["worker-1-node"],
     "kubelet-client-controller-1": ["controller-1-node"],
     "etcd-peer-controller-1": ["controller-1-node"],
@@ -216,8 +216,8 @@ def test_a_generation_makes_a_snapshot_on_every_controller_once_the_cluster_is_u
 ) -> None:
     run = program(_with_generation(case.name, 1), preview=preview)
     steps = [run.only(f"{case.cfg.name}-{name}-backup") for name in case.cfg.controllers]
-    retired = run.only(f"{case.cfg.name}-retire").urn
-    assert all(retired in step.dependencies for step in steps)
+    handed_over = run.only(f"{case.cfg.name}-handover").urn
+    assert all(handed_over in step.dependencies for step in steps)
     known = {
         name: {"path": f"of {step.name}", "sha256": f"of {step.name}"}
         for name, step in zip(case.cfg.controllers, steps, strict=True)

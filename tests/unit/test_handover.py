@@ -1,4 +1,4 @@
-"""The scripts that start and retire the temporary control plane, run in a sandbox with a made-up cluster."""
+"""The scripts that start the temporary control plane and end it, in a sandbox with a made-up cluster."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from components.assets.bootstrap import bootstrap_files
-from components.assets.handover import retire_files
+from components.assets.handover import handover_files
 from components.assets.manifests import manifests
 from components.assets.network import network_digest
 from components.assets.templates import script
@@ -29,7 +29,7 @@ APISERVER, MANAGER, SCHEDULER = (
     f"bootstrap-{name}.yaml" for name in ("apiserver", "controller-manager", "scheduler")
 )
 
-# Flags of the made-up cluster, each a file: no-api, no-real-api, not-ready, silent (no pods are told),
+# Flags of the made-up cluster, each a file: no-api, no-real-api, silent (no pods are told),
 # no-lease, real-leads (since before the hand-over), dead-<leader> (what a lease says that nobody renews;
 # MOMENT is the second in which the script last asked for the time), takeover (when the real one renews it
 # again), lingers-<leader> (when its temporary pod ends, whatever became of the manifest).
@@ -57,11 +57,6 @@ lease() {
   else stamp "$now"; echo ".900000Z temporary"; fi
 }
 case "$*" in
-  "get daemonset/"*)
-    for workload; do
-      case $workload in */*) echo "${workload#*/}|1|1|1||1|1|1" ;; esac
-    done ;;
-  "wait --for=condition=Ready "*) [ ! -e /var/not-ready ] ;;
   "apply --filename="*) cat "${2#*=}" >>/var/check ;;
   "get service/network-check "*) echo 10.96.0.99 ;;
   "get pods --selector=app.kubernetes.io/name=network-check "*) cat /var/connected ;;
@@ -77,7 +72,7 @@ case "$*" in
     done
     echo pod/kube-apiserver-abcde ;;
   "get nodes controller-1") [ ! -e /var/unregistered ] || { echo "not found: controller-1" >&2; exit 1; } ;;
-  "get nodes") echo "worker-1 NotReady" ;;
+  "get events "*) cat /var/warnings ;;
   "get pods --output=jsonpath={range .items[*].spec.volumes"*) cat /var/volumes ;;
   "get configmaps,secrets --selector=kubepivot.dev/content --output=name") cat /var/mounted ;;
   "delete --ignore-not-found "*) echo "$3" >>/var/deleted ;;
@@ -120,6 +115,7 @@ def controller(tmp_path: Path) -> Sandbox:
     host.write("/var/clock", "0")
     host.write("/var/mounted")
     host.write("/var/volumes")
+    host.write("/var/warnings")
     host.write(f"{MANIFESTS}/etcd.yaml", "etcd")
     host.path("/var/lib/kubepivot").mkdir(parents=True)
     host.write(ARM, host.moved(script("arm-checkpoints")))
@@ -145,10 +141,10 @@ def _start(host: Sandbox) -> tuple[int, str]:
     return done.returncode, done.stderr
 
 
-def _retire(host: Sandbox) -> tuple[int, str]:
+def _hand_over(host: Sandbox) -> tuple[int, str]:
     case = load("lab")
-    files = retire_files(case.cfg, case.machines["controller-1"], case.machines, case.texts)
-    done = host.run(script("retire"), {path: file.text for path, file in files.items()})
+    files = handover_files(case.cfg, case.machines["controller-1"], case.machines, case.texts)
+    done = host.run(script("handover"), {path: file.text for path, file in files.items()})
     return done.returncode, done.stderr
 
 
@@ -240,7 +236,7 @@ def test_a_start_that_fails_shows_what_the_containers_said(controller: Sandbox) 
     assert "coredns" not in error
 
 
-# -- retirement ----------------------------------------------------------------------------------------------
+# -- hand-over -----------------------------------------------------------------------------------------------
 
 STATES = {
     "nothing done yet": ([APISERVER, MANAGER, SCHEDULER], False, True),
@@ -263,7 +259,7 @@ def _arrange(host: Sandbox, state: str) -> None:
         host.write(f"{SECRETS}/kube-controller-manager/ca.key", "secret")
 
 
-def _is_retired(host: Sandbox) -> bool:
+def _is_handed_over(host: Sandbox) -> bool:
     return (
         _manifests(host) == ["etcd.yaml"] and host.path(PIVOTED).exists() and not host.path(SECRETS).exists()
     )
@@ -272,15 +268,15 @@ def _is_retired(host: Sandbox) -> bool:
 @pytest.mark.parametrize("state", STATES)
 def test_the_hand_over_converges_from_every_half_state(controller: Sandbox, state: str) -> None:
     _arrange(controller, state)
-    assert _retire(controller) == (0, "")
-    assert _is_retired(controller)
-    assert _retire(controller) == (0, "")
-    assert _is_retired(controller)
+    assert _hand_over(controller) == (0, "")
+    assert _is_handed_over(controller)
+    assert _hand_over(controller) == (0, "")
+    assert _is_handed_over(controller)
 
 
 def test_leaders_go_one_after_another_and_the_apiserver_last(controller: Sandbox) -> None:
     _arrange(controller, "nothing done yet")
-    assert _retire(controller)[0] == 0
+    assert _hand_over(controller)[0] == 0
     assert list(dict.fromkeys(manifests for _, manifests in _seen(controller))) == [
         (APISERVER, MANAGER, SCHEDULER),
         (APISERVER, SCHEDULER),
@@ -289,23 +285,13 @@ def test_leaders_go_one_after_another_and_the_apiserver_last(controller: Sandbox
     ]
 
 
-@pytest.mark.parametrize(
-    ("flag", "message"),
-    [
-        ("no-real-api", "the self-hosted kube-apiserver does not answer yet"),
-        ("no-api", "the self-hosted kube-apiserver does not answer yet"),
-        ("not-ready", "worker-1 NotReady"),
-    ],
-)
-def test_the_temporary_control_plane_stays_until_the_real_one_serves(
-    controller: Sandbox, flag: str, message: str
-) -> None:
+@pytest.mark.parametrize("flag", ["no-real-api", "no-api"])
+def test_the_temporary_control_plane_stays_until_the_real_one_serves(controller: Sandbox, flag: str) -> None:
     _arrange(controller, "nothing done yet")
     controller.write(f"/var/{flag}")
-    code, error = _retire(controller)
+    code, error = _hand_over(controller)
     assert code == 1
-    assert "timed out waiting for every node to be Ready and every workload to be rolled out" in error
-    assert message in error
+    assert "timed out waiting for the self-hosted kube-apiserver to answer at port 6443" in error
     assert _manifests(controller) == [APISERVER, MANAGER, SCHEDULER, "etcd.yaml"]
     assert controller.path(SECRETS).exists()
 
@@ -321,13 +307,13 @@ def test_the_temporary_control_plane_stays_until_checkpoints_are_on_disk(
         controller.write(manifest, damaged)
     else:
         controller.path(manifest).unlink()
-    code, error = _retire(controller)
+    code, error = _hand_over(controller)
     assert code == 1
     assert "timed out waiting for the control plane's checkpoints in" in error
     assert _manifests(controller) == [APISERVER, MANAGER, SCHEDULER, "etcd.yaml"]
     _checkpoint(controller, owner)
-    assert _retire(controller) == (0, "")
-    assert _is_retired(controller)
+    assert _hand_over(controller) == (0, "")
+    assert _is_handed_over(controller)
 
 
 @pytest.mark.parametrize(
@@ -340,14 +326,14 @@ def test_the_temporary_control_plane_stays_until_checkpoints_are_on_disk(
 def test_no_answer_is_not_taken_for_gone_or_led(controller: Sandbox, flag: str, message: str) -> None:
     _arrange(controller, "nothing done yet")
     controller.write(f"/var/{flag}")
-    code, error = _retire(controller)
+    code, error = _hand_over(controller)
     assert code == 1
     assert message in error
     assert not controller.path(PIVOTED).exists()
     assert _manifests(controller) == [APISERVER, SCHEDULER, "etcd.yaml"]
     controller.path(f"/var/{flag}").unlink()
-    assert _retire(controller) == (0, "")
-    assert _is_retired(controller)
+    assert _hand_over(controller) == (0, "")
+    assert _is_handed_over(controller)
 
 
 @pytest.mark.parametrize("state", STATES)
@@ -355,8 +341,8 @@ def test_a_real_leader_may_have_led_before(controller: Sandbox, state: str) -> N
     """With several controllers the temporary one is often a mere candidate."""
     controller.write("/var/real-leads")
     _arrange(controller, state)
-    assert _retire(controller) == (0, "")
-    assert _is_retired(controller)
+    assert _hand_over(controller) == (0, "")
+    assert _is_handed_over(controller)
 
 
 # What the lease says when its holder has ended and nobody has taken over.
@@ -377,15 +363,15 @@ def test_a_run_after_one_that_was_killed_waits_for_a_leader_too(
     _arrange(controller, "nothing done yet")
     controller.path(f"{MANIFESTS}/bootstrap-{leader}.yaml").unlink()
     controller.write(f"/var/dead-{leader}", DEAD[dead])
-    code, error = _retire(controller)
+    code, error = _hand_over(controller)
     assert code == 1
     assert error == f"error: timed out waiting for the self-hosted kube-{leader} to lead\n"
     assert APISERVER in _manifests(controller)
     assert not controller.path(PIVOTED).exists()
     takeover = int(controller.path("/var/clock").read_text()) + 50
     controller.write("/var/takeover", str(takeover))
-    assert _retire(controller) == (0, "")
-    assert _is_retired(controller)
+    assert _hand_over(controller) == (0, "")
+    assert _is_handed_over(controller)
     assert all(clock >= takeover for clock, manifests in _seen(controller) if APISERVER not in manifests)
 
 
@@ -393,8 +379,8 @@ def test_a_leader_that_takes_time_to_end_is_waited_for(controller: Sandbox) -> N
     """It renews its lease to its end, long after its manifest is gone."""
     _arrange(controller, "nothing done yet")
     controller.write("/var/lingers-controller-manager", "80")
-    assert _retire(controller) == (0, "")
-    assert _is_retired(controller)
+    assert _hand_over(controller) == (0, "")
+    assert _is_handed_over(controller)
     assert all(SCHEDULER in manifests for clock, manifests in _seen(controller) if clock < 80)
     assert any(MANAGER not in manifests for clock, manifests in _seen(controller) if clock < 80)
 
@@ -402,7 +388,7 @@ def test_a_leader_that_takes_time_to_end_is_waited_for(controller: Sandbox) -> N
 def test_what_nothing_mounts_any_more_goes_when_all_is_done(controller: Sandbox) -> None:
     _arrange(controller, "nothing done yet")
     case = load("lab")
-    env = retire_files(case.cfg, case.machines["controller-1"], case.machines, case.texts)["env"].text
+    env = handover_files(case.cfg, case.machines["controller-1"], case.machines, case.texts)["env"].text
     (used,) = re.findall(r"^MOUNTED='(.*)'$", env, re.MULTILINE)
     assert {name.rpartition("-")[0] for name in used.split()} == {
         *(
@@ -419,18 +405,18 @@ def test_what_nothing_mounts_any_more_goes_when_all_is_done(controller: Sandbox)
     late = "configmap/flannel-0123456789"  # of a pod whose node is behind
     controller.write("/var/mounted", "\n".join([*used.split(), *old, late]))
     controller.write("/var/volumes", f"configmap/ secret/ {late} secret/ configmap/ secret/other ")
-    controller.write("/var/not-ready")
-    assert _retire(controller)[0] == 1
+    controller.write("/var/no-real-api")
+    assert _hand_over(controller)[0] == 1
     assert not controller.path("/var/deleted").exists()
-    controller.path("/var/not-ready").unlink()
-    assert _retire(controller) == (0, "")
+    controller.path("/var/no-real-api").unlink()
+    assert _hand_over(controller) == (0, "")
     assert controller.path("/var/deleted").read_text().split() == old
 
 
 def test_what_cannot_be_listed_is_told(controller: Sandbox) -> None:
     _arrange(controller, "nothing done yet")
     controller.path("/var/mounted").unlink()
-    code, error = _retire(controller)
+    code, error = _hand_over(controller)
     assert code == 1
     assert "mounted: No such file" in error
     assert not controller.path("/var/deleted").exists()
@@ -449,14 +435,18 @@ def _made(host: Sandbox) -> bool:
 def test_pods_that_reach_no_other_node_end_a_hand_over(controller: Sandbox) -> None:
     _arrange(controller, "all done")
     controller.write("/var/connected", "controller-1|True\nworker-1|False\n")
-    code, error = _retire(controller)
+    said = "Readiness probe failed: no pod of another node answers"
+    controller.write("/var/warnings", f"coredns-a: other\nnetwork-check-b: {said}\n")
+    code, error = _hand_over(controller)
     assert code == 1
     assert "These nodes' pods reach no Service on another node: worker-1\n" in error
+    assert "    | network-check-b: Readiness probe failed: no pod of another node answers\n" in error
+    assert "coredns" not in error
     assert "docs/operations.md" in error
     assert not controller.path(CHECKED).exists()
     assert not _made(controller)
     controller.write("/var/connected", "controller-1|True\nworker-1|True\n")
-    assert _retire(controller) == (0, "")
+    assert _hand_over(controller) == (0, "")
     assert controller.path(CHECKED).exists()
     assert not _made(controller)
 
@@ -464,30 +454,30 @@ def test_pods_that_reach_no_other_node_end_a_hand_over(controller: Sandbox) -> N
 def test_a_node_without_a_pod_of_the_check_is_waited_for(controller: Sandbox) -> None:
     _arrange(controller, "all done")
     controller.write("/var/connected", "controller-1|True\n")
-    code, error = _retire(controller)
+    code, error = _hand_over(controller)
     assert (code, "another node: worker-1" in error) == (1, True)
 
 
 def test_the_network_is_looked_at_again_when_it_has_changed(controller: Sandbox) -> None:
     _arrange(controller, "all done")
-    assert _retire(controller) == (0, "")
+    assert _hand_over(controller) == (0, "")
     controller.write("/var/connected", "controller-1|True\nworker-1|False\n")
-    assert _retire(controller) == (0, "")
+    assert _hand_over(controller) == (0, "")
     controller.write(CHECKED, "another")
-    assert _retire(controller)[0] == 1
+    assert _hand_over(controller)[0] == 1
 
 
 def test_pods_of_the_check_go_whatever_ends_the_hand_over(controller: Sandbox) -> None:
     _arrange(controller, "all done")
-    controller.write("/var/not-ready")
-    assert _retire(controller)[0] == 1
+    controller.write("/var/no-real-api")
+    assert _hand_over(controller)[0] == 1
     assert not _made(controller)
 
 
 def test_the_pods_ask_at_the_address_that_the_service_got(controller: Sandbox) -> None:
     _arrange(controller, "all done")
     controller.fake("rm", 'case "$*" in *check*) ;; *) "${none-/bin/rm}" "$@" ;; esac')
-    assert _retire(controller) == (0, "")
+    assert _hand_over(controller) == (0, "")
     service, pods = yaml.safe_load_all(
         controller.path("/var/check").read_text().replace("\napiV", "\n---\napiV")
     )

@@ -32,6 +32,7 @@ STAGES = """
     components.reset components.node components.bootstrap
     components.recovery
     components.selfhosted
+    components.rollout
     components.handover
     components.backup
     components.cluster components.rendering

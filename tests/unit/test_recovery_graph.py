@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from components.assets.bootstrap import bootstrap_files
-from components.assets.handover import retire_files, retire_seconds
+from components.assets.handover import HANDOVER_SECONDS, handover_files
 from components.assets.manifests import OWNER
 from components.assets.recovery import recovery_files
 from components.assets.templates import script
@@ -49,7 +49,7 @@ def test_the_step_runs_on_the_chosen_controller(
     step = run.only("metal-recover")
     assert revealed(step.inputs["connection"])["host"] == case.cfg.hosts[controller].address
     # The cluster's own steps stay where they are: another host would replace them and all objects.
-    for other in ("bootstrap", "retire"):
+    for other in ("bootstrap", "handover"):
         connection = revealed(run.only(f"metal-{other}").inputs["connection"])
         assert connection["host"] == case.cfg.hosts["alpha"].address
 
@@ -58,7 +58,7 @@ def test_the_step_comes_after_the_nodes_and_before_everything_that_needs_an_api(
     run = recovered()
     step = run.only("lab-recover")
     assert {run.only(f"lab-{host}-node").urn for host in load("lab").cfg.hosts} <= step.dependencies
-    for each in [run.only("lab-bootstrap"), run.only("lab-retire"), *run.of("kubernetes:")]:
+    for each in [run.only("lab-bootstrap"), run.only("lab-handover"), *run.of("kubernetes:")]:
         assert step.urn in run.before(each), each.name
 
 
@@ -76,14 +76,14 @@ def test_a_raised_generation_runs_the_step_again_and_no_other() -> None:
 
 
 def test_it_outlasts_the_deadlines_of_its_scripts() -> None:
-    run, cfg = recovered(), load("lab").cfg
+    run = recovered()
     seconds = {
         name: int(*re.findall(r"timeout (\d+) sh", run.only(f"lab-{name}").inputs["create"]))
-        for name in ("recover", "retire")
+        for name in ("recover", "handover")
     }
     own = "".join(script(name) for name in ("recover", "bootstrap"))
-    assert seconds["recover"] > seconds["retire"] + sum(map(int, re.findall(r"wait_for (\d+)", own)))
-    assert seconds["retire"] == retire_seconds(cfg)
+    assert seconds["recover"] > seconds["handover"] + sum(map(int, re.findall(r"wait_for (\d+)", own)))
+    assert seconds["handover"] == HANDOVER_SECONDS
 
 
 def test_it_brings_the_steps_as_they_are_and_every_object_as_the_provider_gets_it() -> None:
@@ -93,7 +93,7 @@ def test_it_brings_the_steps_as_they_are_and_every_object_as_the_provider_gets_i
     files = {path: data.decode() for path, data in run.only("lab-recover").files.items()}
     for step, brought in {
         "bootstrap": bootstrap_files(cfg, machine, machines, texts),
-        "retire": retire_files(cfg, machine, machines, texts),
+        "handover": handover_files(cfg, machine, machines, texts),
     }.items():
         assert files[f"{step}/run"] == script(step)
         for path, file in brought.items():

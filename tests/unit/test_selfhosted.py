@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from components.assets.controlplane import COMPONENTS, UID
-from components.assets.handover import retire_files, roll_seconds
+from components.assets.handover import handover_files
 from components.assets.manifests import OWNER, applied, manifests
 from components.assets.templates import script
 from components.config import ClusterConfig, parse
@@ -41,7 +41,7 @@ def test_no_object_is_made_before_the_temporary_api_answers(run: Run, case: Case
 def test_the_hand_over_waits_for_every_object(run: Run, case: Case) -> None:
     objects = {each.urn for each in _objects(run)}
     assert objects
-    assert objects <= run.only(f"{case.cfg.name}-retire").dependencies
+    assert objects <= run.only(f"{case.cfg.name}-handover").dependencies
 
 
 AWAITED = ("DaemonSet", "Deployment", "Service")
@@ -72,7 +72,7 @@ def test_a_change_of_any_workload_is_waited_for(change: dict[str, Any]) -> None:
 
 
 def test_the_hand_over_runs_again_when_any_workload_changes(up: Run, case: Case) -> None:
-    digest = up.only(f"{case.cfg.name}-retire").files["workloads"].decode()
+    digest = up.only(f"{case.cfg.name}-handover").files["workloads"].decode()
     assert digest == _digest(case.cfg, case)
 
 
@@ -88,21 +88,24 @@ def _digest(cfg: ClusterConfig, case: Case) -> str:
 
 
 def test_the_hand_over_outlasts_the_deadlines_of_its_script(up: Run, case: Case) -> None:
-    command = up.only(f"{case.cfg.name}-retire").inputs["create"]
+    command = up.only(f"{case.cfg.name}-handover").inputs["create"]
     (seconds,) = re.findall(r"timeout (\d+) sh", command)
-    waits = sum(map(int, re.findall(r"wait_for (\d+)", script("retire"))))
-    leaders = script("retire").count("retire_leader kube-")
-    per_leader = sum(
-        map(int, re.findall(r"wait_for (\d+)", script("retire").split("retire_leader()")[1].split("}")[0]))
-    )
-    assert int(seconds) > roll_seconds(case.cfg) + 120 + waits + (leaders - 1) * per_leader
+    own = script("handover")
+    leaders, leader = own.count("end_leader kube-"), own.split("end_leader()")[1].split("}")[0]
+    assert leaders == 2
+    waits = sum(_deadlines(own + script("network"))) + (leaders - 1) * sum(_deadlines(leader))
+    assert int(seconds) > waits
+
+
+def _deadlines(text: str) -> list[int]:
+    return [int(seconds) for seconds in re.findall(r"wait_for (\d+)", text)]
 
 
 def test_the_hand_over_brings_nothing_else_than_its_files_and_the_digest(up: Run, case: Case) -> None:
     machine = case.machines[case.cfg.bootstrap_controller]
-    expected = retire_files(case.cfg, machine, case.machines, pki_texts(case.name))
-    brought = {path: data.decode() for path, data in up.only(f"{case.cfg.name}-retire").files.items()}
-    assert brought.pop("run") == script("retire")
+    expected = handover_files(case.cfg, machine, case.machines, pki_texts(case.name))
+    brought = {path: data.decode() for path, data in up.only(f"{case.cfg.name}-handover").files.items()}
+    assert brought.pop("run") == script("handover")
     assert brought.pop("workloads")
     assert brought == {path: file.text for path, file in expected.items()}
 

@@ -3,12 +3,7 @@
 . ./env
 . ./lib.sh
 
-# The API is asked directly, also where /etc/environment has a proxy for downloads.
-export NO_PROXY='*' no_proxy='*'
-
-ready() {
-  curl --silent --output /dev/null --fail --max-time 5 --cacert ca.crt "$API_ENDPOINT/readyz"
-}
+ask_api_directly
 
 if [ ! -e /var/lib/kubepivot/pivoted ]; then
   keep_user root/etc/kubernetes/manifests/*
@@ -20,7 +15,7 @@ if [ ! -e /var/lib/kubepivot/pivoted ]; then
   place
   # Without an API a kubelet never ends a static pod, so that one whose manifest was mended is started by a new kubelet
   # only.
-  [ "$again" = no ] || ready || systemctl restart kubelet
+  [ "$again" = no ] || endpoint_is_ready || systemctl restart kubelet
 fi
 
 explain() { # the last lines of what the API needs; before there is one they are on disk only
@@ -33,12 +28,12 @@ explain() { # the last lines of what the API needs; before there is one they are
   done
   journalctl --unit=kubelet --since=-2min --output=cat | grep -i 'failed to pull image' | tail -n 1 | cut -c 1-600
 }
-(wait_for 240 "the API at $API_ENDPOINT/readyz; look at 'journalctl -u kubelet' and /var/log/pods on $NAME" ready) ||
+(wait_for 240 "the API at $API_ENDPOINT/readyz; look at 'journalctl -u kubelet' and /var/log/pods on $NAME" endpoint_is_ready) ||
   { explain >&2; exit 1; }
 
 registered() {
   # shellcheck disable=SC2086
-  kubectl --kubeconfig=kubeconfig --cache-dir=cache --request-timeout=10s get nodes $CONTROLLERS >/dev/null 2>nodes
+  kube get nodes $CONTROLLERS >/dev/null 2>nodes
 }
 # Their kubelets ask ever more rarely, up to 7 s apart. What follows gives them the role that places the control plane.
 (wait_for 60 "the controllers to register; look at 'journalctl -u kubelet' on them" registered) ||

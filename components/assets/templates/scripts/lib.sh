@@ -65,3 +65,20 @@ keep_user() {
     [ ! -e "$secrets" ] || chown -R "$FORMER_UID:$FORMER_UID" "$secrets"
   done
 }
+
+# What asks the API does so directly, also where /etc/environment has a proxy for downloads, and as whom the step brings.
+ask_api_directly() { export NO_PROXY='*' no_proxy='*' KUBECONFIG="$PWD/kubeconfig"; }
+
+kube() { kubectl --cache-dir="$PWD/cache" --request-timeout=15s "$@"; }
+
+endpoint_is_ready() {
+  curl --silent --output /dev/null --fail --max-time 5 --cacert ca.crt "$API_ENDPOINT/readyz"
+}
+
+# answers_as NAME ADDRESS: whether the kube-apiserver that takes new connections at this address of the host is ready and
+# has that name. The temporary one and the real one share the port; the name in the certificate tells who answered.
+answers_as() {
+  answer=$(curl --silent --verbose --fail --max-time 5 --cacert ca.crt --connect-to "::$2:$API_PORT" \
+    "https://localhost:$API_PORT/readyz" 2>&1) || return 1
+  case $answer in *"CN=$1"*) return 0 ;; *) return 1 ;; esac
+}

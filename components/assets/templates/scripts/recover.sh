@@ -3,10 +3,8 @@
 . ./env
 . ./lib.sh
 
-# The API is asked directly, also where /etc/environment has a proxy for downloads.
-export NO_PROXY='*' no_proxy='*'
-
-export KUBECONFIG="$PWD/kubeconfig" CONTAINERD_SUPPRESS_DEPRECATION_WARNINGS=1
+ask_api_directly
+export CONTAINERD_SUPPRESS_DEPRECATION_WARNINGS=1
 MANIFESTS=/etc/kubernetes/manifests
 DATA=/var/lib/etcd
 recovered=/var/lib/kubepivot/recovered work=/var/lib/kubepivot/recovery-$GENERATION
@@ -24,7 +22,6 @@ esac
 mkdir -p "$work"
 
 tell() { echo "$*" >&2; }
-kube() { kubectl --cache-dir="$PWD/cache" --request-timeout=15s "$@"; }
 etcd() {
   etcdctl --endpoints=https://127.0.0.1:2379 --cacert=/etc/kubernetes/pki/etcd/ca.crt \
     --cert=/etc/kubernetes/pki/etcd/server.crt --key=/etc/kubernetes/pki/etcd/server.key "$@"
@@ -154,9 +151,7 @@ tell "starting the temporary control plane on $NAME"
 # answers at an address of its own, and where no filter is set, anyone may.
 temporary_answers() {
   for number in 0 1 2 3 4 5 6 7; do
-    answer=$(curl --silent --verbose --fail --max-time 5 --cacert ca.crt \
-      --connect-to "::${EACH%0}$number:$API_PORT" "https://localhost:$API_PORT/readyz" 2>&1) || continue
-    case $answer in *"CN=kube-bootstrap-apiserver"*) return 0 ;; esac
+    ! answers_as kube-bootstrap-apiserver "${EACH%0}$number" || return 0
   done
   return 1
 }
@@ -233,15 +228,12 @@ keep_user manifests/*
 tell "applying the cluster's objects"
 wait_for 120 "the cluster's objects to be applied" applied
 
-look() { # alive: nodes that have renewed their lease since then; silent: the others of the config
+look() { # silent: nodes of the config that have not renewed their lease since then
   leases kube-node-lease >leases-now && kube get nodes --output=jsonpath='{range .items[*]}{.metadata.name}{"\n"}{end}' >nodes-now || return 1
-  alive="" silent=""
+  silent=""
   for node in $NODES; do
-    if grep -qxF "$node" nodes-now && renewed=$(grep "^$node " leases-now) && ! grep -qxF "$renewed" leases-first; then
-      alive="$alive $node"
-    else
+    grep -qxF "$node" nodes-now && renewed=$(grep "^$node " leases-now) && ! grep -qxF "$renewed" leases-first ||
       silent="$silent $node"
-    fi
   done
 }
 heard() { # of every node, or of nothing more for long enough, in which the API has answered without a break
@@ -301,15 +293,10 @@ tell "waiting for the real control plane"
 (wait_for 240 "new pods of the control plane to be Ready" renewed) || { kube get pods --namespace=kube-system --output=wide >&2; exit 1; }
 
 # The rest of the pods come when the kubelets of their nodes ask again: the longer the API was gone the more rarely they
-# do, up to a minute, and the control plane needs none of them.
-nodes="" workloads=""
-for node in $alive; do nodes="$nodes node/$node"; done
-for workload in $(. retire/env && echo "$WORKLOADS"); do
-  case " $COMPONENTS " in *" ${workload#*/} "*) workloads="$workloads $workload" ;; esac
-done
-echo "NETWORK='' NODES='${nodes# }' WORKLOADS='${workloads# }'" >>retire/env
-tell "retiring the temporary control plane"
-(cd retire && sh -eu ./run)
+# do, up to a minute, and the control plane needs none of them. Nor is the network between the nodes looked at.
+echo "NETWORK=''" >>handover/env
+tell "handing over to the real control plane"
+(cd handover && sh -eu ./run)
 late=$(kube get pods --namespace=kube-system \
   --output=jsonpath='{range .items[*]}{.metadata.name} on {.spec.nodeName}|{.status.conditions[?(@.type=="Ready")].status}{"\n"}{end}' |
   sed -n '/|True$/!s/|.*//p' | paste -sd ,)

@@ -1,0 +1,30 @@
+"""Is a cluster rolled out, and if not, why. Who decides it: `verdict`; who tells the user: `explanation`."""
+
+from components.assets.rollout.explanation import LOG_LINES, explain, quoted, unexplained
+from components.assets.rollout.objects import (
+    BOOTSTRAP,
+    NAME_LABEL,
+    Expected,
+    Observed,
+    expected,
+    roll_seconds,
+)
+from components.assets.rollout.verdict import Verdict, late_workloads, progress, to_nudge, verdict
+
+__all__ = [
+    "BOOTSTRAP",
+    "LOG_LINES",
+    "NAME_LABEL",
+    "Expected",
+    "Observed",
+    "Verdict",
+    "expected",
+    "explain",
+    "late_workloads",
+    "progress",
+    "quoted",
+    "roll_seconds",
+    "to_nudge",
+    "unexplained",
+    "verdict",
+]

@@ -1,0 +1,117 @@
+"""What the config asks for, and what the API has: nodes, workloads, pods and events, as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from components.assets.controlplane import COMPONENTS
+from components.assets.manifests import WORKLOADS, Object, manifests
+from components.assets.overrides import overrides
+from components.config import ClusterConfig
+from components.hosts.machine import Machines
+
+NAME_LABEL = "app.kubernetes.io/name"
+
+BOOTSTRAP = tuple(f"bootstrap-{component.removeprefix('kube-')}" for component in COMPONENTS)
+"""Names, by that label, of the temporary control plane's pods."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expected:
+    """What the config asks for."""
+
+    nodes: Sequence[str]
+    workloads: Sequence[str]
+    """Names of what has pods, the DaemonSets first."""
+    overrides: Mapping[str, Sequence[str]]
+    """The keys of the config that are given, by workload."""
+    seconds: int
+    """How long a roll may take."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observed:
+    """Objects of `kube-system`, and the nodes."""
+
+    nodes: Sequence[Object]
+    workloads: Sequence[Object]
+    pods: Sequence[Object]
+    """At least those of the temporary control plane and of each workload that is late."""
+    events: Sequence[Object] = ()
+    """Warnings; asked for only to explain."""
+
+    @property
+    def first(self) -> bool:
+        """Whether the temporary control plane still runs beside the real one."""
+        return bool(self.pods_of(BOOTSTRAP[0]))
+
+    def pods_of(self, name: str) -> list[Object]:
+        """A workload's pods, the newest first."""
+        found = [pod for pod in self.pods if pod["metadata"].get("labels", {}).get(NAME_LABEL) == name]
+        return sorted(found, key=lambda pod: str(pod["metadata"]["creationTimestamp"]), reverse=True)
+
+
+def roll_seconds(cfg: ClusterConfig) -> int:
+    """How long a roll of all workloads may take. Controllers' pods roll one after another."""
+    return 120 + 60 * len(cfg.controllers)
+
+
+def expected(cfg: ClusterConfig, machines: Machines) -> Expected:
+    """What the cluster of that config should be."""
+    rendered = manifests(cfg, machines, lambda name: name).values()
+    objects = [each for each in rendered if each["kind"] in WORKLOADS]
+    objects.sort(key=lambda each: (each["kind"], each["metadata"]["name"]))
+    names = [each["metadata"]["name"] for each in objects]
+    return Expected(
+        nodes=sorted(cfg.hosts),
+        workloads=names,
+        overrides={name: overrides(cfg, name) for name in names},
+        seconds=roll_seconds(cfg),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """Of a workload's pods."""
+
+    wanted: int
+    updated: int
+    ready: int
+    available: int
+    existing: int
+    """0 for a DaemonSet, which does not count those of the revision before."""
+
+
+def counts(workload: Object) -> Counts:
+    """The counts, whose names differ with the kind of workload."""
+    status = workload.get("status", {})
+    if workload["kind"] == "DaemonSet":
+        return Counts(
+            wanted=status.get("desiredNumberScheduled", 0),
+            updated=status.get("updatedNumberScheduled", 0),
+            ready=status.get("numberReady", 0),
+            available=status.get("numberAvailable", 0),
+            existing=0,
+        )
+    return Counts(
+        wanted=workload["spec"].get("replicas", 1),
+        updated=status.get("updatedReplicas", 0),
+        ready=status.get("readyReplicas", 0),
+        available=status.get("availableReplicas", 0),
+        existing=status.get("replicas", 0),
+    )
+
+
+def container_statuses(pod: Object) -> list[Object]:
+    """What is known of a pod's containers, the initial ones first."""
+    status = pod.get("status", {})
+    return [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]
+
+
+def condition(thing: Object, kind: str, field: str = "status") -> str:
+    """A field of a node's or a pod's condition, empty if there is none."""
+    for each in thing.get("status", {}).get("conditions", []):
+        if each["type"] == kind:
+            return str(each.get(field, ""))
+    return ""

@@ -1,0 +1,56 @@
+# Hands over from the temporary control plane to the real one, where that has not been done. Whoever runs this has seen
+# before that the real one's pods are Ready: the rollout, or a recovery.
+. ./env
+. ./lib.sh
+. ./network.sh
+. ./prune.sh
+
+ask_api_directly
+MANIFESTS=/etc/kubernetes/manifests
+kube_system() { kube --namespace=kube-system "$@"; }
+
+real_apiserver_answers() { answers_as kube-apiserver "$INCUMBENT"; }
+gone() { # pods whose name begins so
+  pods=$(kube_system get pods --output=name) && ! printf '%s\n' "$pods" | grep -q "^pod/$1"
+}
+saved() { # there is a whole checkpoint of each of these owners
+  for owner in "$@"; do /usr/local/libexec/kubepivot/arm-checkpoints --check "$owner" || return 1; done
+}
+led_since() { # lease, time: somebody holds the lease and has renewed it after that time
+  lease=$(kube_system get lease "$1" --output=jsonpath='{.spec.renewTime} {.spec.holderIdentity}') || return 1
+  renewed=${lease%% *} holder=${lease#* }
+  [ -n "$holder" ] && [ "$renewed" != "$2" ] && [ "$(printf '%s\n' "$renewed" "$2" | sort | tail -n 1)" = "$renewed" ]
+}
+end_leader() { # component: ends the temporary one and waits until the real one leads
+  rm -f "$MANIFESTS/bootstrap-${1#kube-}.yaml"
+  wait_for 60 "the temporary $1 to be gone" gone "bootstrap-${1#kube-}"
+  wait_for 60 "the self-hosted $1 to lead" led_since "$1" "$(date -u +%Y-%m-%dT%H:%M:%S.%N)"
+}
+
+# Its pods come while the rest goes on.
+begin_network_check
+
+# The secrets go last: as long as they are there, something is left to do.
+if [ -e /etc/kubernetes/bootstrap-secrets ] || [ ! -e /var/lib/kubepivot/pivoted ]; then
+  wait_for 60 "the self-hosted kube-apiserver to answer at port $API_PORT" real_apiserver_answers
+  # Without them a reboot would end the cluster.
+  (wait_for 120 "the control plane's checkpoints in /etc/kubernetes/checkpoints" \
+    saved kube-system-DaemonSet-kube-apiserver kube-system-DaemonSet-pod-checkpointer) ||
+    { kube_system logs daemonset/pod-checkpointer --tail=8 >&2; exit 1; }
+  end_leader kube-controller-manager
+  end_leader kube-scheduler
+  record /var/lib/kubepivot/pivoted ""
+  rm -f "$MANIFESTS/bootstrap-apiserver.yaml"
+  wait_for 120 "the temporary control plane to be gone" gone bootstrap-
+  rm -rf /etc/kubernetes/bootstrap-secrets
+  sync /etc/kubernetes /etc/kubernetes/manifests # what is gone stays so after a power cut
+fi
+
+in_a_row=0
+steady() {
+  if real_apiserver_answers && endpoint_is_ready; then in_a_row=$((in_a_row + 1)); else in_a_row=0; fi
+  [ "$in_a_row" -ge 5 ]
+}
+wait_for 60 "the API to answer five times in a row" steady
+await_network
+prune

@@ -1,0 +1,244 @@
+"""The rollout: nothing goes on before every node and every workload is what it should be."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import ssl
+import tempfile
+from asyncio import gather, sleep
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from time import monotonic, time
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pulumi
+
+from components.assets.rollout import (
+    BOOTSTRAP,
+    LOG_LINES,
+    NAME_LABEL,
+    Expected,
+    Observed,
+    Verdict,
+    expected,
+    explain,
+    late_workloads,
+    progress,
+    quoted,
+    to_nudge,
+    unexplained,
+    verdict,
+)
+from components.config import ClusterConfig
+from components.pki import Pki
+
+__all__ = ["after_rollout", "await_rollout", "client"]
+
+SYSTEM = "/api/v1/namespaces/kube-system"
+APPS = "/apis/apps/v1/namespaces/kube-system"
+REQUEST_SECONDS = 10
+LOOK_SECONDS = 0.5
+NUDGE_SECONDS = 5
+# What there is to tell of a pod or a container may take a moment to be there.
+CAUSE_SECONDS, LOG_SECONDS = 5, 2
+
+Object = dict[str, Any]
+
+
+def after_rollout(cfg: ClusterConfig, pki: Pki) -> pulumi.ResourceOptions:
+    """Options of a step that is made or changed only when all nodes are Ready and all workloads rolled out.
+
+    Whatever is not is told with its reason, after `roll_seconds` at most, and the step fails and is run again
+    by the next update. A preview, and a run that changes nothing of the step, asks for nothing.
+    """
+    known = pki.read(
+        lambda machines, texts: (
+            cfg.api_endpoint(machines.api_host),
+            texts["ca.crt"],
+            texts["super-admin.crt"] + texts["super-admin.key"],
+            expected(cfg, machines),
+        )
+    )
+
+    async def wait(_: pulumi.ResourceHookArgs) -> None:
+        found = await known.future()
+        assert found is not None, "an update knows all of its inputs"
+        endpoint, ca, pair, wanted = found
+        async with client(endpoint, ca, pair) as api:
+            problems = await await_rollout(api, wanted, _tell)
+        if problems:
+            raise pulumi.RunError("\n".join(problems))
+
+    hook = pulumi.ResourceHook("rollout", wait)
+    return pulumi.ResourceOptions(
+        hooks=pulumi.ResourceHookBinding(before_create=[hook], before_update=[hook])
+    )
+
+
+def client(endpoint: str, ca: str, pair: str) -> httpx.AsyncClient:
+    """A client of the API at its endpoint. `pair` is a client's certificate and key, `ca` whom it trusts."""
+    context = ssl.create_default_context(cadata=ca)
+    # OpenSSL takes them from files only. This one is private, and gone before anything is asked for.
+    with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:
+        file.write(pair)
+        file.flush()
+        context.load_cert_chain(file.name)
+    return httpx.AsyncClient(
+        base_url=endpoint,
+        verify=context,
+        timeout=REQUEST_SECONDS,
+        trust_env=not _is_direct(urlsplit(endpoint).hostname or "", os.environ),
+    )
+
+
+def _is_direct(host: str, environment: Mapping[str, str]) -> bool:
+    """Whether NO_PROXY has a range that the address is in: the provider's Go heeds those, httpx does not."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    for each in (environment.get("NO_PROXY") or environment.get("no_proxy") or "").split(","):
+        try:
+            if address in ipaddress.ip_network(each.strip(), strict=False):
+                return True
+        except ValueError:
+            continue  # a name
+    return False
+
+
+def _tell(text: str) -> None:
+    pulumi.log.info(text, ephemeral=True)
+
+
+async def await_rollout(api: httpx.AsyncClient, expected: Expected, tell: Callable[[str], None]) -> list[str]:
+    """Waits until everything is rolled out, or will not be. Returns why not: nothing if it is.
+
+    `tell` gets a line whenever what is waited for has changed.
+    """
+    begin = nudged = monotonic()
+    observed, trouble, told = None, "", ""
+    while True:
+        try:
+            observed, trouble = await _observe(api, _late(expected, observed)), ""
+        except (httpx.HTTPError, ValueError) as error:
+            trouble = f"the API does not answer: {_reason(error)}"
+        waited = monotonic() - begin
+        decided = verdict(expected, None if trouble else observed, waited)
+        if decided is Verdict.DONE:
+            return []
+        if decided is Verdict.FAILED:
+            break
+        doing = trouble or (progress(expected, observed) if observed else "")
+        if doing != told:
+            tell(doing)
+            told = doing
+        if observed and not trouble and monotonic() - nudged >= NUDGE_SECONDS:
+            nudged = monotonic()
+            await _nudge(api, to_nudge(expected, observed))
+        await sleep(LOOK_SECONDS)
+    heading = [f"after {waited:.0f} s not everything is rolled out", *([trouble] if trouble else [])]
+    if observed is None:
+        return heading
+    seen = observed if trouble else await _look_closer(api, expected, observed)
+    return heading + explain(expected, seen, {} if trouble else await _logs(api, quoted(expected, seen)))
+
+
+def _late(expected: Expected, observed: Observed | None) -> list[str]:
+    return late_workloads(expected, observed) if observed else []
+
+
+async def _observe(api: httpx.AsyncClient, late: Iterable[str], *, events: bool = False) -> Observed:
+    """What there is now, with the pods of these workloads."""
+    names = {"labelSelector": f"{NAME_LABEL} in ({','.join([*BOOTSTRAP, *late])})"}
+    nodes, daemon_sets, deployments, pods, warnings = await gather(
+        _list(api, "/api/v1/nodes"),
+        _list(api, f"{APPS}/daemonsets", kind="DaemonSet"),
+        _list(api, f"{APPS}/deployments", kind="Deployment"),
+        _list(api, f"{SYSTEM}/pods", names),
+        _list(api, f"{SYSTEM}/events", {"fieldSelector": "type=Warning"}) if events else _none(),
+    )
+    return Observed(nodes=nodes, workloads=[*daemon_sets, *deployments], pods=pods, events=warnings)
+
+
+async def _list(
+    api: httpx.AsyncClient, path: str, parameters: Mapping[str, str] | None = None, *, kind: str = ""
+) -> list[Object]:
+    answer = await api.get(path, params=parameters)
+    answer.raise_for_status()
+    # Objects of a list come without their kind.
+    return [{**each, "kind": kind} for each in answer.json()["items"]]
+
+
+async def _none() -> list[Object]:
+    return []
+
+
+async def _nudge(api: httpx.AsyncClient, pods: Iterable[str]) -> None:
+    body = {"metadata": {"annotations": {"kubepivot.dev/awaited": str(int(time()))}}}
+    headers = {"Content-Type": "application/merge-patch+json"}
+    try:
+        for pod in pods:
+            # One that has gone, or that a webhook keeps as it is, is waited for like the others.
+            await api.patch(f"{SYSTEM}/pods/{pod}", json=body, headers=headers)
+    except httpx.HTTPError as error:
+        pulumi.log.debug(f"pods of the roll were not touched: {_reason(error)}")
+
+
+async def _look_closer(api: httpx.AsyncClient, expected: Expected, observed: Observed) -> Observed:
+    """As before with events, once there is a cause for everything or after a while."""
+
+    async def look() -> bool:
+        nonlocal observed
+        observed = await _observe(api, _late(expected, observed), events=True)
+        return not unexplained(expected, observed)
+
+    await _try(look, CAUSE_SECONDS)
+    return observed
+
+
+async def _logs(api: httpx.AsyncClient, containers: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    wanted = list(containers)
+    return dict(zip(wanted, await gather(*(_log(api, *each) for each in wanted)), strict=True))
+
+
+async def _log(api: httpx.AsyncClient, pod: str, container: str) -> str:
+    """The last lines of the container before, which has said all it had to say; else of this one.
+
+    One whose image cannot be had has none, and a log may be going with its container.
+    """
+    text = ""
+
+    async def read() -> bool:
+        nonlocal text
+        for previous in ("true", "false"):
+            query = {"container": container, "tailLines": str(LOG_LINES), "previous": previous}
+            answer = await api.get(f"{SYSTEM}/pods/{pod}/log", params=query)
+            # So the kubelet answers, as if it were the log, while it replaces the container.
+            if answer.is_success and not answer.text.startswith("unable to retrieve container logs"):
+                text = answer.text
+            if text:
+                return True
+        return False
+
+    await _try(read, LOG_SECONDS)
+    return text
+
+
+async def _try(attempt: Callable[[], Awaitable[bool]], seconds: float) -> None:
+    """Until it succeeds; an explanation goes without what cannot be had."""
+    deadline = monotonic() + seconds
+    while True:
+        try:
+            if await attempt():
+                return
+        except (httpx.HTTPError, ValueError) as error:
+            pulumi.log.debug(f"nothing more is known of the roll: {_reason(error)}")
+        if monotonic() >= deadline:
+            return
+        await sleep(LOOK_SECONDS)
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__} {error}".strip().splitlines()[0]

@@ -1,0 +1,301 @@
+"""The rollout as the program waits for it: what it asks the API for, when it ends, and what a user reads."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from components.assets.rollout import expected, roll_seconds
+from components.rollout import _is_direct, await_rollout, client
+from tests.cases import load
+from tests.unit.recorder import ran
+from tests.unit.test_rollout import LATE, NODES, WORKLOADS, Object, container, event, pod, workload
+
+CFG = load("lab").cfg
+SECONDS = roll_seconds(CFG)
+
+
+class Clock:
+    """Time goes by only while somebody sleeps."""
+
+    now = 1000.0
+
+    async def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("components.rollout.monotonic", lambda: clock.now)
+    monkeypatch.setattr("components.rollout.time", lambda: clock.now)
+    monkeypatch.setattr("components.rollout.sleep", clock.sleep)
+    return clock
+
+
+class Api:
+    """A made-up API. A test changes what is there, or what happens at a request."""
+
+    def __init__(self) -> None:
+        self.counts: dict[str, str] = {}
+        self.nodes = list(NODES)
+        self.pods: list[Object] = []
+        self.events: list[Object] = []
+        self.logs: dict[tuple[str, str, str], str] = {}
+        self.asked: list[httpx.Request] = []
+        self.before: Callable[[httpx.Request], httpx.Response | None] = lambda _: None
+
+    def answer(self, request: httpx.Request) -> httpx.Response:
+        self.asked.append(request)
+        if (answer := self.before(request)) is not None:
+            return answer
+        query = request.url.params
+        match request.method, request.url.path.split("/")[3:]:
+            case "GET", ["nodes"]:
+                return self._list(self.nodes)
+            case "GET", ["v1", "namespaces", "kube-system", ("daemonsets" | "deployments") as kind]:
+                found = [workload(name, self.counts.get(name, "2|2|2|2|2|2|2")) for name in WORKLOADS]
+                return self._list([each for each in found if f"{each.pop('kind').lower()}s" == kind])
+            case "GET", ["namespaces", "kube-system", "pods"]:
+                asked = query["labelSelector"].partition(" in (")[2].rstrip(")").split(",")
+                names = [each["metadata"]["labels"]["app.kubernetes.io/name"] for each in self.pods]
+                return self._list(
+                    [each for each, name in zip(self.pods, names, strict=True) if name in asked]
+                )
+            case "GET", ["namespaces", "kube-system", "events"]:
+                assert query["fieldSelector"] == "type=Warning"
+                return self._list(self.events)
+            case "GET", ["namespaces", "kube-system", "pods", name, "log"]:
+                assert query["tailLines"] == "8"
+                log = self.logs.get((name, query["container"], query["previous"]))
+                return httpx.Response(400 if log is None else 200, text=log)
+            case "PATCH", ["namespaces", "kube-system", "pods", _]:
+                assert request.headers["Content-Type"] == "application/merge-patch+json"
+                return httpx.Response(200, json={})
+        raise AssertionError(f"not imitated: {request.method} {request.url}")
+
+    @staticmethod
+    def _list(items: list[Object]) -> httpx.Response:
+        return httpx.Response(200, json={"items": items})
+
+    def paths(self, end: str, method: str = "GET") -> list[str]:
+        urls = [each.url for each in self.asked if each.method == method]
+        return [f"{url.path}?{url.query.decode()}" for url in urls if url.path.endswith(end)]
+
+
+@pytest.fixture
+def api(clock: Clock) -> Api:
+    return Api()
+
+
+def wait(api: Api, told: list[str] | None = None) -> str:
+    """What the user reads: nothing if all is well."""
+
+    async def run() -> list[str]:
+        transport = httpx.MockTransport(api.answer)
+        async with httpx.AsyncClient(base_url="https://api", transport=transport) as http:
+            return await await_rollout(
+                http, expected(CFG, load("lab").machines), (told if told is not None else []).append
+            )
+
+    return "\n".join(asyncio.run(run()))
+
+
+def breaks(api: Api, name: str, reason: str) -> None:
+    """A workload's new pod does not become Ready."""
+    api.counts[name] = LATE
+    api.pods.append(pod(name, containers=[container(name, reason=reason)]))
+
+
+def test_a_cluster_as_it_should_be_passes_at_once(api: Api, clock: Clock) -> None:
+    told: list[str] = []
+    assert wait(api, told) == ""
+    assert (clock.now, told) == (1000, [])
+    assert not api.paths("events") and not api.paths("log")
+
+
+def test_what_is_late_is_waited_for_and_told_when_it_changes(api: Api, clock: Clock) -> None:
+    api.counts |= {"flannel": LATE, "coredns": LATE}
+
+    def later(_: httpx.Request) -> None:
+        if clock.now >= 1010:
+            api.counts.pop("flannel", None)
+        if clock.now >= 1020:
+            api.counts.clear()
+
+    api.before = later
+    told: list[str] = []
+    assert wait(api, told) == ""
+    assert clock.now == 1020
+    assert told == ["waiting for flannel, coredns", "waiting for coredns"]
+
+
+def test_what_stays_late_is_told_at_the_deadline(api: Api, clock: Clock) -> None:
+    breaks(api, "coredns", "ContainerCreating")
+    error = wait(api).splitlines()
+    assert error[0] == f"after {SECONDS} s not everything is rolled out"
+    assert error[1:3] == [
+        "--- coredns is not rolled out; 2 of 2 pods serve",
+        "  pod coredns-new, container coredns: ContainerCreating, restarted 4 times.",
+    ]
+    assert SECONDS <= clock.now - 1000 < SECONDS + 10
+
+
+def test_what_backs_off_is_told_after_a_minute(api: Api, clock: Clock) -> None:
+    breaks(api, "coredns", "CrashLoopBackOff")
+    assert "CrashLoopBackOff" in wait(api)
+    assert 60 <= clock.now - 1000 < 70
+
+
+def test_a_cause_that_takes_a_moment_is_waited_for(api: Api, clock: Clock) -> None:
+    api.counts["coredns"] = "3|3|2|2|0|2|2"
+
+    def later(_: httpx.Request) -> None:
+        if clock.now >= 1000 + SECONDS + 3:
+            api.events = [event("ReplicaSet", "coredns-7d9", "a quota", reason="FailedCreate")]
+
+    api.before = later
+    assert "    | a quota\n" in wait(api)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "quote"),
+    [
+        (None, "Error: unknown flag", "Error: unknown flag"),
+        ("no certificate in that file", "Version: v1.36.3", "no certificate in that file"),
+        ("unable to retrieve container logs for containerd://97a1", "Error: no", "Error: no"),
+        (None, "unable to retrieve container logs for containerd://97a1", ""),
+        (None, None, ""),
+    ],
+    ids=["first", "has just begun again", "goes with its container", "goes, alone", "has none"],
+)
+def test_the_last_lines_of_a_container(api: Api, before: str | None, now: str | None, quote: str) -> None:
+    """One that has just begun has not said yet why it crashes."""
+    breaks(api, "kube-scheduler", "CrashLoopBackOff")
+    for previous, text in (("true", before), ("false", now)):
+        if text is not None:
+            api.logs["kube-scheduler-new", "kube-scheduler", previous] = text
+    quotes = [line for line in wait(api).splitlines() if line.startswith("    | ")]
+    assert quotes == ([f"    | {quote}"] if quote else [])
+
+
+def test_controllers_are_nudged_while_they_are_waited_for(api: Api, clock: Clock) -> None:
+    breaks(api, "kube-apiserver", "ContainerCreating")
+    breaks(api, "coredns", "ContainerCreating")
+    wait(api)
+    nudged = api.paths("", "PATCH")
+    assert set(nudged) == {"/api/v1/namespaces/kube-system/pods/kube-apiserver-new?"}
+    assert SECONDS / 7 < len(nudged) <= SECONDS / 5
+
+
+@pytest.mark.parametrize("status", [403, 404])
+def test_a_pod_that_may_not_be_nudged_is_waited_for(api: Api, clock: Clock, status: int) -> None:
+    breaks(api, "kube-apiserver", "ContainerCreating")
+
+    def refuse(request: httpx.Request) -> httpx.Response | None:
+        if clock.now >= 1020:
+            api.counts.clear()
+        return httpx.Response(status) if request.method == "PATCH" else None
+
+    api.before = refuse
+    assert wait(api) == ""
+
+
+@pytest.mark.parametrize("answer", ["refused", "forbidden", "a page"])
+def test_an_api_that_is_away_is_waited_for_and_told(api: Api, clock: Clock, answer: str) -> None:
+    def away(request: httpx.Request) -> httpx.Response:
+        if answer == "refused":
+            raise httpx.ConnectError("connection refused", request=request)
+        return httpx.Response(403) if answer == "forbidden" else httpx.Response(200, text="<html>")
+
+    api.before = away
+    told: list[str] = []
+    heading, trouble = wait(api, told).splitlines()
+    assert heading == f"after {SECONDS + 120} s not everything is rolled out"
+    assert trouble.startswith("the API does not answer: ")
+    assert told == [trouble]
+
+
+def test_an_api_that_comes_back_passes(api: Api, clock: Clock) -> None:
+    api.before = lambda _: httpx.Response(503) if clock.now < 1030 else None
+    assert wait(api) == ""
+    assert clock.now == 1030
+
+
+def test_an_api_that_goes_at_the_end_leaves_what_was_known(api: Api, clock: Clock) -> None:
+    breaks(api, "coredns", "ContainerCreating")
+    api.before = lambda _: httpx.Response(503) if clock.now > 1100 else None
+    error = wait(api)
+    assert "the API does not answer" in error
+    assert "pod coredns-new, container coredns: ContainerCreating" in error
+
+
+# -- where it is asked for -----------------------------------------------------------------------------------
+
+
+def test_the_hand_over_is_made_and_changed_after_it_and_no_preview_asks() -> None:
+    run = ran("lab")
+    (step,) = [each for each in run.resources if each.before_create]
+    assert step.name == "lab-handover"
+    assert step.before_create == step.before_update == ("rollout",)
+    options = run.hooks["rollout"].opts
+    assert options is None or not options.on_dry_run
+
+
+def test_a_step_of_an_earlier_program_is_changed_and_not_replaced() -> None:
+    """Its name was another."""
+    assert {each.name: each.aliases for each in ran("lab").resources if each.aliases} == {"lab-handover": 1}
+
+
+def _pem() -> Iterator[str]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "x")])
+    begin = datetime.now(UTC)
+    made = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    made = made.serial_number(1).not_valid_before(begin).not_valid_after(begin + timedelta(days=1))
+    yield made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
+    yield key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    ).decode()
+
+
+def test_the_key_is_in_a_private_file_that_is_gone_afterwards(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    modes: list[int] = []
+    load_pair = ssl.SSLContext.load_cert_chain
+
+    def load(context: ssl.SSLContext, path: Any) -> None:
+        modes.extend(each.stat().st_mode & 0o777 for each in tmp_path.iterdir())
+        load_pair(context, path)
+
+    monkeypatch.setattr(ssl.SSLContext, "load_cert_chain", load)
+    certificate, key = _pem()
+    asyncio.run(client("https://api:6443", certificate, certificate + key).aclose())
+    assert modes == [0o600]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("host", "listed", "direct"),
+    [
+        ("172.30.0.11", "example.com, 172.16.0.0/12", True),
+        ("172.30.0.11", "10.0.0.0/8,example.com/12", False),
+        ("172.30.0.11", "", False),
+        ("api.example.com", "172.16.0.0/12", False),
+    ],
+)
+def test_a_range_without_proxy_is_heeded_as_the_provider_does(host: str, listed: str, direct: bool) -> None:
+    for name in ("NO_PROXY", "no_proxy"):
+        assert _is_direct(host, {name: listed}) == direct
