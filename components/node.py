@@ -1,4 +1,4 @@
-"""Hosts become nodes: all of them are looked at, then all download what they lack, then each is set up."""
+"""Turns hosts into nodes in three stages, each of which begins when all hosts have ended the one before."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from components.assets.node import download_files, node_files
 from components.assets.preflight import preflight_files
 from components.assets.templates import script
 from components.config import ClusterConfig
-from components.hosts import Host, Hosts
+from components.hosts import Hosts
 from components.pki import Pki
 from components.ssh import Payload, RemoteStep
 
@@ -46,43 +46,57 @@ def make_nodes(
         )
         for host in hosts.values()
     }
-    # Known to a preview that knows no facts of a new host: else every node would seem to change.
-    passed = pulumi.Output.all(**{n: step.said for n, step in preflights.items()}).apply(
-        _refuse_duplicates, run_with_unknowns=True
-    )
+    facts = pulumi.Output.all(**{n: step.said for n, step in preflights.items()})
+    # Known to a preview that knows no facts of a new host: else the barrier would seem to change.
+    distinct = facts.apply(_refuse_duplicates, run_with_unknowns=True)
+    passed = _Barrier(f"{name}-hosts-passed", distinct, [*preflights.values(), *after], opts)
     downloads = [
         RemoteStep(
             f"{name}-{host.name}-download",
             host,
-            passed.apply(partial(_download, cfg, host)),
+            Payload(script=script("download"), files=download_files(cfg, host)),
             timeout=900,
-            depends_on=[*preflights.values(), *after],
+            depends_on=[passed],
             opts=opts,
         )
         for host in hosts.values()
     ]
+    downloaded = _Barrier(f"{name}-hosts-downloaded", "every host has its downloads", downloads, opts)
     return {
         host.name: RemoteStep(
             f"{name}-{host.name}-node",
             host,
             pki.read(partial(node_files, cfg, host)).apply(_node),
             timeout=900,
-            depends_on=downloads,
+            depends_on=[downloaded],
             opts=opts,
         )
         for host in hosts.values()
     }
 
 
-def _download(cfg: ClusterConfig, host: Host, _: None) -> Payload:
-    return Payload(script=script("download"), files=download_files(cfg, host))
+class _Barrier(pulumi.Stash):
+    """Waits for many resources in the place of many others, so that the graph grows with the hosts, not with
+    their square. A component would not do: Pulumi's SDK puts its children in its place. The engine makes a
+    Stash by itself, without plugin or process. `passed` says what has been reached, and never changes.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        passed: pulumi.Input[str],
+        after: Sequence[pulumi.Resource],
+        opts: pulumi.ResourceOptions,
+    ) -> None:
+        own = pulumi.ResourceOptions(depends_on=list(after))
+        super().__init__(name, input=passed, opts=pulumi.ResourceOptions.merge(opts, own))
 
 
 def _node(files: Mapping[str, File]) -> Payload:
     return Payload(script=script("node"), files=files)
 
 
-def _refuse_duplicates(facts: Mapping[str, Any]) -> None:
+def _refuse_duplicates(facts: Mapping[str, Any]) -> str:
     # Unknown to a preview; empty if the step is gone.
     found = duplicates({name: text for name, text in facts.items() if isinstance(text, str) and text})
     if found:
@@ -91,6 +105,7 @@ def _refuse_duplicates(facts: Mapping[str, Any]) -> None:
         raise pulumi.RunError(
             "\n".join(["some hosts cannot be told apart:", *(f"  {line}" for line in found), look_again])
         )
+    return "every host has passed the preflight, and no two are the same"
 
 
 def duplicates(facts: Mapping[str, str]) -> list[str]:
