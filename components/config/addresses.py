@@ -1,4 +1,4 @@
-"""The address plan: which ranges a cluster uses and where in them things live. IPv4."""
+"""Checks of addresses and ranges, and the fixed addresses in them. IPv4."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Spans of time as a config writes them: `90m`, `6h`, `1d12h`."""
+"""Parses durations: `90m`, `6h`, `1d12h`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Command-line flags that a stack may give to the control plane, and what they may not do."""
+"""Config of the control plane's command-line flags, and which of them are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Container images that a stack may use instead of a release's."""
+"""Config of container images to use instead of a release's."""
 
 from __future__ import annotations
 

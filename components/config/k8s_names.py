@@ -1,4 +1,4 @@
-"""Names, labels and taints as Kubernetes spells them."""
+"""Validates names, labels and taints by Kubernetes' rules."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def label_value(text: str) -> str:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Taint:
-    """What keeps pods off a node. Text form: key[=value]:Effect."""
+    """A taint of a node. Text form: key[=value]:Effect."""
 
     key: str
     value: str = ""

@@ -1,4 +1,4 @@
-"""The configuration reference and the editors' JSON Schema, both made from the config's models.
+"""Generates the configuration reference and the editors' JSON Schema from the config's models.
 
 `python -m components.config.reference` writes them anew.
 """

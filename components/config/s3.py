@@ -1,4 +1,4 @@
-"""Storage that speaks S3 and that a stack may copy its snapshots to."""
+"""Config of S3-compatible storage for copies of snapshots."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Amounts of bytes as a config writes them: `512Mi`, `2Gi`."""
+"""Parses amounts of bytes: `512Mi`, `2Gi`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""By what SSH knows a user and a host."""
+"""Validates and normalizes SSH login keys and host keys."""
 
 from __future__ import annotations
 
