@@ -1,4 +1,4 @@
-"""Files of a controller that make snapshots of etcd: a script, its settings, and the timer that runs it."""
+"""Renders the snapshot script of etcd for a controller, its settings and its systemd timer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pods of the control plane. One source of flags serves the bootstrap form and the self-hosted form."""
+"""Renders the control plane's pods. Temporary and self-hosted form take their flags from one place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""YAML that Kubernetes' own reader takes for what was meant, and files of variables for a shell."""
+"""Writes YAML that Kubernetes' parser reads unchanged, and environment files for shell scripts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SOMETHING_ELSE = {
 
 
 class _Dumper(yaml.CSafeDumper):
-    """Quotes such text. By libyaml, many times as fast: there are several kubeconfigs for every host."""
+    """Quotes text that Go's YAML would read as another type. Uses libyaml, which is many times as fast."""
 
 
 for _kind, (_pattern, _begins) in _SOMETHING_ELSE.items():

@@ -1,4 +1,4 @@
-"""The check that the pods of every node reach a Service on another node."""
+"""Renders the network check: pods on every node that ask a Service on another node."""
 
 from __future__ import annotations
 
