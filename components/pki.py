@@ -1,4 +1,4 @@
-"""Keys and certificates of a cluster, all made by pulumi-tls and kept, as secrets, in the stack's state."""
+"""Creates the cluster's keys and certificates with pulumi-tls; they are secrets in the stack's state."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class _Authority:
 
 
 class _Asked(Mapping[str, str]):
-    """Empty texts that remember which of them were asked for."""
+    """A mapping that gives empty texts and records which names a function reads."""
 
     def __init__(self) -> None:
         self.names: set[str] = set()

@@ -1,4 +1,4 @@
-"""What the files of a node depend on: what the config says of a host, and what its platform says."""
+"""A machine as plain functions see it: name, role, address, labels and taints, but no login."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Machine"]
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """A node-to-be, without the way to log in to it."""
+    """A host's properties that rendered files depend on. It has no login."""
 
     name: str
     role: Literal["controller", "worker"]
