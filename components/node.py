@@ -30,7 +30,7 @@ def make_nodes(
     after: Sequence[pulumi.Resource],
     opts: pulumi.ResourceOptions,
 ) -> dict[str, RemoteStep]:
-    """Looks at every host, then installs container runtime, kubelet and, on controllers, etcd.
+    """Checks every host, then installs container runtime, kubelet and, on controllers, etcd.
 
     Nothing is downloaded to any host before all of them have passed, and nothing is installed on any before
     all have what they need, verified. A host's step ends when its kubelet has been started, not when its
@@ -76,9 +76,11 @@ def make_nodes(
 
 
 class _Barrier(pulumi.Stash):
-    """Waits for many resources in the place of many others, so that the graph grows with the hosts, not with
-    their square. A component would not do: Pulumi's SDK puts its children in its place. The engine makes a
-    Stash by itself, without plugin or process. `passed` says what has been reached, and never changes.
+    """Depends on all resources of a stage, so that each of the next one depends on this one only: the graph
+    grows with the hosts and not with their square.
+
+    A component would not do, since Pulumi's SDK replaces it by its children. A Stash needs no plugin and no
+    process. Its value, `passed`, is the same in every run.
     """
 
     def __init__(
@@ -109,7 +111,7 @@ def _refuse_duplicates(facts: Mapping[str, Any]) -> str:
 
 
 def duplicates(facts: Mapping[str, str]) -> list[str]:
-    """What two hosts have in common and should not. `facts` are the outputs of the preflights by host."""
+    """Finds hosts with the same machine id or hostname. `facts` are the outputs of the preflights by host."""
     mends = {
         "machine-id": "one is a clone of the other: run `rm /etc/machine-id; systemd-machine-id-setup` on it",
         "hostname": "rename one with `hostnamectl set-hostname`",

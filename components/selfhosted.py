@@ -1,4 +1,4 @@
-"""The cluster's objects, the control plane among them, owned by the Kubernetes provider."""
+"""Applies the cluster's objects, the control plane among them, through the Kubernetes provider."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ USER = [f"spec.template.spec.securityContext.{key}" for key in ("runAsUser", "ru
 
 
 class Manifest(pulumi.CustomResource):
-    """One Kubernetes object of any kind, as its manifest has it; with `patch`, only what it says of one."""
+    """One Kubernetes object of any kind. With `patch`, only the given fields of an object that others own."""
 
     def __init__(
         self, name: str, manifest: Mapping[str, Any], opts: pulumi.ResourceOptions, *, patch: bool = False
@@ -39,7 +39,7 @@ class Manifest(pulumi.CustomResource):
 
 
 class SelfHosted(pulumi.ComponentResource):
-    """Everything that `manifests/` of the asset directory has, applied to the API that `bootstrap` started.
+    """Applies every object in `manifests/` of the asset directory to the API that `bootstrap` started.
 
     It waits for no pod: the step that retires the temporary control plane waits for all of them, within one
     deadline, and tells what the containers said.
@@ -107,7 +107,7 @@ def _placeholder(name: str) -> str:
 
 
 class _Values:
-    """Fills placeholders in, each with an Output of just the PEM texts that its value needs."""
+    """Replaces placeholders by Outputs, each of which depends only on the PEM texts that its value needs."""
 
     def __init__(self, cfg: ClusterConfig, pki: Pki) -> None:
         self._cfg, self._pki = cfg, pki
