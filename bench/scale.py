@@ -92,7 +92,7 @@ def run(stack: Stack, *arguments: str) -> Cost:
         process = stack.start(*arguments, output=output)
         memory, deadline = 0, time.monotonic() + DEADLINE_SECONDS
         while process.poll() is None:
-            memory = max(memory, _resident(process.pid))
+            memory = max(memory, resident(process.pid))
             if time.monotonic() > deadline:
                 process.kill()
             time.sleep(SAMPLE_SECONDS)
@@ -113,7 +113,7 @@ def _cpu() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def _resident(session: int) -> int:
+def resident(session: int) -> int:
     """Bytes of memory that the processes of a session hold."""
     pages = 0
     for process in Path("/proc").glob("[0-9]*"):
@@ -171,7 +171,7 @@ def _on_doubles(stack: Stack) -> Stack:
 
 def table(measured: Mapping[int, tuple[Measured, Measured]]) -> str:
     """A line for each number of hosts and kind of run, with the floor and how many times that it is."""
-    rows = [["hosts", "resources", "run", "CPU s", "floor", "ratio", "MiB", "floor", "ratio"]]
+    rows = [["hosts", "resources", "run", "CPU s", "floor s", "ratio", "MiB", "floor MiB", "ratio"]]
     for hosts, (ours, trivial) in sorted(measured.items()):
         runs = (("preview", ours.preview, trivial.preview), ("unchanged up", ours.up, trivial.up))
         for name, cost, least in runs:

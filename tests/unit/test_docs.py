@@ -13,14 +13,18 @@ import yaml
 from components.config import parse
 from tests.cases import CHECKOUT, Raw, login_key, read
 
-DOCUMENTS = (CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").glob("*.md")))
+DOCUMENTS = (
+    CHECKOUT / "README.md",
+    CHECKOUT / "bench/README.md",
+    *sorted((CHECKOUT / "docs").glob("*.md")),
+)
 
 _FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _CODE = re.compile(r"`([^`\n]+)`")
 
 
 def _ids(document: Path) -> str:
-    return document.name
+    return str(document.relative_to(CHECKOUT))
 
 
 def fenced(document: Path, language: str) -> list[str]:
