@@ -34,10 +34,10 @@ for _kind, (_pattern, _begins) in _SOMETHING_ELSE.items():
 
 
 def dump(document: Mapping[str, object]) -> str:
-    """The document as text, its keys in the order that they have."""
+    """The document as YAML; keys keep their order."""
     return yaml.dump(document, sort_keys=False, Dumper=_Dumper)
 
 
 def env_file(**values: str) -> File:
-    """Variables for a shell to source, sorted."""
+    """A file of variables for a shell to source, sorted."""
     return File("".join(f"{name}={shlex.quote(value)}\n" for name, value in sorted(values.items())))

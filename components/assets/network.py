@@ -18,7 +18,7 @@ _CARRIERS = ("flannel", "kube-proxy")
 
 
 def network_digest(cfg: ClusterConfig, objects: Iterable[Object]) -> str:
-    """Changes with the nodes and with what carries their traffic. Empty where there is no other node."""
+    """A digest of nodes and the network's workloads: a new one asks for a new check. Empty with one node."""
     if len(cfg.hosts) == 1:
         return ""
     nodes = {name: host.address for name, host in cfg.hosts.items()}

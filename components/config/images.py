@@ -21,7 +21,7 @@ _REFERENCE = re.compile(rf"({_HOST}/)?{_PART}(/{_PART})*({_TAG}({_DIGEST})?|{_DI
 
 
 def _image_reference(text: str) -> str:
-    """The text itself if it names one image, by tag or digest; ValueError with the mend if not."""
+    """Returns the text if it names one image, by tag or digest; ValueError with the mend if not."""
     if not _REFERENCE.fullmatch(text):
         raise ValueError(
             "use an image reference with a tag or a digest, for example "

@@ -71,7 +71,7 @@ def private_key(text: str) -> str:
 
 
 def login(text: str) -> str:
-    """The text itself if it can be a login name; ValueError with the mend if not."""
+    """Returns the text if it can be a login name; ValueError with the mend if not."""
     if text.split() != [text] or text.startswith("-"):
         raise ValueError("use a login name, without spaces and without a dash in front, for example admin")
     return text
