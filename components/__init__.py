@@ -1,1 +1,1 @@
-"""The Pulumi program's parts: a self-hosted Kubernetes cluster from a stack's config."""
+"""The Pulumi program: creates a self-hosted Kubernetes cluster from a stack's config."""

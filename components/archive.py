@@ -1,4 +1,4 @@
-"""Files on their way to a host: one deterministic archive, so that equal content is an equal input."""
+"""Packs files into a deterministic tar.gz: equal content gives equal bytes, and so no diff in a preview."""
 
 from __future__ import annotations
 

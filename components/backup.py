@@ -1,4 +1,4 @@
-"""A snapshot of etcd that is asked for: `backup.generation` was raised."""
+"""Makes a snapshot of etcd on every controller when `backup.generation` is raised."""
 
 from __future__ import annotations
 

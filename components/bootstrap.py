@@ -1,4 +1,4 @@
-"""The temporary control plane is started on one controller."""
+"""Starts the temporary control plane on one controller."""
 
 from __future__ import annotations
 
@@ -77,8 +77,9 @@ def _refuse_changes(cfg: ClusterConfig, pki: Pki) -> pulumi.ResourceOptions:
 
 
 def changed(cfg: ClusterConfig, api_host: str | None, archive: str) -> list[Problem]:
-    """What the config wants other than the cluster was made with: by that archive, in base64. `api_host` is
-    where the API is to be, None if a preview can't know it.
+    """Problems of a config that differs from what the cluster was made with: the archive, in base64.
+
+    `api_host` is where the API is to be, None if a preview can't know it.
     """
     wanted = {
         ("network", "pods"): cfg.network.pods,
@@ -100,7 +101,7 @@ def changed(cfg: ClusterConfig, api_host: str | None, archive: str) -> list[Prob
 
 
 def _living(files: Mapping[str, str]) -> Values:
-    """The values, as the files say them that the temporary control plane is started with."""
+    """Reads the values from the static pods of the temporary control plane."""
     apiserver = _flags(files[f"{_MANIFESTS}/bootstrap-apiserver.yaml"])
     controller_manager = _flags(files[f"{_MANIFESTS}/bootstrap-controller-manager.yaml"])
     environment = dict(line.split("=", 1) for line in shlex.split(files["env"]))

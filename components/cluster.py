@@ -1,4 +1,4 @@
-"""A self-hosted Kubernetes cluster, from hosts to hand-over."""
+"""Creates a self-hosted Kubernetes cluster: all stages in order, from hosts to hand-over."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["Cluster"]
 
 
 class Cluster(pulumi.ComponentResource):
-    """Makes (or takes) the hosts, and on them a cluster whose control plane runs on the cluster itself.
+    """Creates hosts, or takes existing ones, and creates a self-hosted cluster on them.
 
     It installs nothing on this machine, and nothing in the cluster beyond control plane, network and DNS.
     """

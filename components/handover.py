@@ -1,4 +1,4 @@
-"""The hand-over: the temporary control plane goes once the self-hosted one serves."""
+"""Removes the temporary control plane once the self-hosted one serves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hosts become nodes: all of them are looked at, then all download what they lack, then each is set up."""
+"""Turns hosts into nodes in three stages, each of which begins when all hosts have ended the one before."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def make_nodes(
     after: Sequence[pulumi.Resource],
     opts: pulumi.ResourceOptions,
 ) -> dict[str, RemoteStep]:
-    """Looks at every host, then installs container runtime, kubelet and, on controllers, etcd.
+    """Checks every host, then installs container runtime, kubelet and, on controllers, etcd.
 
     Nothing is downloaded to any host before all of them have passed, and nothing is installed on any before
     all have what they need, verified. A host's step ends when its kubelet has been started, not when its
@@ -46,32 +46,52 @@ def make_nodes(
         )
         for host in hosts.values()
     }
-    # Known to a preview that knows no facts of a new host: else every node would seem to change.
-    passed = pulumi.Output.all(**{n: step.said for n, step in preflights.items()}).apply(
-        _refuse_duplicates, run_with_unknowns=True
-    )
+    facts = pulumi.Output.all(**{n: step.said for n, step in preflights.items()})
+    # Known to a preview that knows no facts of a new host: else the barrier would seem to change.
+    distinct = facts.apply(_refuse_duplicates, run_with_unknowns=True)
+    passed = _Barrier(f"{name}-hosts-passed", distinct, [*preflights.values(), *after], opts)
     downloads = [
         RemoteStep(
             f"{name}-{host.name}-download",
             host,
-            _after(passed, pki.read(partial(_download, cfg, host.name))),
+            pki.read(partial(_download, cfg, host.name)),
             timeout=900,
-            depends_on=[*preflights.values(), *after],
+            depends_on=[passed],
             opts=opts,
         )
         for host in hosts.values()
     ]
+    downloaded = _Barrier(f"{name}-hosts-downloaded", "every host has its downloads", downloads, opts)
     return {
         host.name: RemoteStep(
             f"{name}-{host.name}-node",
             host,
             pki.read(partial(_node, cfg, host.name)),
             timeout=900,
-            depends_on=downloads,
+            depends_on=[downloaded],
             opts=opts,
         )
         for host in hosts.values()
     }
+
+
+class _Barrier(pulumi.Stash):
+    """Depends on all resources of a stage, so that each of the next one depends on this one only: the graph
+    grows with the hosts and not with their square.
+
+    A component would not do, since Pulumi's SDK replaces it by its children. A Stash needs no plugin and no
+    process. Its value, `passed`, is the same in every run.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        passed: pulumi.Input[str],
+        after: Sequence[pulumi.Resource],
+        opts: pulumi.ResourceOptions,
+    ) -> None:
+        own = pulumi.ResourceOptions(depends_on=list(after))
+        super().__init__(name, input=passed, opts=pulumi.ResourceOptions.merge(opts, own))
 
 
 def _preflight(cfg: ClusterConfig, name: str, machines: Machines, _: Texts) -> Payload:
@@ -86,11 +106,7 @@ def _node(cfg: ClusterConfig, name: str, machines: Machines, texts: Texts) -> Pa
     return Payload(script=script("node"), files=node_files(cfg, machines[name], machines, texts))
 
 
-def _after(passed: pulumi.Output[None], payload: pulumi.Output[Payload]) -> pulumi.Output[Payload]:
-    return pulumi.Output.all(payload, passed).apply(lambda known: known[0])
-
-
-def _refuse_duplicates(facts: Mapping[str, Any]) -> None:
+def _refuse_duplicates(facts: Mapping[str, Any]) -> str:
     # Unknown to a preview; empty if the step is gone.
     found = duplicates({name: text for name, text in facts.items() if isinstance(text, str) and text})
     if found:
@@ -99,10 +115,11 @@ def _refuse_duplicates(facts: Mapping[str, Any]) -> None:
         raise pulumi.RunError(
             "\n".join(["some hosts cannot be told apart:", *(f"  {line}" for line in found), look_again])
         )
+    return "every host has passed the preflight, and no two are the same"
 
 
 def duplicates(facts: Mapping[str, str]) -> list[str]:
-    """What two hosts have in common and should not. `facts` are the outputs of the preflights by host."""
+    """Finds hosts with the same machine id or hostname. `facts` are the outputs of the preflights by host."""
     mends = {
         "machine-id": "one is a clone of the other: run `rm /etc/machine-id; systemd-machine-id-setup` on it",
         "hostname": "rename one with `hostnamectl set-hostname`",

@@ -1,4 +1,4 @@
-"""Keys and certificates of a cluster, all made by pulumi-tls and kept, as secrets, in the stack's state."""
+"""Creates the cluster's keys and certificates with pulumi-tls; they are secrets in the stack's state."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class _Authority:
 
 
 class _Asked(Mapping[str, T], Generic[S, T]):
-    """Stands in for values that come later, and remembers which of them were asked for."""
+    """A mapping that gives stand-ins for later values and records which of them a function reads."""
 
     def __init__(self, later: Mapping[str, S], stand_in: Callable[[S], T]) -> None:
         self._later, self._stand_in = later, stand_in

@@ -1,4 +1,4 @@
-"""A control plane that nothing can start any more comes back."""
+"""Recovers a control plane that nothing can start any more."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`mode: render`: the asset directory on this machine, and no host touched."""
+"""Writes the asset directory on this machine (`mode: render`) and touches no host."""
 
 from __future__ import annotations
 

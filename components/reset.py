@@ -1,4 +1,4 @@
-"""Hosts that outlive the cluster are given back as they were."""
+"""Cleans hosts that outlive the cluster when it is destroyed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def reset_on_destroy(name: str, hosts: Hosts, opts: pulumi.ResourceOptions) -> l
 
 
 class _Reset(command.local.Command):
-    """Does nothing until it is deleted; then it resets the host by the SSH client of this machine.
+    """Does nothing until it is deleted; then it resets the host with this machine's SSH client.
 
     A remote Command fails to be deleted when its host is dead (pulumi-command#104), and the stack with it.
     The client tells a host that does not answer (255) from a script that fails, so a dead host is reported

@@ -1,4 +1,4 @@
-"""The cluster's objects, the control plane among them, owned by the Kubernetes provider."""
+"""Applies the cluster's objects, the control plane among them, through the Kubernetes provider."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ USER = [f"spec.template.spec.securityContext.{key}" for key in ("runAsUser", "ru
 
 
 class Manifest(pulumi.CustomResource):
-    """One Kubernetes object of any kind, as its manifest has it; with `patch`, only what it says of one."""
+    """One Kubernetes object of any kind. With `patch`, only the given fields of an object that others own."""
 
     def __init__(
         self, name: str, manifest: Mapping[str, Any], opts: pulumi.ResourceOptions, *, patch: bool = False
@@ -49,7 +49,7 @@ class Manifest(pulumi.CustomResource):
 
 
 class SelfHosted(pulumi.ComponentResource):
-    """Everything that `manifests/` of the asset directory has, applied to the API that `bootstrap` started.
+    """Applies every object in `manifests/` of the asset directory to the API that `bootstrap` started.
 
     It waits for no pod: the rollout waits for all of them, within one deadline, and tells what the containers
     said.
@@ -129,7 +129,7 @@ _ADDRESS = "address/"
 
 
 class _Values:
-    """Fills placeholders in, each with an Output of just the addresses and PEM texts that its value needs.
+    """Replaces placeholders by Outputs, each of which depends on the addresses and PEM texts it needs.
 
     An address has a placeholder even where the config says it, so that all platforms take the same way.
     """

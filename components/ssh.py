@@ -1,4 +1,4 @@
-"""Everything that is done on a host: the only importer of `pulumi_command.remote`."""
+"""Runs idempotent scripts over SSH. The only importer of `pulumi_command.remote`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ who only says who is to log in."""
 
 @dataclass(frozen=True, kw_only=True)
 class Payload:
-    """What a step brings to a host: a script and the files that it may use, below its own directory."""
+    """The input of a step: a script and its files, by path below the step's working directory."""
 
     script: str
     files: Mapping[str, File]
@@ -68,7 +68,7 @@ exit $status"""
 
 
 def for_any_shell(body: str) -> str:
-    """A command that runs the text of a shell script and that every login shell passes on unchanged.
+    """Quotes a shell script as a command that every login shell passes on unchanged.
 
     In single quotes tcsh still looks for `!`, fish for a backslash, and neither quotes a newline, so the text
     does without. Its lines become one, so each ends where a command does.

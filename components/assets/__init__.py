@@ -1,5 +1,5 @@
-"""Text of everything that lands on a host or in the cluster: plain functions, no Pulumi.
+"""Renders all files for hosts and cluster: plain functions from config and certificates to text, no Pulumi.
 
-`controlplane` holds the pods of the control plane, `manifests` the objects of the cluster, `node` the files
-of a host; `values` is what certificates contribute to them. `render` puts all into bootkube's directory.
+`controlplane` has the control plane's pods, `manifests` the cluster's objects, `node` the files of a host,
+`credentials` what comes from certificates; `render` lays all of it out as bootkube's asset directory.
 """

@@ -1,4 +1,4 @@
-"""Files of a controller that make snapshots of etcd: a script, its settings, and the timer that runs it."""
+"""Renders the snapshot script of etcd for a controller, its settings and its systemd timer."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def generation_file(cfg: ClusterConfig) -> File:
 
 
 def facts(output: str) -> dict[str, str]:
-    """What the script says of a snapshot: its path and its SHA-256. ValueError if it lacks one."""
+    """Parses the script's output: path and SHA-256 of a snapshot. ValueError if one is missing."""
     # A login shell may have printed something of its own first.
     told = ("path=", "sha256=")
     found = dict(line.split("=", 1) for line in output.splitlines() if line.startswith(told))

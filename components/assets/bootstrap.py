@@ -1,4 +1,4 @@
-"""The temporary control plane."""
+"""Renders the temporary control plane: static pods, the files that they mount, and a kubeconfig."""
 
 from __future__ import annotations
 

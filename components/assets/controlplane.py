@@ -1,6 +1,4 @@
-"""Pods of the control plane. The rows of `components.tables.components` serve the bootstrap form and the
-self-hosted form.
-"""
+"""Renders the control plane's pods, in both forms, from the rows of `components.tables.components`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What keys and certificates contribute to files: the only content that is not in the config."""
+"""Renders what comes from keys and certificates: kubeconfigs, Secrets and digests of their content."""
 
 from __future__ import annotations
 

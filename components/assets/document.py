@@ -1,4 +1,4 @@
-"""YAML that Kubernetes' own reader takes for what was meant, and files of variables for a shell."""
+"""Writes YAML that Kubernetes' parser reads unchanged, and environment files for shell scripts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SOMETHING_ELSE = {
 
 
 class _Dumper(yaml.CSafeDumper):
-    """Quotes such text. By libyaml, many times as fast: there are several kubeconfigs for every host."""
+    """Quotes text that Go's YAML would read as another type. Uses libyaml, which is many times as fast."""
 
 
 for _kind, (_pattern, _begins) in _SOMETHING_ELSE.items():
@@ -34,10 +34,10 @@ for _kind, (_pattern, _begins) in _SOMETHING_ELSE.items():
 
 
 def dump(document: Mapping[str, object]) -> str:
-    """The document as text, its keys in the order that they have."""
+    """The document as YAML; keys keep their order."""
     return yaml.dump(document, sort_keys=False, Dumper=_Dumper)
 
 
 def env_file(**values: str) -> File:
-    """Variables for a shell to source, sorted."""
+    """A file of variables for a shell to source, sorted."""
     return File("".join(f"{name}={shlex.quote(value)}\n" for name, value in sorted(values.items())))

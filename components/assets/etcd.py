@@ -1,4 +1,4 @@
-"""etcd: a member on every controller, a static pod of the kubelet with TLS for clients and peers."""
+"""Renders etcd: a static pod on every controller, with TLS for clients and peers."""
 
 from __future__ import annotations
 

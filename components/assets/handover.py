@@ -1,4 +1,4 @@
-"""The hand-over from the temporary control plane to the self-hosted one."""
+"""Renders the files of the hand-over from the temporary control plane to the self-hosted one."""
 
 from __future__ import annotations
 

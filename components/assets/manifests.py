@@ -1,4 +1,4 @@
-"""Objects of the cluster, one a file, named as bootkube named them."""
+"""Renders the cluster's objects, one per file, under bootkube's file names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The check that the pods of every node reach a Service on another node."""
+"""Renders the network check: pods on every node that ask a Service on another node."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["network_digest", "network_files"]
 
 
 def network_digest(cfg: ClusterConfig, machines: Machines, objects: Iterable[Object]) -> str:
-    """Changes with the nodes and with what carries their traffic. Empty where there is no other node."""
+    """A digest of nodes and the network's workloads: a new one asks for a new check. Empty with one node."""
     if len(machines) == 1:
         return ""
     nodes = {name: machine.address for name, machine in machines.items()}

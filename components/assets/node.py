@@ -1,4 +1,4 @@
-"""Everything that makes a host a node: container runtime, kubelet and, on controllers, etcd."""
+"""Renders the files of a node: container runtime, kubelet and, on controllers, etcd."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What of a workload the stack's config sets in place of the program's own values."""
+"""Lists which config keys have changed a workload, so that a failed rollout can name the key to put back."""
 
 from __future__ import annotations
 

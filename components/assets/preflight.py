@@ -1,4 +1,4 @@
-"""What the preflight holds a host against."""
+"""Renders the preflight's requirements for a host: ports, memory, disk, addresses."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["preflight_files"]
 
 
 def preflight_files(cfg: ClusterConfig, machine: Machine) -> dict[str, File]:
-    """What the preflight holds the host against."""
+    """The preflight's settings, and the paths that have to be free."""
     controller = machine.is_controller
     quota = sizes.mebibytes(cfg.etcd.quota)
     ports = [

@@ -1,4 +1,4 @@
-"""What a recovery brings to a controller."""
+"""Renders the files of a recovery: every object, the temporary control plane and the hand-over."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a host becomes a node of its cluster, and the unit that keeps it one."""
+"""Renders a host's Node object, and the unit that makes it again if somebody deletes it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The asset directory, laid out as bootkube did."""
+"""Renders the asset directory in bootkube's layout."""
 
 from __future__ import annotations
 

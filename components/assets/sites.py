@@ -1,4 +1,4 @@
-"""Where hosts download from: the official sites, or the mirror in their place."""
+"""Download URLs: of the official sites, or of the config's mirror."""
 
 from __future__ import annotations
 

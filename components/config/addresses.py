@@ -1,4 +1,4 @@
-"""The address plan: which ranges a cluster uses and where in them things live. IPv4."""
+"""Checks of addresses and ranges, and the fixed addresses in them. IPv4."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def nth(network: str, number: int) -> str:
 
 
 def host_address(text: str) -> str:
-    """The text itself if it is an IPv4 address that a node can have; ValueError with the mend if not."""
+    """Returns the text if it is an IPv4 address that a node can have; ValueError with the mend if not."""
     try:
         address = IPv4Address(text)
     except ValueError:
@@ -64,7 +64,7 @@ def _no_host(network: IPv4Network) -> str:
 
 
 def network(text: str) -> str:
-    """The text itself if it is an IPv4 range in canonical form; ValueError with the mend if not."""
+    """Returns the text if it is an IPv4 range in canonical form; ValueError with the mend if not."""
     try:
         found = IPv4Network(text, strict=False)
     except ValueError:
@@ -87,8 +87,9 @@ def services_network(text: str) -> str:
 
 
 def endpoint_host(text: str) -> str:
-    """The text itself if it is an address or a DNS name by which all hosts can reach the same one; ValueError
-    with the mend if not.
+    """Returns the text if it is an address or a DNS name by which all hosts can reach the same one.
+
+    ValueError with the mend if not.
     """
     mend = "use an address or a name by which all hosts, and you, reach the API"
     try:

@@ -1,4 +1,4 @@
-"""Snapshots of etcd: how often a stack makes them, how many it keeps, and where copies go."""
+"""Config of etcd's snapshots: interval, how many are kept, where copies go."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all parts of the config are made of."""
+"""The base class of the config's models, and what their fields share."""
 
 from __future__ import annotations
 

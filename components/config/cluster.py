@@ -376,7 +376,7 @@ class ClusterConfig(Section):
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What is allowed but hardly meant."""
+        """Warnings about values that are valid but probably not intended."""
         return tuple(self._warnings())
 
     def _warnings(self) -> Iterator[str]:
@@ -394,7 +394,7 @@ class ClusterConfig(Section):
 
 
 def parse(raw: Mapping[str, object], *, stack: str) -> ClusterConfig:
-    """The config that the raw values say. Reads no file but the private keys that it names.
+    """Validates raw values. Reads no file but the private keys that they name.
 
     `raw` has the keys below the project's namespace, as Pulumi.<stack>.yaml spells them. ConfigError has
     every problem.

@@ -1,7 +1,7 @@
-"""What has to hold between the values of a config.
+"""Cross-field validation of a config.
 
-Looks at raw values and skips what cannot be read, so that its problems come together with those of the single
-values.
+Works on raw values and skips invalid ones, so that its problems are reported together with those of single
+fields.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Spans of time as a config writes them: `90m`, `6h`, `1d12h`."""
+"""Parses durations: `90m`, `6h`, `1d12h`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def seconds(text: str) -> int:
 
 
 def at_least(text: str, least: str) -> str:
-    """The text itself if it is a span that is no shorter than `least`; ValueError with the mend if not."""
+    """Returns the text if it is a span that is no shorter than `least`; ValueError with the mend if not."""
     if seconds(text) < seconds(least):
         raise ValueError(f"use at least {least}")
     return text

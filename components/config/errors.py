@@ -1,4 +1,4 @@
-"""What is wrong with a stack's config: said once, for all of it, in words that mend it."""
+"""Validation errors of a stack's config, reported all at once, each with key, value and mend."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LONGEST = 80
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Problem:
-    """One wrong value, each part as text that is fit to be shown."""
+    """One wrong value: key, value (shortened, and hidden if secret) and mend, as text."""
 
     key: str
     value: str

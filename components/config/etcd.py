@@ -1,4 +1,4 @@
-"""The store of the cluster's objects, a member on every controller."""
+"""Config of etcd."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Command-line flags that a stack may give to the control plane, and values that they may not have.
+"""Config of the control plane's command-line flags, and values that are refused.
 
 Which flags are the program's own stands in `components.tables.components`.
 """
@@ -145,7 +145,7 @@ def _parts(value: str) -> list[str]:
 
 
 def _flag_name(text: str) -> str:
-    """The text itself if it is the name of a flag that may be given; ValueError with the mend if not."""
+    """Returns the text if it is the name of a flag that may be given; ValueError with the mend if not."""
     if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", text):
         raise ValueError(
             "write the flag's name without dashes in front and without a value, for example audit-log-maxage"

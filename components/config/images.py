@@ -1,4 +1,4 @@
-"""Container images that a stack may use instead of a release's."""
+"""Config of container images to use instead of a release's."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _REFERENCE = re.compile(rf"({_HOST}/)?{_PART}(/{_PART})*({_TAG}({_DIGEST})?|{_DI
 
 
 def _image_reference(text: str) -> str:
-    """The text itself if it names one image, by tag or digest; ValueError with the mend if not."""
+    """Returns the text if it names one image, by tag or digest; ValueError with the mend if not."""
     if not _REFERENCE.fullmatch(text):
         raise ValueError(
             "use an image reference with a tag or a digest, for example "

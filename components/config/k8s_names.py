@@ -1,4 +1,4 @@
-"""Names, labels and taints as Kubernetes spells them."""
+"""Validates names, labels and taints by Kubernetes' rules."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ROLE_KEY = "node-role.kubernetes.io/control-plane"
 
 
 def dns_label(text: str, *, longest: int = 63) -> str:
-    """The text itself if it is a DNS label (RFC 1123); ValueError with the mend if not."""
+    """Returns the text if it is a DNS label (RFC 1123); ValueError with the mend if not."""
     if len(text) > longest or not _DNS_LABEL.fullmatch(text):
         raise ValueError(
             f"use at most {longest} lower-case letters, digits and hyphens, "
@@ -30,7 +30,7 @@ def dns_label(text: str, *, longest: int = 63) -> str:
 
 
 def dns_name(text: str) -> str:
-    """The text itself if it is a DNS name of lower-case labels; ValueError with the mend if not."""
+    """Returns the text if it is a DNS name of lower-case labels; ValueError with the mend if not."""
     labels = text.split(".")
     sound = len(text) <= 253 and all(len(label) <= 63 and _DNS_LABEL.fullmatch(label) for label in labels)
     # A name whose last label is a number is a mistyped address (RFC 3696).
@@ -40,7 +40,7 @@ def dns_name(text: str) -> str:
 
 
 def label_key(text: str) -> str:
-    """The text itself if a kubelet may label its node with this key; ValueError with the mend if not."""
+    """Returns the text if a kubelet may label its node with this key; ValueError with the mend if not."""
     namespace = _qualified(text)
     if text == _ROLE_KEY:
         raise ValueError("leave it out: it follows from the host's role")
@@ -55,7 +55,7 @@ def label_key(text: str) -> str:
 
 
 def label_value(text: str) -> str:
-    """The text itself if it is a label's value; ValueError with the mend if not."""
+    """Returns the text if it is a label's value; ValueError with the mend if not."""
     if text and not (len(text) <= 63 and _NAME.fullmatch(text)):
         raise ValueError(
             "use at most 63 letters, digits, '-', '_' and '.', beginning and ending with a letter or digit"
@@ -65,7 +65,7 @@ def label_value(text: str) -> str:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Taint:
-    """What keeps pods off a node. Text form: key[=value]:Effect."""
+    """A taint of a node. Text form: key[=value]:Effect."""
 
     key: str
     value: str = ""
@@ -89,7 +89,7 @@ class Taint:
 
 
 def distinct(taints: tuple[Taint, ...]) -> tuple[Taint, ...]:
-    """The taints themselves if no key has an effect twice; ValueError with the mend if one has."""
+    """Returns the taints if no key has an effect twice; ValueError with the mend if one has."""
     seen: set[tuple[str, str]] = set()
     for taint in taints:
         if (taint.key, taint.effect) in seen:

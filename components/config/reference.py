@@ -1,5 +1,4 @@
-"""The configuration reference and the editors' JSON Schema, made from the config's models, and the list of
-ports, made from their table.
+"""Generates the configuration reference and the editors' JSON Schema, and the list of ports.
 
 `python -m components.config.reference` writes them anew.
 """

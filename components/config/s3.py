@@ -1,4 +1,4 @@
-"""Storage that speaks S3 and that a stack may copy its snapshots to."""
+"""Config of S3-compatible storage for copies of snapshots."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _SHORTEST_KEY = 20
 
 
 def _bucket(text: str) -> str:
-    """The text itself if it can be a bucket's name; ValueError with the mend if not."""
+    """Returns the text if it can be a bucket's name; ValueError with the mend if not."""
     if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", text) or ".." in text:
         raise ValueError("use 3 to 63 lower-case letters, digits, dots and hyphens")
     return text
 
 
 def _prefix(text: str) -> str:
-    """The text itself if it is empty or a path below a bucket; ValueError with the mend if not."""
+    """Returns the text if it is empty or a path below a bucket; ValueError with the mend if not."""
     if text and not all(re.fullmatch(r"[\w][\w.-]*", part, re.ASCII) for part in text.split("/")):
         raise ValueError(
             "use names of letters, digits, dots, hyphens and underscores, with / between but not around them"
@@ -33,14 +33,14 @@ def _prefix(text: str) -> str:
 
 
 def _credential(value: object) -> object:
-    """The value itself, unless it is text that no credential has; ValueError with the mend then."""
+    """Returns the value unless it is text that no credential has; ValueError with the mend then."""
     if isinstance(value, str) and not re.fullmatch(r"[!-~]+", value):
         raise ValueError("use the text that the storage gave you, without spaces and line breaks")
     return value
 
 
 def _encryption_key(value: object) -> object:
-    """The value itself, unless it is too short to keep a secret; ValueError with the mend then."""
+    """Returns the value unless it is too short to keep a secret; ValueError with the mend then."""
     value = _credential(value)
     if isinstance(value, str) and len(value) < _SHORTEST_KEY:
         raise ValueError(

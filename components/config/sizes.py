@@ -1,4 +1,4 @@
-"""Amounts of bytes as a config writes them: `512Mi`, `2Gi`."""
+"""Parses amounts of bytes: `512Mi`, `2Gi`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def mebibytes(text: str) -> int:
 
 
 def between(text: str, least: str, most: str) -> str:
-    """The text itself if it is an amount from `least` to `most`; ValueError with the mend if not."""
+    """Returns the text if it is an amount from `least` to `most`; ValueError with the mend if not."""
     if not in_bytes(least) <= in_bytes(text) <= in_bytes(most):
         raise ValueError(f"use {least} to {most}")
     return text

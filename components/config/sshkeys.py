@@ -1,4 +1,4 @@
-"""By what SSH knows a user and a host."""
+"""Validates and normalizes SSH login keys and host keys."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def private_key(text: str) -> str:
 
 
 def login(text: str) -> str:
-    """The text itself if it can be a login name; ValueError with the mend if not."""
+    """Returns the text if it can be a login name; ValueError with the mend if not."""
     if text.split() != [text] or text.startswith("-"):
         raise ValueError("use a login name, without spaces and without a dash in front, for example admin")
     return text

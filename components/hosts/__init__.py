@@ -1,4 +1,4 @@
-"""What every later stage knows of a machine, whoever made it."""
+"""Hosts: the values that every platform returns, and the choice of platform."""
 
 from __future__ import annotations
 

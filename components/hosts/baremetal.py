@@ -1,4 +1,4 @@
-"""Machines that exist already. Creates nothing."""
+"""Platform baremetal: machines that exist already. Creates nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Containers that run systemd and sshd, so that a cluster fits on one machine without a cloud."""
+"""Platform lab: hosts are containers on this machine that run systemd and sshd."""
 
 from __future__ import annotations
 

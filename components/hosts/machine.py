@@ -1,4 +1,4 @@
-"""What the files of a node depend on: what the config says of a host, and what its platform says."""
+"""A machine as plain functions see it: name, role, address, labels and taints, but no login."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["HostSpec", "Machine", "Machines", "configured_machines"]
 
 @dataclass(frozen=True, kw_only=True)
 class HostSpec:
-    """What is known of a host before it exists."""
+    """A host's properties that are known before it exists."""
 
     name: str
     role: Literal["controller", "worker"]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
-from bench import reboot
+from bench import doubles, reboot, scale
 from bench.reboot import LIMIT, Contender, race, ratio, table
-from lab import lifecycle
+from bench.scale import Cost, Measured, growths
+from lab import lifecycle, pins
 from lab.progress import Progress
 
 
@@ -71,3 +75,68 @@ def test_beyond_the_limit_it_fails(
 def test_no_boot_is_no_measurement() -> None:
     with pytest.raises(SystemExit):
         reboot.main(["--rounds", "0"])
+
+
+def measured(cpu: float) -> Measured:
+    cost = Cost(cpu=cpu, memory=cpu * 100)
+    return Measured(resources=100, preview=cost, up=cost)
+
+
+def test_growth_is_scaled_to_four_times_the_hosts() -> None:
+    found = growths({200: measured(40), 50: measured(10), 10: measured(2)})
+    assert found == pytest.approx(
+        {
+            "preview, 10 to 50 hosts": 4,
+            "unchanged up, 10 to 50 hosts": 4,
+            "preview, 50 to 200 hosts": 4,
+            "unchanged up, 50 to 200 hosts": 4,
+        }
+    )
+    assert growths({10: measured(1), 20: measured(4)})["preview, 10 to 20 hosts"] == pytest.approx(16)
+
+
+def test_the_floor_stands_beside_each_cost() -> None:
+    _, *rows = scale.table({50: (measured(30), measured(20))}).splitlines()
+    costs = ["30.0", "20.0", "1.50", "3000", "2000", "1.50"]
+    assert [row.split() for row in rows] == [
+        ["50", "100", "preview", *costs],
+        ["50", "100", "unchanged", "up", *costs],
+    ]
+
+
+@pytest.mark.parametrize(("cpu", "code"), [(4.9, 0), (5.1, 1)])
+def test_what_grows_too_fast_fails(
+    cpu: float, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    both = {10: measured(1), 40: measured(cpu)}
+    monkeypatch.setattr(scale, "make", lambda directory: ("ours", "floor"))
+    monkeypatch.setattr(scale, "measure_hosts", lambda ours, floor, hosts: (both[hosts], measured(1)))
+    assert scale.main(["--hosts", "10", "40"]) == code
+    assert f"preview, 10 to 40 hosts: {cpu} times as much for 4 times the hosts (limit 5)" in (
+        capsys.readouterr().out
+    )
+
+
+@pytest.mark.parametrize("hosts", [["10"], ["10", "10"], ["0", "10"], ["10", "251"]])
+def test_growth_needs_two_sizes(hosts: list[str]) -> None:
+    with pytest.raises(SystemExit):
+        scale.main(["--hosts", *hosts])
+
+
+def test_memory_is_that_of_all_processes_of_a_session() -> None:
+    code = "import subprocess; x = b'x' * 2**25; print(flush=True); subprocess.run(['cat'])"
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    ) as process:
+        assert process.stdin is not None and process.stdout is not None
+        process.stdout.readline()
+        assert scale.resident(process.pid) > 2**25
+        process.stdin.close()
+    assert scale.resident(process.pid) == 0
+
+
+def test_every_double_is_a_plugin_of_the_program() -> None:
+    assert doubles.DOUBLES.keys() <= pins.PLUGINS.keys()

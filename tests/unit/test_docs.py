@@ -13,14 +13,18 @@ import yaml
 from components.config import parse
 from tests.cases import CHECKOUT, Raw, login_key, read
 
-DOCUMENTS = (CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").glob("*.md")))
+DOCUMENTS = (
+    CHECKOUT / "README.md",
+    CHECKOUT / "bench/README.md",
+    *sorted((CHECKOUT / "docs").glob("*.md")),
+)
 
 _FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _CODE = re.compile(r"`([^`\n]+)`")
 
 
 def _ids(document: Path) -> str:
-    return document.name
+    return str(document.relative_to(CHECKOUT))
 
 
 def fenced(document: Path, language: str) -> list[str]:
@@ -69,6 +73,10 @@ def completed(part: Raw) -> Raw:
     }
 
 
+def test_the_readme_is_short() -> None:
+    assert len((CHECKOUT / "README.md").read_text().splitlines()) <= 130
+
+
 def test_the_quick_start_is_a_whole_config_with_every_kind_of_login() -> None:
     (quick_start,) = fenced(CHECKOUT / "README.md", "yaml")
     config = yaml.safe_load(quick_start)["config"]
@@ -103,6 +111,29 @@ def test_named_files_of_the_checkout_exist(document: Path) -> None:
     named = re.findall(r"(?<![\w/.~-])((?:components|lab|tests|docs)/[\w./-]+)", document.read_text())
     missing = [name for name in named if not (CHECKOUT / name.rstrip(".")).exists()]
     assert missing == []
+
+
+def test_every_document_is_in_the_readme() -> None:
+    linked = set(re.findall(r"\]\((docs/[\w.-]+)", (CHECKOUT / "README.md").read_text()))
+    assert linked == {f"docs/{document.name}" for document in DOCUMENTS if document.parent.name == "docs"}
+
+
+def test_every_decision_has_its_own_number_and_is_listed_by_subject() -> None:
+    text = (CHECKOUT / "docs/decisions.md").read_text()
+    contents, first, decisions = text.partition("\n## ")
+    assert first
+    titles = re.findall(r"^### (\d+\. .*)$", decisions, re.MULTILINE)
+    assert sorted(int(title.split(".")[0]) for title in titles) == list(range(1, len(titles) + 1))
+    assert re.findall(r"^- \[(.*)\]\(", contents, re.MULTILINE) == titles
+    subjects = re.findall(r"^\*\*(.*)\*\*$", contents, re.MULTILINE)
+    assert subjects == re.findall(r"^## (\D.*)$", text, re.MULTILINE)
+
+
+def test_the_glossary_is_in_order() -> None:
+    lines = (CHECKOUT / "docs/glossary.md").read_text().splitlines()
+    words = [line.split(" | ")[0].removeprefix("| ") for line in lines if line.startswith("| ")][1:]
+    assert len(words) > 20
+    assert words == sorted(words, key=str.lower)
 
 
 # -- commands ------------------------------------------------------------------------------------------------
@@ -140,9 +171,9 @@ def test_named_keys_of_the_config_exist(document: Path) -> None:
 
 
 def messages() -> list[str]:
-    """The symptoms in the README's table: what stands in code there is a message of ours, or a part of it."""
-    table = (CHECKOUT / "README.md").read_text().split("## Troubleshooting")[1].split("\n## ")[0]
-    first_cells = [line.split(" | ")[0] for line in table.splitlines() if line.startswith("| ")]
+    """The symptoms in the table: what stands in code there is a message of ours, or a part of it."""
+    lines = (CHECKOUT / "docs/troubleshooting.md").read_text().splitlines()
+    first_cells = [line.split(" | ")[0] for line in lines if line.startswith("| ")]
     return [code for cell in first_cells for code in _CODE.findall(cell)]
 
 

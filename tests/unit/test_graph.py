@@ -8,6 +8,8 @@ from typing import Any
 
 import pulumi
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from components.ssh import DONE
 from tests.cases import Case, Raw, load, read
@@ -180,6 +182,48 @@ def test_nothing_is_installed_before_every_host_has_its_downloads(run: Run) -> N
         assert downloads <= run.before(step), step.name
 
 
+def test_the_graph_grows_with_the_hosts_and_not_with_their_square() -> None:
+    def of(workers: int) -> tuple[int, int]:
+        """Dependencies, and bytes of what steps bring, with that many workers."""
+        raw = read("baremetal")
+        gpu = raw["hosts"].pop("gpu")
+        for number in range(workers):
+            key = (
+                Ed25519PrivateKey.generate().public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
+            )
+            own = {"address": f"192.168.7.{100 + number}", "hostKey": key.decode()}
+            raw["hosts"][f"worker-{number}"] = gpu | own
+        run = program(raw)
+        steps = [step for step in run.of(REMOTE) if step.name.rpartition("-")[2] != "retire"]
+        return sum(len(each.dependencies) for each in run.resources), sum(
+            len(data) for step in steps for data in step.files.values()
+        )
+
+    (few, brings_few), (more, brings_more), (most, brings_most) = of(1), of(4), of(7)
+    assert most - more == more - few > 0
+    assert brings_most - brings_more == brings_more - brings_few > 0
+
+
+def test_a_barrier_is_the_same_whatever_the_hosts(case: Case) -> None:
+    raw = read(case.name)
+    raw["hosts"].popitem()
+    few, all_of_them = (
+        {each.name: each.inputs for each in run.of("pulumi:index:Stash")}
+        for run in (program(raw), ran(case.name, preview=True))
+    )
+    assert few == all_of_them
+    cluster = case.cfg.name
+    assert few.keys() == {f"{cluster}-hosts-passed", f"{cluster}-hosts-downloaded"}
+    assert not has(Unknown, few)
+
+
+def test_a_cluster_without_barriers_gets_them_and_nothing_else(case: Case) -> None:
+    before = ran(case.name)
+    barriers = {each.urn: each.name for each in before.of("pulumi:index:Stash")}
+    preview = program(read(case.name), preview=True, state=before.without(*barriers.values()))
+    assert _changed(before.without(*barriers.values()), preview) == barriers.keys()
+
+
 def test_hosts_that_are_clones_are_refused() -> None:
     same = {REMOTE: lambda *_: {"stdout": f"Welcome to node!\nmachine-id=1234\nhostname=node\n{DONE}"}}
     with pytest.raises(pulumi.RunError, match=r"have the same machine-id, 1234: .*systemd-machine-id-setup"):
@@ -296,7 +340,7 @@ def test_bare_metal_makes_nothing_on_this_machine_and_gives_the_hosts_back() -> 
         assert isinstance(each.inputs["stdin"], Secret)
     # Made first, so that they are deleted last, when nothing else needs the hosts.
     for host in case.cfg.hosts:
-        assert {each.urn for each in resets} <= run.only(f"metal-{host}-download").dependencies
+        assert {each.urn for each in resets} <= run.before(run.only(f"metal-{host}-download"))
 
 
 @pytest.mark.parametrize(("name", "preview"), [("lab", True), ("baremetal", False)])

@@ -1,4 +1,4 @@
-"""Readable YAML and shell with `${name}` placeholders and no logic."""
+"""Reads templates: YAML and shell with `${name}` placeholders and no logic."""
 
 from __future__ import annotations
 
