@@ -1,4 +1,4 @@
-"""What the tests share: `--update-golden`, and Pulumi's check that no Output lands in a string."""
+"""What the tests share: `--update-golden`, `--slice`, and Pulumi's check that no Output lands in a string."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 
 from components.archive import File
 from components.assets import templates
+from tests import slices
 from tests.cases import CASES, DIRECTORY, Case, load
 
 # An Output in an f-string is an error then, not a sentence about Outputs in some file.
@@ -23,6 +24,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--update-golden", action="store_true", help="write what the program renders to tests/golden/cases"
     )
+    parser.addoption(
+        "--slice",
+        type=slices.parse,
+        metavar="K/N",
+        help="of the scenarios, those of the modules in the k-th of n parts of even length",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -30,6 +37,24 @@ def pytest_configure(config: pytest.Config) -> None:
     gc.disable()
     # The SDK warns of its own class when it is imported.
     config.addinivalue_line("filterwarnings", "ignore:This resource is deprecated:DeprecationWarning")
+
+
+@pytest.hookimpl(tryfirst=True)  # the parts are the same whatever else is asked for, such as `-m alone`
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    wanted: tuple[int, int] | None = config.getoption("--slice")
+    if wanted is None:
+        return
+    modules: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("e2e") and not item.get_closest_marker("life"):
+            modules.setdefault(item.nodeid.partition("::")[0], []).append(item)
+    alone = {
+        name: any(item.get_closest_marker("alone") for item in found) for name, found in modules.items()
+    }
+    chosen = [item for name in slices.share(alone, *wanted) for item in modules[name]]
+    kept = set(chosen)
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = chosen
 
 
 def pytest_collection_finish() -> None:
