@@ -49,7 +49,7 @@ scenarios: .venv/ready ## all that can befall a cluster; NAME=reboot for what ha
 	$(call on-clusters,$(if $(NAME),e2e,e2e and not life),$(if $(NAME),-k '$(NAME)',--slice='$(SLICE)'))
 
 # Those that are alone, then the others two modules at a time; both, whatever the first run finds, but for an interrupt,
-# which is 2. 5 is a run for which there is no test. In the order of collection, where the longest modules are first.
+# which is 2. 5 is a run for which there is no test. In the order of collection: a slice has its longest modules first.
 define on-clusters
 	$(LAB) toolchain
 	$(LAB) mirror

@@ -42,19 +42,10 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(tryfirst=True)  # the parts are the same whatever else is asked for, such as `-m alone`
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     wanted: tuple[int, int] | None = config.getoption("--slice")
-    if wanted is None:
-        return
-    modules: dict[str, list[pytest.Item]] = {}
-    for item in items:
-        if item.get_closest_marker("e2e") and not item.get_closest_marker("life"):
-            modules.setdefault(item.nodeid.partition("::")[0], []).append(item)
-    alone = {
-        name: any(item.get_closest_marker("alone") for item in found) for name, found in modules.items()
-    }
-    chosen = [item for name in slices.share(alone, *wanted) for item in modules[name]]
-    kept = set(chosen)
-    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
-    items[:] = chosen
+    if wanted is not None:
+        chosen = slices.select(items, *wanted)
+        config.hook.pytest_deselected(items=[*{*items} - {*chosen}])
+        items[:] = chosen
 
 
 def pytest_collection_finish() -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from statistics import fmean
 
-# What a module's scenarios take with its set-up, on two cores and as they run there: two modules at a time, or alone.
-# Whoever adds, moves or takes away scenarios measures anew; a module that is not here counts as the mean.
+import pytest
+
+# Seconds that a module's scenarios take with its set-up, on two cores and as they run: two modules at a time,
+# or alone. Measure anew (`--durations=0`) when scenarios come or go; one that is not here counts as the mean.
 SECONDS = {
     "tests/e2e/test_backup.py": 300,
     "tests/e2e/test_bad_changes.py": 560,
@@ -48,3 +50,13 @@ def share(modules: Mapping[str, bool], number: int, count: int) -> list[str]:
     for name in sorted(modules, key=lambda name: (-seconds[name], name)):
         min(parts, key=lambda part: sum(seconds[each] for each in part)).append(name)
     return parts[number - 1]
+
+
+def select(items: Iterable[pytest.Item], number: int, count: int) -> list[pytest.Item]:
+    """Of all that was collected, the scenarios of one of the parts, by module."""
+    modules: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("e2e") and not item.get_closest_marker("life"):
+            modules.setdefault(item.nodeid.partition("::")[0], []).append(item)
+    alone = {name: any(item.get_closest_marker("alone") for item in found) for name, found in modules.items()}
+    return [item for name in share(alone, number, count) for item in modules[name]]
