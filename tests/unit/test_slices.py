@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import random
 from collections.abc import Callable
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -76,6 +77,20 @@ def test_the_parts_are_numbered_from_1() -> None:
 def test_the_table_names_modules_that_have_scenarios() -> None:
     for name in slices.SECONDS:
         assert "pytest.mark.e2e" in (CHECKOUT / name).read_text(), name
+
+
+def test_a_quarter_is_no_longer_than_the_mean_by_a_fifth() -> None:
+    """With two modules at a time, which the longest one may hold up."""
+    modules = {name: "pytest.mark.alone" in (CHECKOUT / name).read_text() for name in slices.SECONDS}
+
+    def length(names: list[str]) -> float:
+        beside = [slices.SECONDS[name] for name in names if not modules[name]]
+        alone = sum(slices.SECONDS[name] for name in names if modules[name])
+        return alone + max([sum(beside) / 2, *beside])
+
+    lengths = [length(slices.share(modules, number, COUNT)) for number in range(1, COUNT + 1)]
+    assert max(lengths) < 1.2 * fmean(lengths), lengths
+    assert max(lengths) < 35 * 60, "and make test before it: a CI machine has an hour"
 
 
 class Test:
