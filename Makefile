@@ -1,7 +1,7 @@
 # Everything that a machine needs to run a cluster is made by lab/; these targets only call it.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help up down preview kubeconfig env doctor check lint unit test e2e
+.PHONY: help up down preview kubeconfig env doctor check lint unit test scenarios
 
 STACK ?= dev
 LAB := .venv/bin/python -m lab
@@ -41,15 +41,22 @@ unit: .venv/ready ## unit and golden tests
 	@# A file's tests share what was made for the first of them; more processes than cores, for many tests wait.
 	.venv/bin/pytest --quiet --numprocesses=3 --dist=loadfile
 
-test: check e2e ## all tests, those on real clusters too
+test: check ## that, then what a cluster goes through in its life, on real ones: 25 minutes at most
+	$(call on-clusters,e2e and life)
 
-e2e: .venv/ready ## tests on real clusters
+SLICE ?= 1/1
+scenarios: .venv/ready ## all that can befall a cluster; NAME=reboot for what has that name, SLICE=1/4 for a part
+	$(call on-clusters,$(if $(NAME),e2e,e2e and not life),$(if $(NAME),-k '$(NAME)',--slice='$(SLICE)'))
+
+# Those that are alone, then the others two modules at a time; both, whatever the first run finds, but for an interrupt,
+# which is 2. 5 is a run for which there is no test. In the order of collection: a slice has its longest modules first.
+define on-clusters
 	$(LAB) toolchain
 	$(LAB) mirror
-	@# Both runs, whatever the first one finds, but for an interrupt, which is 2. By name, not by number of tests: the
-	@# modules that take longest have few.
-	.venv/bin/pytest -m 'e2e and alone' ; first=$$? ; [ $$first -ne 2 ] && \
-	.venv/bin/pytest -m 'e2e and not alone' --numprocesses=2 --dist=loadfile --no-loadscope-reorder && exit $$first
+	.venv/bin/pytest -m '$(1) and alone' $(2) ; first=$$? ; [ $$first -ne 2 ] || exit 2 ; \
+	.venv/bin/pytest -m '$(1) and not alone' $(2) --numprocesses=2 --dist=loadfile --no-loadscope-reorder ; \
+	case $$first-$$? in 0-0|0-5|5-0) ;; *) exit 1 ;; esac
+endef
 
 # On stderr, because `make -s env` is read by a shell.
 .venv/ready: $(REQUIREMENTS)

@@ -1,4 +1,4 @@
-"""What the tests share: `--update-golden`, and Pulumi's check that no Output lands in a string."""
+"""What the tests share: `--update-golden`, `--slice`, and Pulumi's check that no Output lands in a string."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from components.archive import File
 from components.assets import templates
 from components.assets.claims import claims_script
 from components.assets.registration import keep_node_script
+from tests import slices
 from tests.cases import CASES, DIRECTORY, Case, load
 
 # An Output in an f-string is an error then, not a sentence about Outputs in some file.
@@ -25,6 +26,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--update-golden", action="store_true", help="write what the program renders to tests/golden/cases"
     )
+    parser.addoption(
+        "--slice",
+        type=slices.parse,
+        metavar="K/N",
+        help="of the scenarios, those of the modules in the k-th of n parts of even length",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -32,6 +39,15 @@ def pytest_configure(config: pytest.Config) -> None:
     gc.disable()
     # The SDK warns of its own class when it is imported.
     config.addinivalue_line("filterwarnings", "ignore:This resource is deprecated:DeprecationWarning")
+
+
+@pytest.hookimpl(tryfirst=True)  # the parts are the same whatever else is asked for, such as `-m alone`
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    wanted: tuple[int, int] | None = config.getoption("--slice")
+    if wanted is not None:
+        chosen = slices.select(items, *wanted)
+        config.hook.pytest_deselected(items=[*{*items} - {*chosen}])
+        items[:] = chosen
 
 
 def pytest_collection_finish() -> None:

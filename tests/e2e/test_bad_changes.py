@@ -205,7 +205,10 @@ def watched(stack: Stack, prefix: str) -> Iterator[None]:
     assert users(stack) == people
 
 
-@pytest.mark.parametrize("name", DISASTERS)
+FIRST, *MORE = DISASTERS
+
+
+@pytest.mark.parametrize("name", [pytest.param(FIRST, marks=pytest.mark.life), *MORE])
 def test_a_change_that_cannot_work(stack: Stack, name: str) -> None:
     disaster = DISASTERS[name]
     before = {workload: ready(stack, workload) for workload in disaster.said}
@@ -271,6 +274,7 @@ def image(stack: Stack) -> str:
     return str(spec["containers"][0]["image"])
 
 
+@pytest.mark.life
 def test_an_image_that_is_set_by_hand_rolls_and_a_refresh_shows_it(stack: Stack) -> None:
     (pod,) = pods(stack, SYSTEM, "--selector=app.kubernetes.io/name=kube-apiserver")
     statuses = pod["status"]["containerStatuses"]
@@ -288,6 +292,7 @@ def test_an_image_that_is_set_by_hand_rolls_and_a_refresh_shows_it(stack: Stack)
     assert f'"{by_digest}" => "{by_tag}"' in stack.pulumi("preview", "--refresh", "--diff")
 
 
+@pytest.mark.life
 def test_a_worker_is_added_and_a_flag_is_changed(stack: Stack) -> None:
     """Both in one run: the new node is waited for, and kube-apiserver rolls, back to its own image."""
     before = ready(stack, "kube-apiserver")
@@ -308,6 +313,7 @@ def test_a_worker_is_added_and_a_flag_is_changed(stack: Stack) -> None:
     assert container["image"].startswith("registry.k8s.io/kube-apiserver:v")
 
 
+@pytest.mark.life
 def test_the_worker_is_removed(stack: Stack) -> None:
     with watched(stack, "fewer"):
         stack.kubectl("drain", "worker-2", "--ignore-daemonsets", "--delete-emptydir-data")

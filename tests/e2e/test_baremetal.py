@@ -320,6 +320,7 @@ for name in no_proxy NO_PROXY; do echo $name=172.30.0.2; done
 """
 
 
+@pytest.mark.life
 def test_two_machines_become_a_cluster_and_clean_again(stack: Stack, boxes: dict[str, Box]) -> None:
     """They have a proxy, and a name server neither: nothing lies outside of their network."""
     for box in boxes.values():

@@ -31,17 +31,20 @@ pytestmark = pytest.mark.e2e
 def cluster(new_stack: Callable[..., Stack]) -> Iterator[Cluster]:
     cluster = Cluster(new_stack, "reboot", 6)
     cluster.up()
+    eventually("checkpoints of the leaders", 30, lambda: cluster.is_saved(*LEADERS))
     yield cluster
 
 
+@pytest.mark.life
 def test_every_pod_of_the_control_plane_is_saved(cluster: Cluster) -> None:
-    assert cluster.is_saved(APISERVER, CHECKPOINTER)
-    eventually("checkpoints of the leaders", 30, lambda: cluster.is_saved(*LEADERS))
+    assert cluster.is_saved(APISERVER, CHECKPOINTER, *LEADERS)
     assert cluster.on_controller(f"find {CHECKPOINTS} -type f -perm /077") == ""
     assert cluster.manifests() == {"etcd.yaml"}
 
 
-@pytest.mark.parametrize("way", [stop, power_cut], ids=["reboot", "power cut"])
+@pytest.mark.parametrize(
+    "way", [pytest.param(stop, id="reboot", marks=pytest.mark.life), pytest.param(power_cut, id="power cut")]
+)
 def test_the_controller_comes_back(cluster: Cluster, way: Callable[..., None]) -> None:
     before = users(cluster.stack)
     with cluster.writer(way.__name__.replace("_", "-")) as writer:

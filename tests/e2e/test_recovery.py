@@ -181,6 +181,7 @@ spec:
 """
 
 
+@pytest.mark.life
 def test_all_objects_of_the_control_plane_are_deleted(stack: Stack) -> None:
     stack.kubectl("apply", "--filename=-", stdin=GHOST)
     etcdctl("put", "/registry/masterleases/192.0.2.1", "an apiserver that is no more")
@@ -263,6 +264,7 @@ def test_checkpoints_are_lost_before_a_reboot_and_a_worker_is_cut_off(stack: Sta
     assert lost(stack, writer.acknowledged) == set()
 
 
+@pytest.mark.life
 def test_etcd_is_lost_and_a_snapshot_is_there(stack: Stack) -> None:
     with new_writer(stack, "saved") as writer:
         writer.writes_on()
@@ -323,9 +325,10 @@ def test_a_restore_of_what_works_goes_back_in_time_and_survives_a_kill(stack: St
     """Pulumi is killed and the controller's power cut in the middle of it. Then a real kube-apiserver has all
     connections, beside a checkpoint and the temporary one.
     """
+    stack.kubectl("create", "configmap", "before-the-snapshot")
     before, keys, snapshot = users(stack), registry(), back_up()
     stack.kubectl("create", "configmap", "too-much")
-    stack.kubectl("delete", "configmap", "saved-1")
+    stack.kubectl("delete", "configmap", "before-the-snapshot")
     configure(stack, 6, snapshot=snapshot)
     process = stack.start("up", "--yes", "--skip-preview", output=subprocess.DEVNULL)
     eventually("the temporary control plane", 90, lambda: "bootstrap-apiserver.yaml" in manifests())
@@ -341,7 +344,7 @@ def test_a_restore_of_what_works_goes_back_in_time_and_survives_a_kill(stack: St
     assert "bootstrap-apiserver.yaml" in manifests()
     recover(stack, 6, RESTORED_SECONDS, snapshot=snapshot)
     stack.kubectl("get", "configmap", "too-much", fails=True)
-    stack.kubectl("get", "configmap", "saved-1")
+    stack.kubectl("get", "configmap", "before-the-snapshot")
     assert keys - registry() == set()
     as_before(stack)
     assert users(stack).keys() == before.keys()

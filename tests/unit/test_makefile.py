@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,8 @@ import pytest
 from lab import pins
 
 PYTEST = """#!/bin/sh
-echo "$2" >> {log}
-case $2 in *not*) exit {second} ;; *) exit {first} ;; esac
+echo "$*" >> {log}
+case $* in *'not alone'*) exit {second} ;; *alone*) exit {first} ;; *) exit {check} ;; esac
 """
 
 
@@ -34,22 +35,87 @@ def test_help_lists_every_target() -> None:
     assert sorted(listed) == sorted(targets[1].split())
 
 
+@pytest.fixture
+def fake(tmp_path: Path) -> Callable[..., list[str]]:
+    """Makes a target where pytest ends as told, and returns the arguments of its runs."""
+    shutil.copy(pins.CHECKOUT / "Makefile", tmp_path)
+    for name in ("requirements.txt", "lab/requirements.txt", "tests/requirements.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    programs = tmp_path / ".venv/bin"
+    programs.mkdir(parents=True)
+    (tmp_path / ".venv/ready").touch()
+
+    def run(
+        *arguments: str, first: int = 0, second: int = 0, check: int = 0, fails: bool = False
+    ) -> list[str]:
+        log = tmp_path / "log"
+        log.write_text("")
+        for name in ("python", "ruff", "mypy"):
+            (programs / name).write_text("#!/bin/sh\n")
+        (programs / "pytest").write_text(PYTEST.format(log=log, first=first, second=second, check=check))
+        for program in programs.iterdir():
+            program.chmod(0o755)
+        done = make(tmp_path, *arguments)
+        assert (done.returncode != 0) == fails, done.stdout + done.stderr
+        return log.read_text().splitlines()
+
+    return run
+
+
+NONE = 5
+"""How pytest ends where no test is asked for."""
+
+
 @pytest.mark.parametrize(
     ("first", "second", "fails", "runs"),
-    [(0, 0, False, 2), (1, 0, True, 2), (0, 1, True, 2), (1, 1, True, 2), (2, 0, True, 1)],
+    [
+        (0, 0, False, 2),
+        (1, 0, True, 2),
+        (0, 1, True, 2),
+        (1, 1, True, 2),
+        (2, 0, True, 1),
+        (NONE, 0, False, 2),
+        (0, NONE, False, 2),
+        (NONE, 1, True, 2),
+        (NONE, NONE, True, 2),
+    ],
 )
-def test_end_to_end_tests_all_run_unless_interrupted(
-    first: int, second: int, fails: bool, runs: int, tmp_path: Path
+def test_tests_on_clusters_all_run_unless_interrupted(
+    fake: Callable[..., list[str]], first: int, second: int, fails: bool, runs: int
 ) -> None:
-    shutil.copy(pins.CHECKOUT / "Makefile", tmp_path)
-    for name in ("requirements.txt", "lab/requirements.txt", "tests/requirements.txt", ".venv/bin/python"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text("#!/bin/sh\n")
-    (tmp_path / ".venv/bin/pytest").write_text(
-        PYTEST.format(log=tmp_path / "log", first=first, second=second)
-    )
-    for program in (tmp_path / ".venv/bin").iterdir():
+    assert len(fake("scenarios", first=first, second=second, fails=fails)) == runs
+
+
+def test_the_life_of_clusters_comes_after_a_check_that_passed(fake: Callable[..., list[str]]) -> None:
+    check, alone, others = fake("test")
+    assert "-m" not in check
+    assert "-m e2e and life and alone" in alone
+    assert "-m e2e and life and not alone" in others
+    assert len(fake("test", check=1, fails=True)) == 1
+
+
+def test_scenarios_are_all_one_part_or_what_has_a_name(fake: Callable[..., list[str]]) -> None:
+    for run in fake("scenarios"):
+        assert "-m e2e and not life and " in run and "--slice=1/1" in run
+    for run in fake("scenarios", "SLICE=2/4"):
+        assert "-m e2e and not life and " in run and "--slice=2/4" in run
+    for run in fake("scenarios", "NAME=reboot"):
+        assert "-k reboot" in run and "not life" not in run and "--slice" not in run
+
+
+@pytest.mark.parametrize(("commits", "part"), [(0, 1), (3, 4), (4, 1), (5, 2)])
+def test_a_ci_machine_takes_the_parts_in_turn(commits: int, part: int, tmp_path: Path) -> None:
+    """Of a checkout that is no clone, the first."""
+    (tmp_path / ".ci").mkdir()
+    shutil.copy(pins.CHECKOUT / ".ci/run", tmp_path / ".ci")
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "make").write_text('#!/bin/sh\necho "make $*"\n')
+    (programs / "git").write_text(f"#!/bin/sh\n[ {commits} -ne 0 ] && echo {commits}\n")
+    for program in programs.iterdir():
         program.chmod(0o755)
-    (tmp_path / ".venv/ready").touch()
-    assert (make(tmp_path, "e2e").returncode != 0) == fails
-    assert len((tmp_path / "log").read_text().splitlines()) == runs
+    path = f"{programs}{os.pathsep}{os.environ['PATH']}"
+    run = [tmp_path / ".ci/run"]
+    done = subprocess.run(run, env={"PATH": path}, capture_output=True, text=True, timeout=30, check=True)
+    assert done.stdout.splitlines() == ["make test", f"make scenarios SLICE={part}/4"]

@@ -1,0 +1,62 @@
+"""The scenarios in parts of even length, for `make scenarios SLICE=k/n`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Mapping
+from statistics import fmean
+
+import pytest
+
+# Seconds that a module's scenarios take with its set-up, on two cores and as they run: two modules at a time,
+# or alone. Measure anew (`--durations=0`) when scenarios come or go; one that is not here counts as the mean.
+SECONDS = {
+    "tests/e2e/test_backup.py": 300,
+    "tests/e2e/test_bad_changes.py": 560,
+    "tests/e2e/test_baremetal.py": 380,
+    "tests/e2e/test_carried_over.py": 150,
+    "tests/e2e/test_checkpoints.py": 780,
+    "tests/e2e/test_clock.py": 430,
+    "tests/e2e/test_killed_in_cluster.py": 520,
+    "tests/e2e/test_killed_on_hosts.py": 470,
+    "tests/e2e/test_make.py": 150,
+    "tests/e2e/test_measurements.py": 120,
+    "tests/e2e/test_mirror.py": 100,
+    "tests/e2e/test_power_cuts.py": 350,
+    "tests/e2e/test_reboot.py": 300,
+    "tests/e2e/test_recovery.py": 350,
+    "tests/plugins/test_kubernetes.py": 60,
+    "tests/plugins/test_tls.py": 40,
+    "tests/unit/test_recovery.py": 10,
+}
+
+
+def parse(text: str) -> tuple[int, int]:
+    """Which part of how many, from "k/n"."""
+    number, _, count = text.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise argparse.ArgumentTypeError(f'"{text}" is no k/n with k from 1 to n, such as 1/4')
+    return int(number), int(count)
+
+
+def share(modules: Mapping[str, bool], number: int, count: int) -> list[str]:
+    """Modules of one of the parts, longest first; given are all, and whether each runs alone.
+
+    The longest one that is left goes to the part that has least so far. What runs beside another counts half.
+    """
+    unknown = fmean(SECONDS.values())
+    seconds = {name: SECONDS.get(name, unknown) / (1 if alone else 2) for name, alone in modules.items()}
+    parts: list[list[str]] = [[] for _ in range(count)]
+    for name in sorted(modules, key=lambda name: (-seconds[name], name)):
+        min(parts, key=lambda part: sum(seconds[each] for each in part)).append(name)
+    return parts[number - 1]
+
+
+def select(items: Iterable[pytest.Item], number: int, count: int) -> list[pytest.Item]:
+    """Of all that was collected, the scenarios of one of the parts, by module."""
+    modules: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("e2e") and not item.get_closest_marker("life"):
+            modules.setdefault(item.nodeid.partition("::")[0], []).append(item)
+    alone = {name: any(item.get_closest_marker("alone") for item in found) for name, found in modules.items()}
+    return [item for name in share(alone, number, count) for item in modules[name]]
