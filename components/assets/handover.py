@@ -31,7 +31,7 @@ def handover_files(cfg: ClusterConfig, machine: Machine, texts: Mapping[str, str
             API_PORT=str(cfg.api.port),
             INCUMBENT=INCUMBENT,
             NETWORK=network_digest(cfg, objects),
-            NODES=" ".join(f"node/{name}" for name in sorted(cfg.hosts)),
+            NODES=" ".join(sorted(cfg.hosts)),
             MOUNTED=_names(mounted),
             MOUNTED_LABEL=CONTENT_LABEL,
         ),
