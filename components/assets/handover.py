@@ -33,7 +33,7 @@ def handover_files(
             API_PORT=str(cfg.api.port),
             INCUMBENT=INCUMBENT,
             NETWORK=network_digest(cfg, machines, objects),
-            NODES=" ".join(f"node/{name}" for name in sorted(cfg.hosts)),
+            NODES=" ".join(sorted(cfg.hosts)),
             MOUNTED=_names(mounted),
             MOUNTED_LABEL=CONTENT_LABEL,
         ),

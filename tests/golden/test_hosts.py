@@ -300,4 +300,4 @@ def test_the_preflight_knows_every_port_that_the_host_will_serve(case: Case, ste
 
 def test_the_hand_over_looks_at_the_network_of_every_node(case: Case, steps: dict[str, Files]) -> None:
     env = _env(steps[f"{case.cfg.bootstrap_controller}/handover"])
-    assert env["NODES"].split() == [f"node/{name}" for name in sorted(case.cfg.hosts)]
+    assert env["NODES"].split() == sorted(case.cfg.hosts)

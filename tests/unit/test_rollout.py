@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 
+from components.assets.controlplane import COMPONENTS, bootstrap_pod
 from components.assets.rollout import (
+    BOOTSTRAP,
+    NAME_LABEL,
     Expected,
     Observed,
     Verdict,
@@ -254,6 +257,11 @@ def test_progress_names_what_is_waited_for() -> None:
     seen = failing("kube-apiserver", nodes=NODES[:1])
     assert progress(wanted(), seen) == "waiting for node worker-1, kube-apiserver"
     assert len(progress(wanted(), failing(*WORKLOADS))) <= 200
+
+
+def test_the_temporary_control_plane_is_known_by_its_labels() -> None:
+    pods = [bootstrap_pod(component, load("lab").cfg) for component in COMPONENTS]
+    assert [each["metadata"]["labels"][NAME_LABEL] for each in pods] == list(BOOTSTRAP)
 
 
 # -- the explanation -----------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
+import pulumi
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -18,7 +19,7 @@ from cryptography.x509.oid import NameOID
 from components.assets.rollout import expected, roll_seconds
 from components.rollout import _is_direct, await_rollout, client
 from tests.cases import load
-from tests.unit.recorder import ran
+from tests.unit.recorder import pki_texts, ran
 from tests.unit.test_rollout import LATE, NODES, WORKLOADS, Object, container, event, pod, workload
 
 CFG = load("lab").cfg
@@ -250,6 +251,28 @@ def test_the_hand_over_is_made_and_changed_after_it_and_no_preview_asks() -> Non
     assert step.before_create == step.before_update == ("rollout",)
     options = run.hooks["rollout"].opts
     assert options is None or not options.on_dry_run
+
+
+def test_the_hook_asks_as_super_admin_at_the_endpoint_and_fails_with_what_it_learnt(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, str, str]] = []
+
+    def made_up(*arguments: str) -> httpx.AsyncClient:
+        asked.append((arguments[0], arguments[1], arguments[2]))
+        return httpx.AsyncClient(base_url="https://api", transport=httpx.MockTransport(api.answer))
+
+    monkeypatch.setattr("components.rollout.client", made_up)
+    monkeypatch.setattr("components.rollout._tell", lambda _: None)
+    hook: Any = ran("lab").hooks["rollout"]
+    arguments = pulumi.ResourceHookArgs(urn="", id="", name="", type="")
+    asyncio.run(hook(arguments))
+    texts = pki_texts("lab")
+    pair = texts["super-admin.crt"] + texts["super-admin.key"]
+    assert asked == [(CFG.api_endpoint, texts["ca.crt"], pair)]
+    breaks(api, "coredns", "CrashLoopBackOff")
+    with pytest.raises(pulumi.RunError, match="--- coredns is not rolled out; 2 of 2 pods serve"):
+        asyncio.run(hook(arguments))
 
 
 def test_a_step_of_an_earlier_program_is_changed_and_not_replaced() -> None:

@@ -13,7 +13,7 @@ make_check_pods() { # whose Service has an address before they ask there
 ON_NODES='{range .items[*]}{.spec.nodeName}|{.status.conditions[?(@.type=="Ready")].status}{"\n"}{end}'
 connected() { # every node's pod is Ready; puts down those whose is not
   kube_system get pods --selector=app.kubernetes.io/name=network-check --output=jsonpath="$ON_NODES" >check-pods || return 1
-  for node in $NODES; do grep -qxF "${node#node/}|True" check-pods || echo "${node#node/}"; done >cut-off
+  for node in $NODES; do grep -qxF "$node|True" check-pods || echo "$node"; done >cut-off
   [ ! -s cut-off ]
 }
 WARNINGS='{range .items[*]}{.involvedObject.name}: {.message}{"\n"}{end}'
