@@ -306,7 +306,7 @@ def test_one_that_never_gets_ready_does_not_keep_the_next_one_for_ever(
 
 
 def test_what_two_generations_share_in_a_roll_stays_what_it_is() -> None:
-    """A cluster that is taken over has the other one at the same port: both wait for the same turn, and ask at
+    """A cluster that is taken over has the other one at the same port: both wait for the same turn and ask at
     the same addresses.
     """
     assert (NEWCOMER, INCUMBENT, reuseport.EACH) == ("127.0.0.1", "127.0.0.2", "127.0.64.0")
