@@ -195,6 +195,7 @@ def _field(component: Component) -> tuple[Any, Any]:
     )
 
 
+# To a type checker a model that is made is a value, not a type.
 if TYPE_CHECKING:
     FlagsConfig = _FlagsConfig
 else:

@@ -63,6 +63,7 @@ def _field(image: Image) -> tuple[Any, Any]:
 
 _DOC = """Images to use instead of the release's. A mirror is asked for those of the release's registries."""
 
+# To a type checker a model that is made is a value, not a type.
 if TYPE_CHECKING:
     ImagesConfig = ByComponent
 else:

@@ -114,14 +114,20 @@ def test_preflight_and_reset_know_what_every_network_leaves() -> None:
     assert chains == "(KUBE-|CNI-|FLANNEL-|MESH-)"
 
 
-@pytest.mark.parametrize("network", NETWORKS.values(), ids=lambda network: network.workload.name)
-def test_names_of_its_objects_begin_with_its_name(network: Network) -> None:
+def test_names_of_its_objects_begin_with_its_name() -> None:
     """The network check, and the way back of a change, go by it."""
     cfg = load("lab").cfg
-    found = manifests(cfg, load("lab").machines, lambda name: name)
-    assert cfg.pod_network == network
-    name = network.workload.name
-    assert all(path.startswith(name) for path in network.manifests())
-    pods = {each["metadata"]["name"] for each in found.values() if each["kind"] in WORKLOADS}
-    assert name in pods
+    network, found = cfg.pod_network, manifests(cfg, load("lab").machines, lambda name: name)
+    assert all(path.startswith(network.workload.name) for path in network.manifests())
+    assert network.workload.name in {
+        each["metadata"]["name"] for each in found.values() if each["kind"] in WORKLOADS
+    }
+
+
+@pytest.mark.parametrize("network", NETWORKS.values(), ids=lambda network: network.workload.name)
+def test_a_folder_is_whole(network: Network) -> None:
     assert network.busybox in network.workload.images
+    text = f"{network.keep_node()}\ncommand -v pods_range; command -v renew_range"
+    done = subprocess.run(["sh", "-eu"], input=text, capture_output=True, text=True, timeout=10)
+    assert done.stdout.split() == ["pods_range", "renew_range"]
+    assert network.manifests()

@@ -305,6 +305,15 @@ def test_one_that_never_gets_ready_does_not_keep_the_next_one_for_ever(
     assert "went on after 0.3 s" in capsys.readouterr().out
 
 
+def test_what_two_generations_share_in_a_roll_stays_what_it_is() -> None:
+    """A cluster that is taken over has the other one at the same port: both wait for the same turn and ask at
+    the same addresses.
+    """
+    assert (NEWCOMER, INCUMBENT, reuseport.EACH) == ("127.0.0.1", "127.0.0.2", "127.0.64.0")
+    assert reuseport.ITSELF == "apiserver-loopback-client"
+    assert reuseport.TURN.format(port=6443) == "\0port-steering-6443"
+
+
 def test_where_nobody_listens_nothing_is_left(port: Port) -> None:
     """Nor does the program listen meanwhile: what it got would be lost."""
     assert port.prepare().end() == ""
