@@ -63,7 +63,8 @@ class Pki(pulumi.ComponentResource):
     server.
 
     ECDSA P-256 throughout. Authorities live 10 years and are protected unless `pki.protect` is false; leaves
-    live a year. It writes no file and knows no path on a host.
+    live a year. It writes no file and knows no path on a host. `hosts` may be plain machines where nobody
+    logs in (`mode: render`).
     """
 
     def __init__(
