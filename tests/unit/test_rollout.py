@@ -260,7 +260,8 @@ def test_progress_names_what_is_waited_for() -> None:
 
 
 def test_the_temporary_control_plane_is_known_by_its_labels() -> None:
-    pods = [bootstrap_pod(component, load("lab").cfg) for component in COMPONENTS]
+    case = load("lab")
+    pods = [bootstrap_pod(component, case.cfg, case.machines) for component in COMPONENTS]
     assert [each["metadata"]["labels"][NAME_LABEL] for each in pods] == list(BOOTSTRAP)
 
 

@@ -269,7 +269,7 @@ def test_the_hook_asks_as_super_admin_at_the_endpoint_and_fails_with_what_it_lea
     asyncio.run(hook(arguments))
     texts = pki_texts("lab")
     pair = texts["super-admin.crt"] + texts["super-admin.key"]
-    assert asked == [(CFG.api_endpoint, texts["ca.crt"], pair)]
+    assert asked == [(CFG.api_endpoint(load("lab").machines.api_host), texts["ca.crt"], pair)]
     breaks(api, "coredns", "CrashLoopBackOff")
     with pytest.raises(pulumi.RunError, match="--- coredns is not rolled out; 2 of 2 pods serve"):
         asyncio.run(hook(arguments))
