@@ -194,7 +194,7 @@ def test_the_graph_grows_with_the_hosts_and_not_with_their_square() -> None:
             own = {"address": f"192.168.7.{100 + number}", "hostKey": key.decode()}
             raw["hosts"][f"worker-{number}"] = gpu | own
         run = program(raw)
-        steps = [step for step in run.of(REMOTE) if step.name.rpartition("-")[2] != "retire"]
+        steps = [step for step in run.of(REMOTE) if step.name.rpartition("-")[2] != "handover"]
         return sum(len(each.dependencies) for each in run.resources), sum(
             len(data) for step in steps for data in step.files.values()
         )

@@ -160,7 +160,7 @@ def test_a_preview_of_a_worker_that_joins_shows_nothing_of_the_others(name: str,
     assert all(worker in urn for urn in other - before.by_urn.keys())
     # It looks at the network of all nodes.
     assert [urn.rpartition("::")[2] for urn in other & before.by_urn.keys()] == [
-        f"{load(name).cfg.name}-retire"
+        f"{load(name).cfg.name}-handover"
     ]
     assert has(Unknown, preview.outputs["nodes"][worker])
     assert not has(Unknown, {**preview.outputs, "nodes": {**preview.outputs["nodes"], worker: ""}})
