@@ -190,3 +190,14 @@ def test_messages_in_troubleshooting_are_those_that_the_program_prints() -> None
     assert len(parts) > 20
     unknown = [part for part in parts if part not in said]
     assert unknown == []
+
+
+def test_files_of_the_recipes_exist() -> None:
+    """Those of `docs/extending.md`; one with a `<name>` is new."""
+    lines = (CHECKOUT / "docs/extending.md").read_text().splitlines()
+    cells = [line.split(" | ")[0] for line in lines if line.startswith("| `")]
+    named = [path for cell in cells for path in _CODE.findall(cell) if "<" not in path]
+    assert len(named) > 10
+    assert [
+        path for path in named if not any((CHECKOUT / at / path).exists() for at in ("", "components"))
+    ] == []
