@@ -107,7 +107,7 @@ def test_controllers_neither_come_nor_go_nor_change_places() -> None:
 
 
 def test_the_record_meets_another_name_and_another_first_controller() -> None:
-    """Its URN is the same whatever the config; it comes when the cluster has begun, and refuses in previews."""
+    """Its URN is the same whatever the config; made when the cluster has begun, it holds previews too."""
     lab, metal = ran("lab"), ran("baremetal")
     assert lab.only("lasting").urn.rpartition("::")[2] == metal.only("lasting").urn.rpartition("::")[2]
     assert any(urn.endswith("lab-bootstrap") for urn in lab.only("lasting").dependencies)
