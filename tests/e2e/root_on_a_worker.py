@@ -286,7 +286,7 @@ def _signed(stack: Stack, name: str) -> bool:
 
 def static_pods_are_its_own_affair(worker: Worker) -> None:
     """They run, and neither a Service, a disruption budget nor a step of the program gets to see them."""
-    dns = worker.stack.get("service/coredns", "--namespace=kube-system")["spec"]["selector"]
+    dns = worker.stack.get("service/kube-dns", "--namespace=kube-system")["spec"]["selector"]
     pods = {"bootstrap-stolen": ("kube-system", dns), "stolen": ("default", {"app": "stolen"})}
     for name, (namespace, labels) in pods.items():
         pod = _pod(name)
