@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -106,10 +106,12 @@ def _from_templates(cfg: ClusterConfig, machines: Machines, value: Callable[[str
         "api-endpoint": cfg.api_endpoint(machines.api_host),
         "api-port": str(cfg.api.port),
         "controller-address": machines[cfg.bootstrap_controller].address,
-        "controller-kubelets": json.dumps([_user(f"system:node:{name}") for name in cfg.controllers]),
+        "controller-kubelets": _kubelets(cfg.controllers),
         "controllers": json.dumps(cfg.controllers),
         "dns-ip": cfg.dns_ip,
         "domain": cfg.network.domain,
+        "hosts": json.dumps(sorted(cfg.hosts)),
+        "kubelets": _kubelets(sorted(cfg.hosts)),
         "pods": cfg.network.pods,
         "service-ip": cfg.service_ip,
         **{f"{name}-image": image for name, image in cfg.workload_images.items()},
@@ -126,8 +128,10 @@ def _from_templates(cfg: ClusterConfig, machines: Machines, value: Callable[[str
     }
 
 
-def _user(name: str) -> dict[str, str]:
-    return {"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": name}
+def _kubelets(hosts: Iterable[str]) -> str:
+    """Subjects of a binding."""
+    user = {"apiGroup": "rbac.authorization.k8s.io", "kind": "User"}
+    return json.dumps([{**user, "name": f"system:node:{name}"} for name in hosts])
 
 
 class _Values(dict[str, str]):

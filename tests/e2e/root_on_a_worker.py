@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -23,7 +24,7 @@ from cryptography.x509.oid import NameOID
 from lab.engine import docker
 from tests.e2e.stacks import Stack, eventually
 
-OWN, OTHER = "worker-1", "controller-1"
+OWN, OTHER, REMOVED = "worker-1", "controller-1", "worker-9"
 ROLE = "node-role.kubernetes.io/control-plane"
 REFUSED = ("forbidden", "Forbidden", "is not allowed", "flannel writes")
 
@@ -151,6 +152,8 @@ def check(worker: Worker) -> None:
     others_things(worker)
     flannel_writes_its_own_annotations(worker)
     certificates_in_other_names(worker)
+    static_pods_are_its_own_affair(worker)
+    a_removed_host_stays_removed(worker.stack)
     no_control_plane(worker)
 
 
@@ -279,6 +282,45 @@ def _request(name: str, subject: str, group: str) -> dict[str, Any]:
 
 def _signed(stack: Stack, name: str) -> bool:
     return "certificate" in stack.get("csr", name).get("status", {})
+
+
+def static_pods_are_its_own_affair(worker: Worker) -> None:
+    """They run, and neither a Service, a disruption budget nor a step of the program gets to see them."""
+    dns = worker.stack.get("service/kube-dns", "--namespace=kube-system")["spec"]["selector"]
+    pods = {"bootstrap-stolen": ("kube-system", dns), "stolen": ("default", {"app": "stolen"})}
+    for name, (namespace, labels) in pods.items():
+        pod = _pod(name)
+        pod["metadata"] |= {"namespace": namespace, "labels": labels}
+        file = f"/etc/kubernetes/manifests/{name}.json"
+        worker.run(f"cat >{file} <<'POD'\n{json.dumps(pod)}\nPOD")
+        try:
+            eventually(f"the kubelet to be refused {name}", 60, partial(_refused, worker, name), every=1)
+        finally:
+            worker.run(f"rm {file}")
+        found = worker.stack.get("pods", f"--namespace={namespace}", f"--field-selector=spec.nodeName={OWN}")
+        assert not [each for each in found["items"] if each["metadata"]["name"].startswith(name)]
+
+
+def _refused(worker: Worker, name: str) -> bool:
+    """Whether the kubelet has tried to tell the API of its static pod, and was refused."""
+    journal = worker.run("journalctl --unit=kubelet --output=cat --since=-2min")
+    said = (f"{name}-{OWN}", "Failed creating a mirror pod", "a worker's kubelet makes no pods")
+    return any(all(part in line for part in said) for line in journal.splitlines())
+
+
+def a_removed_host_stays_removed(stack: Stack) -> None:
+    """With a certificate that somebody kept of a host, there is no Node and no new certificate."""
+    node = json.dumps({"apiVersion": "v1", "kind": "Node", "metadata": {"name": REMOVED}})
+    create = "create", "--validate=false", "--filename=-", *_kubelet_of(REMOVED)
+    assert "only for a host of the cluster's config" in stack.kubectl(*create, stdin=node, fails=True)
+    renew = "create", "certificatesigningrequests.certificates.k8s.io", "--subresource=selfnodeclient"
+    for host, may in ((OWN, "yes"), (REMOVED, "no")):
+        assert stack.run_kubectl("auth", "can-i", *renew, *_kubelet_of(host)).stdout.strip() == may, host
+
+
+def _kubelet_of(host: str) -> tuple[str, str]:
+    """Options by which kubectl speaks for a kubelet."""
+    return f"--as=system:node:{host}", "--as-group=system:nodes"
 
 
 def no_control_plane(worker: Worker) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -38,6 +39,8 @@ LEFT_OUT = {
 ADDED = {
     "flannel-policy": "its role would let it write labels of any node",
     "flannel-policy-binding": "the other half of it",
+    "kubelet-policy": "a kubelet may make pods with any labels, and its Node when its host was removed",
+    "kubelet-policy-binding": "the other half of it",
     "controller-cluster-role": "a controller's Node needs its role from the start, which no kubelet may give",
     "controller-cluster-role-binding": "the same",
     "admin-role-binding": "the exported kubeconfig is bound by RBAC, not a member of system:masters",
@@ -188,6 +191,38 @@ def test_every_binding_leads_to_a_role(objects: dict[str, Object]) -> None:
             assert role in own or role == "cluster-admin" or role.startswith("system:"), path
             for subject in found["subjects"]:
                 assert subject["kind"] != "ServiceAccount" or subject["name"] in accounts, path
+
+
+def test_every_policy_is_in_force(objects: dict[str, Object]) -> None:
+    policies, bound = (
+        {found["metadata"]["name"] for found in objects.values() if found["kind"] == kind}
+        for kind in ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
+    )
+    assert policies == bound == {"kubepivot-flannel", "kubepivot-kubelet"}
+    for path, found in objects.items():
+        if found["kind"] == "ValidatingAdmissionPolicyBinding":
+            expected = {"policyName": found["metadata"]["name"], "validationActions": ["Deny"]}
+            assert found["spec"] == expected, path
+
+
+def test_of_kubelets_only_those_of_the_config_are_trusted(case: Case, objects: dict[str, Object]) -> None:
+    """A certificate outlives its host. And only controllers have static pods that the API has to know."""
+    policy = objects["manifests/kubelet-policy.yaml"]["spec"]
+    named = {
+        resource: json.loads(hosts)
+        for validation in policy["validations"]
+        for resource, hosts in re.findall(
+            r"resource != '(\w+)' .* in (\[.*\])\.map", validation["expression"]
+        )
+    }
+    assert named == {"pods": [*case.cfg.controllers], "nodes": sorted(case.cfg.hosts)}
+    (rule,) = policy["matchConstraints"]["resourceRules"]
+    assert set(rule["resources"]) == named.keys()
+    subjects = objects["manifests/csr-renewal-role-binding.yaml"]["subjects"]
+    users = {f"system:node:{name}" for name in case.cfg.hosts}
+    assert {(each["kind"], each["name"]) for each in subjects} == {("User", user) for user in users}
+    everyone = [path for path, found in objects.items() if "system:nodes" in str(found.get("subjects"))]
+    assert everyone == []
 
 
 def test_images_are_those_of_the_release_unless_given(case: Case, objects: dict[str, Object]) -> None:

@@ -182,7 +182,7 @@ def test_messages_in_troubleshooting_are_those_that_the_program_prints() -> None
         path.read_text()
         for directory in ("components", "lab")
         for path in (CHECKOUT / directory).rglob("*")
-        if path.suffix in (".py", ".sh")
+        if path.suffix in (".py", ".sh", ".yaml")
     )
     # A message may be broken over two lines of source, or say its subject by a variable.
     said = re.sub(r'"\s*f?"', "", re.sub(r"\s+", " ", sources))
