@@ -18,7 +18,7 @@ from components.hosts import Host
 from components.pki import Pki
 from components.ssh import Payload, RemoteStep
 
-__all__ = ["changed", "start_bootstrap"]
+__all__ = ["changed", "lasting", "made_with", "start_bootstrap"]
 
 
 def start_bootstrap(
@@ -39,7 +39,7 @@ def start_bootstrap(
             script=script("bootstrap"), files=bootstrap_files(cfg, machines[host.name], machines, texts)
         )
     )
-    return RemoteStep(
+    step = RemoteStep(
         f"{name}-bootstrap",
         host,
         payload,
@@ -47,28 +47,51 @@ def start_bootstrap(
         depends_on=after,
         opts=pulumi.ResourceOptions.merge(opts, _refuse_changes(cfg, pki)),
     )
+    _Lasting(cfg, pki, step, opts)
+    return step
 
 
-Values = Mapping[tuple[str, str], str | int]
+Values = Mapping[str, str]
+"""Values of the config by their keys, as text."""
 
 _MANIFESTS = "root/etc/kubernetes/manifests"
+
+
+class _Lasting(pulumi.Stash):
+    """Records the values that a cluster lives with once it has begun, and refuses others, in previews too.
+
+    Its URN has nothing of the config, so that another name or another first controller meets it as well.
+    """
+
+    def __init__(
+        self, cfg: ClusterConfig, pki: Pki, bootstrap: RemoteStep, opts: pulumi.ResourceOptions
+    ) -> None:
+        values = pki.read(lambda machines, _: lasting(cfg, machines.api_host))
+
+        async def refuse(args: pulumi.ResourceHookArgs) -> None:
+            recorded = (args.old_inputs or {})["input"]
+            _refuse(changed(await values.future() or lasting(cfg, None), recorded))
+
+        hook = pulumi.ResourceHook("lasting-values", refuse, pulumi.ResourceHookOptions(on_dry_run=True))
+        own = pulumi.ResourceOptions(
+            depends_on=[bootstrap], hooks=pulumi.ResourceHookBinding(before_update=[hook])
+        )
+        super().__init__("lasting", input=values, opts=pulumi.ResourceOptions.merge(opts, own))
 
 
 def _refuse_changes(cfg: ClusterConfig, pki: Pki) -> pulumi.ResourceOptions:
     """Options of the step that starts the temporary control plane: it isn't updated with another such value.
 
-    The step is in the state when the API has answered, so from then on there is a cluster. What it brought
-    says what the cluster was made with, in the states of earlier programs too. No host is asked.
+    What the step brought says what the cluster was made with, in the states of earlier programs too, which
+    have no record of it. No host is asked.
     """
-
     api_host = pki.read(lambda machines, _: machines.api_host)
 
     async def refuse(args: pulumi.ResourceHookArgs) -> None:
         brought = (args.old_inputs or {})["stdin"]
         # A secret comes as an Output.
         archive = await pulumi.Output.from_input(brought).future()
-        if problems := changed(cfg, await api_host.future(), str(archive)):
-            raise pulumi.RunError("; ".join(map(str, problems)))
+        _refuse(changed(lasting(cfg, await api_host.future()), made_with(str(archive))))
 
     hook = pulumi.ResourceHook(
         "values-of-a-living-cluster", refuse, pulumi.ResourceHookOptions(on_dry_run=True)
@@ -76,42 +99,53 @@ def _refuse_changes(cfg: ClusterConfig, pki: Pki) -> pulumi.ResourceOptions:
     return pulumi.ResourceOptions(hooks=pulumi.ResourceHookBinding(before_update=[hook]))
 
 
-def changed(cfg: ClusterConfig, api_host: str | None, archive: str) -> list[Problem]:
-    """Problems of a config that differs from what the cluster was made with: the archive, in base64.
+def _refuse(problems: Sequence[Problem]) -> None:
+    if problems:
+        raise pulumi.RunError("; ".join(map(str, problems)))
 
-    `api_host` is where the API is to be, None if a preview can't know it.
+
+def lasting(cfg: ClusterConfig, api_host: str | None) -> Values:
+    """The values that last as long as the cluster. `api_host` is where the API is to be, None if a preview
+    can't know it.
     """
-    wanted = {
-        ("network", "pods"): cfg.network.pods,
-        ("network", "services"): cfg.network.services,
-        ("network", "domain"): cfg.network.domain,
-        ("api", "host"): api_host,
-        ("api", "port"): cfg.api.port,
+    values = {
+        "name": cfg.name,
+        "hosts": f"controllers {', '.join(cfg.controllers)}",
+        "network.pods": cfg.network.pods,
+        "network.services": cfg.network.services,
+        "network.domain": cfg.network.domain,
+        "api.port": str(cfg.api.port),
     }
+    return values if api_host is None else values | {"api.host": api_host}
+
+
+def changed(wanted: Values, living: Values) -> list[Problem]:
+    """Problems of values that differ from those that the cluster lives with."""
     return [
         Problem.at(
-            path,
-            wanted[path],
-            f"the cluster lives with {value} and would not outlast the change: put that back, or destroy the "
-            "cluster first",
+            key.split("."),
+            wanted[key],
+            f"the cluster lives with {living[key]} and would not outlast the change: put that back, or "
+            "destroy the cluster first",
         )
-        for path, value in _living(unpack(base64.b64decode(archive))).items()
-        if wanted[path] not in (value, None)
+        for key in wanted
+        if key in living and wanted[key] != living[key]
     ]
 
 
-def _living(files: Mapping[str, str]) -> Values:
-    """Reads the values from the static pods of the temporary control plane."""
+def made_with(archive: str) -> Values:
+    """Reads the values from what the step brought, in base64: the temporary control plane's static pods."""
+    files = unpack(base64.b64decode(archive))
     apiserver = _flags(files[f"{_MANIFESTS}/bootstrap-apiserver.yaml"])
     controller_manager = _flags(files[f"{_MANIFESTS}/bootstrap-controller-manager.yaml"])
     environment = dict(line.split("=", 1) for line in shlex.split(files["env"]))
     issuer = apiserver["service-account-issuer"]
     return {
-        ("network", "pods"): controller_manager["cluster-cidr"],
-        ("network", "services"): apiserver["service-cluster-ip-range"],
-        ("network", "domain"): issuer.removeprefix("https://kubernetes.default.svc."),
-        ("api", "host"): urlsplit(environment["API_ENDPOINT"]).hostname or "",
-        ("api", "port"): int(apiserver["secure-port"]),
+        "network.pods": controller_manager["cluster-cidr"],
+        "network.services": apiserver["service-cluster-ip-range"],
+        "network.domain": issuer.removeprefix("https://kubernetes.default.svc."),
+        "api.host": urlsplit(environment["API_ENDPOINT"]).hostname or "",
+        "api.port": apiserver["secure-port"],
     }
 
 

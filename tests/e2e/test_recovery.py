@@ -191,7 +191,7 @@ def test_all_objects_of_the_control_plane_are_deleted(stack: Stack) -> None:
         written = len(writer.acknowledged)
         output = recover(stack, 1, RECOVERED_SECONDS)
         assert list(apiservers(stack).values()) == [0], "the new one found itself at localhost"
-        assert "retiring the temporary control plane" in output
+        assert "handing over to the real control plane" in output
         assert not old & control_plane(stack)
         for kind in ("node", "pod"):
             assert "NotFound" in stack.kubectl("get", kind, "ghost", fails=True)

@@ -59,8 +59,11 @@ lease() {
 case "$*" in
   "apply --filename="*) cat "${2#*=}" >>/var/check ;;
   "get service/network-check "*) echo 10.96.0.99 ;;
+  "get pods --selector=app.kubernetes.io/name=network-check "*ownerReferences*)
+    [ -e /var/deleted-check ] || [ ! -e /var/check ] || echo DaemonSet
+    [ ! -e /var/static ] || echo Node ;;
   "get pods --selector=app.kubernetes.io/name=network-check "*) cat /var/connected ;;
-  "delete daemonset/network-check "*) rm -f /var/check ;;
+  "delete daemonset/network-check "*) rm -f /var/check; touch /var/deleted-check ;;
   "get lease kube-"*" --output=jsonpath={.spec.renewTime} {.spec.holderIdentity}") lease "${3#kube-}" ;;
   "get pods --output=name")
     [ ! -e /var/silent ] || exit 1
@@ -70,6 +73,7 @@ case "$*" in
     for end in /var/lingers-*; do
       [ ! -e "$end" ] || reached "$end" || echo "pod/bootstrap-${end##*/lingers-}-controller-1"
     done
+    [ ! -e /var/static ] || cat /var/static
     echo pod/kube-apiserver-abcde ;;
   "get nodes controller-1") [ ! -e /var/unregistered ] || { echo "not found: controller-1" >&2; exit 1; } ;;
   "get events "*) cat /var/warnings ;;
@@ -383,6 +387,15 @@ def test_a_leader_that_takes_time_to_end_is_waited_for(controller: Sandbox) -> N
     assert _is_handed_over(controller)
     assert all(SCHEDULER in manifests for clock, manifests in _seen(controller) if clock < 80)
     assert any(MANAGER not in manifests for clock, manifests in _seen(controller) if clock < 80)
+
+
+def test_static_pods_of_a_worker_that_look_alike_are_nothing_to_wait_for(controller: Sandbox) -> None:
+    """Their names end with that node's, and no DaemonSet owns them."""
+    _arrange(controller, "nothing done yet")
+    names = ("bootstrap-x-worker-1", "bootstrap-apiserver-controller-1-worker-1", "network-check-x-worker-1")
+    controller.write("/var/static", "".join(f"pod/{name}\n" for name in names))
+    assert _hand_over(controller) == (0, "")
+    assert not controller.path(SECRETS).exists()
 
 
 def test_what_nothing_mounts_any_more_goes_when_all_is_done(controller: Sandbox) -> None:

@@ -10,7 +10,7 @@ import pulumi
 import pytest
 
 from components.assets.controlplane import COMPONENTS
-from components.bootstrap import changed
+from components.bootstrap import changed, lasting, made_with
 from components.config import ClusterConfig, crosschecks, parse
 from components.hosts import Host, Hosts, Ssh
 from tests.cases import Case, Raw, load, read
@@ -168,9 +168,9 @@ def test_a_preview_of_a_worker_that_joins_shows_nothing_of_the_others(name: str,
 
 def test_an_address_that_only_the_run_will_know_is_no_other_value_of_a_living_cluster() -> None:
     cfg = load("baremetal").cfg
-    archive = up("baremetal").only("metal-bootstrap").plain["stdin"]
-    assert changed(cfg, None, archive) == []
-    assert [problem.key for problem in changed(cfg, "10.0.0.1", archive)] == ["kubepivot:api.host"]
+    living = made_with(up("baremetal").only("metal-bootstrap").plain["stdin"])
+    assert changed(lasting(cfg, None), living) == []
+    assert [each.key for each in changed(lasting(cfg, "10.0.0.1"), living)] == ["kubepivot:api.host"]
 
 
 def test_only_the_platforms_that_take_machines_as_they_are_need_addresses() -> None:

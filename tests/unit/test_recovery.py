@@ -404,6 +404,15 @@ def test_the_data_before_the_last_two_restores_are_kept(controller: Sandbox) -> 
     assert found == ["before-recovery-10", "before-recovery-9", "member"]
 
 
+def test_a_run_that_was_cut_short_after_its_hand_over_replaces_what_it_has_made(controller: Sandbox) -> None:
+    """Beside those pods a temporary kube-apiserver would start anew, and none would be the real one."""
+    controller.write(f"{STATE}/recovery-1/old-pods", pods("old"))
+    controller.write("/var/pods", pods("first"))
+    assert run(controller)[0] == 0
+    assert is_recovered(controller)
+    assert "kube-apiserver-first" in controller.path("/var/deleted").read_text().split()
+
+
 def test_etcd_that_lost_its_data_asks_for_a_snapshot(controller: Sandbox) -> None:
     controller.write(f"{DATA}/member/keys")
     code, error = run(controller)

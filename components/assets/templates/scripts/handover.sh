@@ -10,8 +10,11 @@ MANIFESTS=/etc/kubernetes/manifests
 kube_system() { kube --namespace=kube-system "$@"; }
 
 real_apiserver_answers() { answers_as kube-apiserver "$INCUMBENT"; }
-gone() { # pods whose name begins so
-  pods=$(kube_system get pods --output=name) && ! printf '%s\n' "$pods" | grep -q "^pod/$1"
+gone() { # pods of the temporary control plane. A static pod's name ends with its node's; others' may begin alike
+  pods=$(kube_system get pods --output=name) || return 1
+  for each in "$@"; do
+    ! printf '%s\n' "$pods" | grep -qxF "pod/bootstrap-$each-$NAME" || return 1
+  done
 }
 saved() { # there is a whole checkpoint of each of these owners
   for owner in "$@"; do /usr/local/libexec/kubepivot/arm-checkpoints --check "$owner" || return 1; done
@@ -23,7 +26,7 @@ led_since() { # lease, time: somebody holds the lease and has renewed it after t
 }
 end_leader() { # component: ends the temporary one and waits until the real one leads
   rm -f "$MANIFESTS/bootstrap-${1#kube-}.yaml"
-  wait_for 60 "the temporary $1 to be gone" gone "bootstrap-${1#kube-}"
+  wait_for 60 "the temporary $1 to be gone" gone "${1#kube-}"
   wait_for 60 "the self-hosted $1 to lead" led_since "$1" "$(date -u +%Y-%m-%dT%H:%M:%S.%N)"
 }
 
@@ -41,7 +44,7 @@ if [ -e /etc/kubernetes/bootstrap-secrets ] || [ ! -e /var/lib/kubepivot/pivoted
   end_leader kube-scheduler
   record /var/lib/kubepivot/pivoted ""
   rm -f "$MANIFESTS/bootstrap-apiserver.yaml"
-  wait_for 120 "the temporary control plane to be gone" gone bootstrap-
+  wait_for 120 "the temporary control plane to be gone" gone apiserver controller-manager scheduler
   rm -rf /etc/kubernetes/bootstrap-secrets
   sync /etc/kubernetes /etc/kubernetes/manifests # what is gone stays so after a power cut
 fi

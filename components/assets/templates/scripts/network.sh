@@ -22,7 +22,12 @@ said_of_pods() { # the last two warnings of the check's pods, as far as they can
     --output=jsonpath="$WARNINGS" | sed -n 's/^network-check-/    | &/p' | tail -n 2 | cut -c 1-300
 }
 delete_check() { kube_system delete daemonset/network-check service/network-check --ignore-not-found --wait=false >/dev/null; }
-check_gone() { delete_check && gone network-check-; }
+OF_DAEMONS='{range .items[*]}{.metadata.ownerReferences[0].kind}{"\n"}{end}' # not a worker's static pod that looks alike
+check_gone() {
+  delete_check &&
+    kube_system get pods --selector=app.kubernetes.io/name=network-check --output=jsonpath="$OF_DAEMONS" >check-pods &&
+    ! grep -qxF DaemonSet check-pods
+}
 
 begin_network_check() {
   network_changed || return 0

@@ -144,6 +144,8 @@ etcd del --prefix /registry/masterleases/ >/dev/null
 
 # -- the temporary control plane ---------------------------------------------------------------------------------
 
+# A run that was cut short after its hand-over has made the control plane that is there: of this one that is the old one.
+[ ! -e /var/lib/kubepivot/pivoted ] || rm -f "$work/old-pods"
 rm -f /var/lib/kubepivot/pivoted
 tell "starting the temporary control plane on $NAME"
 (cd bootstrap && sh -eu ./run)
