@@ -32,13 +32,16 @@ _NO_HOSTS = {
     "this network": IPv4Network("0.0.0.0/8"),
     "loopback": IPv4Network("127.0.0.0/8"),
     "link-local": IPv4Network("169.254.0.0/16"),
+    # flannel's probe takes an address of these, as no host has it.
+    "protocol assignments": IPv4Network("192.0.0.0/24"),
     "multicast": IPv4Network("224.0.0.0/4"),
     "broadcast": IPv4Network("255.255.255.255/32"),
 }
 """Ranges of which no host that others reach can have an address."""
 
 _URL = re.compile(
-    r"https?://(?P<host>[A-Za-z0-9.-]+)(:(?P<port>[0-9]{1,5}))?(?P<path>(/[A-Za-z0-9._~%+=:@,-]+)*)/?"
+    r"https?://(?P<host>[A-Za-z0-9.-]+)(:(?P<port>[0-9]{1,5}))?"
+    r"(?P<path>(/([A-Za-z0-9._~+=:@,-]|%[0-9A-Fa-f]{2})+)*)/?"
 )
 
 
@@ -124,12 +127,17 @@ def _url(text: str) -> str:
     if not 1 <= port <= 65535 or {".", ".."}.intersection(path.split("/")):
         raise ValueError(mend)
     try:
-        IPv4Address(parts["host"])
+        address = IPv4Address(parts["host"])
     except ValueError:
         try:
             dns_name(parts["host"].lower())
         except ValueError:
             raise ValueError(mend) from None
+        return text.rstrip("/")
+    # On the loopback every host may have a proxy of its own.
+    kind = _no_host(IPv4Network(address))
+    if kind and not address.is_loopback:
+        raise ValueError(f"this is {kind}; use an address or a name by which all hosts reach the server")
     return text.rstrip("/")
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from components.config import durations, sizes
-from components.config.base import Section
+from components.config.base import Section, Whole
 from components.config.s3 import S3Config
 
 __all__ = ["BackupConfig"]
@@ -33,7 +33,7 @@ class BackupConfig(Section):
         description="The time from one snapshot to the next, at least 5m: days, hours, minutes and seconds.",
         examples=["1h30m"],
     )
-    keep: int = Field(
+    keep: Whole = Field(
         default=28,
         ge=1,
         le=1000,
@@ -46,7 +46,7 @@ class BackupConfig(Section):
         "whatever `keep` says, but never the newest. Copies have no such limit.",
         examples=["50Gi"],
     )
-    generation: int = Field(
+    generation: Whole = Field(
         default=0,
         ge=0,
         le=1_000_000,

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-__all__ = ["DERIVED", "ByComponent", "Section", "Text"]
+__all__ = ["DERIVED", "ByComponent", "Section", "Whole", "number"]
 
 DERIVED = "x-derived-default"
 """Marks, in the JSON schema, a default that depends on other values; its text says which."""
 
-Text = Annotated[str, Field(min_length=1)]
+
+def number(value: object) -> object:
+    """The whole number that a text of plain digits says; anything else as it is."""
+    if isinstance(value, str) and re.fullmatch(r"0|[1-9][0-9]{0,8}", value):
+        return int(value)
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(number), Field(strict=True)]
+"""A whole number, also in quotes, and nothing else that Python makes one of: no true, no "1_000"."""
 
 
 class Section(BaseModel):

@@ -7,8 +7,10 @@ documentation and the editors' schema from them.
 from __future__ import annotations
 
 import json
+import posixpath
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
 import pulumi
@@ -23,14 +25,15 @@ from pydantic import (
 
 from components.assets.networks import NETWORKS, Network
 from components.config import addresses, crosschecks, k8s_names, sshkeys
-from components.config.addresses import Url
 from components.config.backup import BackupConfig
-from components.config.base import DERIVED, Section, Text
+from components.config.base import DERIVED, Section, Whole
 from components.config.errors import PROJECT, ConfigError, Problem, problems_of
-from components.config.etcd import EtcdConfig
+from components.config.etcd import DATA, EtcdConfig
 from components.config.flags import FlagsConfig
 from components.config.images import ImagesConfig, release_images
 from components.config.k8s_names import Taint
+from components.config.lab import LabConfig
+from components.config.mirror import MirrorConfig
 from components.config.releases import LATEST, RELEASES, Release
 from components.tables.ports import API, SSH
 
@@ -39,6 +42,16 @@ __all__ = ["ClusterConfig", "ConfigError", "HostConfig", "Problem", "Taint", "pa
 
 def _cluster_name(text: str) -> str:
     return k8s_names.dns_label(text, longest=40)
+
+
+def _host_name(text: str) -> str:
+    # Its kubelet's certificate is for system:node:<name>, and no common name has more than 64 characters.
+    return k8s_names.dns_label(text, longest=64 - len("system:node:"))
+
+
+def _domain(text: str) -> str:
+    # kube-apiserver's certificate is for kubernetes.default.svc.<domain>.
+    return k8s_names.dns_name(text, longest=k8s_names.LONGEST_DNS_NAME - len("kubernetes.default.svc."))
 
 
 def _supported_version(text: str) -> str:
@@ -58,6 +71,8 @@ def _taint(value: object) -> Taint:
 def _snapshot(text: str) -> str:
     if not text.startswith("/"):
         raise ValueError("use the absolute path of a snapshot on that controller")
+    if PurePosixPath(posixpath.normpath("/" + text.lstrip("/"))).is_relative_to(DATA):
+        raise ValueError(f"what is in {DATA} is etcd's own and no snapshot; use one, or leave it out")
     return text
 
 
@@ -72,15 +87,14 @@ Address = Annotated[
 ]
 AssetDirectory = Annotated[str, Field(min_length=1), AfterValidator(_asset_directory)]
 ClusterName = Annotated[str, AfterValidator(_cluster_name)]
-DnsLabel = Annotated[str, AfterValidator(k8s_names.dns_label)]
-DnsName = Annotated[str, AfterValidator(k8s_names.dns_name)]
+Domain = Annotated[str, AfterValidator(_domain)]
 EndpointHost = Annotated[str, AfterValidator(addresses.endpoint_host)]
 HostKey = Annotated[str, AfterValidator(sshkeys.host_key)]
+HostName = Annotated[str, AfterValidator(_host_name)]
 LabelKey = Annotated[str, AfterValidator(k8s_names.label_key)]
 LabelValue = Annotated[str, AfterValidator(k8s_names.label_value)]
 Login = Annotated[str, Field(min_length=1), AfterValidator(sshkeys.login)]
 Range = Annotated[str, AfterValidator(addresses.network)]
-Port = Annotated[int, Field(ge=1, le=65535)]
 PrivateKey = Annotated[SecretStr, BeforeValidator(_private_key)]
 Snapshot = Annotated[str, AfterValidator(_snapshot)]
 ServicesNetwork = Annotated[str, AfterValidator(addresses.services_network)]
@@ -112,8 +126,12 @@ class HostConfig(Section):
         "Not with platform lab.",
         examples=["admin"],
     )
-    port: Port = Field(
-        default=SSH.first, description="The port of the SSH server. Not with platform lab.", examples=[2222]
+    port: Whole = Field(
+        default=SSH.first,
+        ge=1,
+        le=65535,
+        description="The port of the SSH server. Not with platform lab.",
+        examples=[2222],
     )
     key: PrivateKey | None = Field(
         default=None,
@@ -163,7 +181,7 @@ class NetworkConfig(Section):
         "the DNS server's.",
         examples=["10.65.0.0/16"],
     )
-    domain: DnsName = Field(
+    domain: Domain = Field(
         default="cluster.local", description="The DNS domain of the cluster.", examples=["cluster.internal"]
     )
 
@@ -178,25 +196,12 @@ class ApiConfig(Section):
         examples=["api.example.com"],
         json_schema_extra={DERIVED: "the only controller's address"},
     )
-    port: Port = Field(
+    port: Whole = Field(
         default=API.first,
+        ge=1,
+        le=65535,
         description="The port of the API, from 1024, and no node port.",
         examples=[8443],
-    )
-
-
-class MirrorConfig(Section):
-    """Where hosts download from instead of the official sites. Left out: from those."""
-
-    artifacts: Url = Field(
-        description="An HTTP tree with the official sites' paths and checksum files.",
-        examples=["http://mirror.example.com:8080"],
-    )
-    images: Url = Field(
-        description="A registry with the images under their official names, such as registry.k8s.io/pause, "
-        "or below a path: with https://harbor.example.com/proxy hosts ask for "
-        "https://harbor.example.com/v2/proxy/registry.k8s.io/pause.",
-        examples=["http://mirror.example.com:5000"],
     )
 
 
@@ -214,7 +219,7 @@ class PkiConfig(Section):
 class RecoveryConfig(Section):
     """How a control plane that nothing can start any more is brought back."""
 
-    generation: int = Field(
+    generation: Whole = Field(
         default=0,
         ge=0,
         le=1_000_000,
@@ -222,7 +227,7 @@ class RecoveryConfig(Section):
         "this is done already.",
         examples=[1],
     )
-    controller: DnsLabel | None = Field(
+    controller: HostName | None = Field(
         default=None,
         description="The controller on which the temporary control plane runs meanwhile.",
         examples=["controller-1"],
@@ -233,21 +238,6 @@ class RecoveryConfig(Section):
         description="A snapshot of etcd on that controller, which becomes the cluster's data. Left out: the "
         "data that etcd has. Only with one controller.",
         examples=["/var/lib/kubepivot/backups/prod-20260102T030405Z-123456.db"],
-    )
-
-
-class LabConfig(Section):
-    """The containers that are the hosts with platform lab. Only there."""
-
-    image: Text = Field(
-        default="kubepivot/host:latest",
-        description="The container image of a host.",
-        examples=["kubepivot/host:dev"],
-    )
-    network: Text = Field(
-        default="kubepivot",
-        description="The container network that the hosts join.",
-        examples=["kubepivot-test"],
     )
 
 
@@ -279,8 +269,8 @@ class ClusterConfig(Section):
     kubernetes_version: Version = Field(
         default=LATEST, description="The Kubernetes release.", examples=[LATEST]
     )
-    hosts: dict[DnsLabel, HostConfig] = Field(
-        description="The hosts by name. The name, a DNS label, is also the node's.",
+    hosts: dict[HostName, HostConfig] = Field(
+        description="The hosts by name. The name, a DNS label of at most 52 characters, is also the node's.",
         examples=[{"controller-1": {"role": "controller", "address": "192.168.1.11"}}],
     )
     network: NetworkConfig = NetworkConfig()

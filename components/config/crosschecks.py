@@ -14,9 +14,11 @@ from urllib.parse import urlsplit
 
 from components.assets.networks import NETWORKS
 from components.config.addresses import NODE_PREFIX, PODS, SERVICES
+from components.config.base import number
 from components.config.errors import Problem
 from components.config.flags import refusal
-from components.tables.ports import API, NODE_PORTS, PORTS
+from components.config.lab import NETWORK, SUBNET, TAKEN
+from components.tables.ports import API, NODE_PORTS, PORTS, SSH
 
 __all__ = ["problems"]
 
@@ -36,11 +38,12 @@ _REQUIRED = {
 _FIRST_UNPRIVILEGED = 1024
 # A network with a longer prefix has no address of its own and no broadcast address (RFC 3021).
 _WITH_BROADCAST = 30
-_FIXED_PORTS = {
-    port.first: port.listener
+_FIXED_PORTS = tuple(
+    port
     for port in (*PORTS, *(port for network in NETWORKS.values() for port in network.ports))
-    if not port.key and port.protocol == "TCP"
-}
+    if not port.key
+)
+_USUAL_NODE_PORTS = f"{NODE_PORTS.first}-{NODE_PORTS.last}"
 _SERVERS = (("mirror", "artifacts"), ("mirror", "images"), ("backup", "s3", "endpoint"))
 """URLs that hosts ask, whether there is a cluster or not."""
 _MADE_BY_THE_LAB = ("user", "port", "key", "hostKey")
@@ -52,6 +55,7 @@ def problems(raw: Raw) -> Iterator[Problem]:
     yield from _topology(raw, hosts)
     yield from _platform(raw, hosts)
     yield from _api_port(raw, hosts)
+    yield from _node_ports(raw, hosts)
     yield from _addresses(raw, hosts)
     yield from _flags(_part(raw, "flags"))
     yield from _recovery(_part(raw, "recovery"), hosts)
@@ -72,6 +76,15 @@ def _topology(raw: Raw, hosts: Mapping[str, Raw]) -> Iterator[Problem]:
             "it is required with several controllers: the address or name of a load balancer or virtual "
             "address before all of them",
         )
+    api = _part(raw, "api").get("host")
+    for name, host in hosts.items():
+        if host.get("role") == "worker" and api is not None and host.get("address") == api:
+            yield Problem.at(
+                ["api", "host"],
+                api,
+                f"worker {name} has this address, and no API server: use a controller's, or that of a load "
+                "balancer or virtual address",
+            )
 
 
 def _platform(raw: Raw, hosts: Mapping[str, Raw]) -> Iterator[Problem]:
@@ -89,9 +102,23 @@ def _platform(raw: Raw, hosts: Mapping[str, Raw]) -> Iterator[Problem]:
                             host[field],
                             "leave it out: with platform lab the hosts and their keys are made",
                         )
+            # With mode render no container is made.
+            if raw.get("mode") != "render" and _part(raw, "lab").get("network", NETWORK) == NETWORK:
+                yield from _lab_addresses(hosts)
         case "baremetal":
             if "lab" in raw:
                 yield Problem.at(["lab"], raw["lab"], "leave it out: it is for platform lab only")
+
+
+def _lab_addresses(hosts: Mapping[str, Raw]) -> Iterator[Problem]:
+    for name, host in hosts.items():
+        address = _address(host.get("address"))
+        path = ["hosts", name, "address"]
+        if address in TAKEN:
+            yield Problem.at(path, str(address), f"{TAKEN[address]} of the lab has it; choose another")
+        elif address is not None and (address not in SUBNET or address in (SUBNET[0], SUBNET[-1])):
+            mend = f"choose one that a host can have in the lab's network {NETWORK}, {SUBNET}"
+            yield Problem.at(path, str(address), mend)
 
 
 def _api_port(raw: Raw, hosts: Mapping[str, Raw]) -> Iterator[Problem]:
@@ -103,18 +130,42 @@ def _api_port(raw: Raw, hosts: Mapping[str, Raw]) -> Iterator[Problem]:
     if port < _FIRST_UNPRIVILEGED:
         mend = f"kube-apiserver is not root: use a port from {_FIRST_UNPRIVILEGED}, for example {API.first}"
         yield Problem.at(["api", "port"], value, mend)
-    elif port in _FIXED_PORTS:
-        taken = _FIXED_PORTS[port]
-        yield Problem.at(["api", "port"], value, f"{taken} uses it on every controller; choose another")
+    for fixed in _FIXED_PORTS:
+        if fixed.first == port and fixed.protocol == "TCP":
+            mend = f"{fixed.listener} uses it on every controller; choose another"
+            yield Problem.at(["api", "port"], value, mend)
     for name, host in hosts.items():
         if host.get("role") == "controller" and _whole(host.get("port")) == port:
             mend = f"the SSH server of host {name} uses it (kubepivot:hosts.{name}.port); choose another"
             yield Problem.at(["api", "port"], value, mend)
-    usual = f"{NODE_PORTS.first}-{NODE_PORTS.last}"
-    node_ports = _part(_part(raw, "flags"), "kube-apiserver").get("service-node-port-range", usual)
+    node_ports = _node_port_flag(raw) or _USUAL_NODE_PORTS
     if port in _port_range(str(node_ports)):
         mend = f"it lies among the node ports of services, {node_ports}; choose another"
         yield Problem.at(["api", "port"], value, mend)
+
+
+def _node_ports(raw: Raw, hosts: Mapping[str, Raw]) -> Iterator[Problem]:
+    path = ["flags", "kube-apiserver", "service-node-port-range"]
+    given = _node_port_flag(raw)
+    if not isinstance(given, str | int | float | None):
+        return
+    text = _USUAL_NODE_PORTS if given is None else str(given)
+    ports = _port_range(text)
+    if not ports or ports[0] < 1 or ports[-1] > 65535:
+        yield Problem.at(path, given, f"use the first and the last port, for example {_USUAL_NODE_PORTS}")
+        return
+    taken = {port.first: port.listener for port in _FIXED_PORTS}
+    for name, host in hosts.items():
+        if port := _whole(host.get("port", SSH.first)):
+            taken.setdefault(port, f"the SSH server of host {name}")
+    used = [f"{port} ({taken[port]})" for port in sorted(taken) if port in ports]
+    if used:
+        mend = f"of the node ports of services, {text}, hosts use {', '.join(used)}; choose other node ports"
+        yield Problem.at(path, given, mend)
+
+
+def _node_port_flag(raw: Raw) -> object:
+    return _part(_part(raw, "flags"), "kube-apiserver").get("service-node-port-range")
 
 
 def _port_range(text: str) -> range:
@@ -176,15 +227,18 @@ def _capacity(ranges: Mapping[str, IPv4Network], hosts: int) -> Iterator[Problem
 def _places(
     ranges: Mapping[str, IPv4Network], located: Mapping[str, IPv4Address], api: IPv4Address | None
 ) -> Iterator[Problem]:
-    places = {("hosts", name, "address"): address for name, address in located.items()}
+    places: dict[tuple[str, ...], IPv4Address] = {
+        ("hosts", name, "address"): address for name, address in located.items()
+    }
     if api is not None and api not in located.values():
-        yield from _inside(("api", "host"), api, ranges)
+        places["api", "host"] = api
+    hosts = ranges.get("hosts")
     for path, address in places.items():
         yield from _inside(path, address, ranges)
-        hosts = ranges.get("hosts")
         if hosts is None:
             continue
-        if address not in hosts:
+        # The API may be elsewhere.
+        if address not in hosts and path[0] == "hosts":
             yield Problem.at(
                 path,
                 str(address),
@@ -247,7 +301,7 @@ def _recovery(recovery: Raw, hosts: Mapping[str, Raw]) -> Iterator[Problem]:
         )
     if snapshot is None:
         return
-    if str(recovery.get("generation", 0)) == "0":
+    if _whole(recovery.get("generation", 0)) == 0:
         yield Problem.at(
             ["recovery", "snapshot"],
             snapshot,
@@ -272,7 +326,8 @@ def _part(raw: Raw, key: str) -> Raw:
 
 
 def _whole(value: object) -> int | None:
-    return int(str(value)) if str(value).isdecimal() else None
+    found = number(value)
+    return found if isinstance(found, int) and not isinstance(found, bool) else None
 
 
 def _range(value: object) -> IPv4Network | None:

@@ -6,7 +6,7 @@ import re
 
 __all__ = ["at_least", "seconds"]
 
-_PARTS = re.compile(r"(?:(\d{1,4})d)?(?:(\d{1,4})h)?(?:(\d{1,5})m)?(?:(\d{1,6})s)?")
+_PARTS = re.compile(r"(?:(\d{1,4})d)?(?:(\d{1,4})h)?(?:(\d{1,5})m)?(?:(\d{1,6})s)?", re.ASCII)
 _SECONDS = (86400, 3600, 60, 1)
 
 

@@ -84,7 +84,8 @@ def _problem(details: ErrorDetails, model: type[BaseModel]) -> Problem:
             mend = f"write a map of keys and values{example}"
             if not isinstance(value, (Mapping, list, tuple)):
                 # It may be the secret of a key below: its own text is not shown.
-                return Problem(key=_key(path), value="(a single value)", mend=mend)
+                shown = "(nothing)" if value is None else "(a single value)"
+                return Problem(key=_key(path), value=shown, mend=mend)
         case "tuple_type":
             mend = f"write a list{example}"
         case _:

@@ -9,8 +9,10 @@ from pydantic import AfterValidator, Field
 from components.config import sizes
 from components.config.base import Section
 
-__all__ = ["DEFAULT_QUOTA", "EtcdConfig"]
+__all__ = ["DATA", "DEFAULT_QUOTA", "EtcdConfig"]
 
+DATA = "/var/lib/etcd"
+"""Its directory on a controller."""
 DEFAULT_QUOTA = "2Gi"
 """etcd's own."""
 

@@ -85,7 +85,8 @@ _GATES = {
 }
 """Gates by which kubelets, tokens and the anonymous are kept within their bounds, and whether on or off."""
 
-_STABLE_API = "api/(all|ga)|([a-z0-9.]+/)?v1"
+_STABLE_API = "api/(all|ga)|([a-z0-9.-]+/)?v1(/[a-z]+)?"
+"""All of them, a version of a group, or one resource of it."""
 _TLS_VERSIONS = ("VersionTLS12", "VersionTLS13")
 
 

@@ -14,20 +14,23 @@ from components.config.base import DERIVED, ByComponent
 from components.config.releases import Release
 from components.tables.components import WORKLOADS, Image
 
-__all__ = ["IMAGES", "ImagesConfig", "release_images"]
+__all__ = ["IMAGES", "REPOSITORY", "ImageReference", "ImagesConfig", "release_images"]
 
 _LABEL = r"[a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?"
 # Without a dot or a port it would be the first part of a path.
-_HOST = rf"((localhost|{_LABEL}(\.{_LABEL})+)(:[0-9]+)?|{_LABEL}:[0-9]+)"
+_HOST = rf"((localhost|{_LABEL}(\.{_LABEL})+)(:[0-9]{{1,5}})?|{_LABEL}:[0-9]{{1,5}})"
 _PART = r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*"
+REPOSITORY = rf"{_PART}(/{_PART})*"
+"""What a registry knows images by, as a regular expression."""
 _TAG = r":\w[\w.-]{0,127}"
 _DIGEST = r"@sha256:[0-9a-f]{64}"
-_REFERENCE = re.compile(rf"({_HOST}/)?{_PART}(/{_PART})*({_TAG}({_DIGEST})?|{_DIGEST})", re.ASCII)
+_REFERENCE = re.compile(rf"({_HOST}/)?{REPOSITORY}({_TAG}({_DIGEST})?|{_DIGEST})", re.ASCII)
 
 
 def _image_reference(text: str) -> str:
     """Returns the text if it names one image, by tag or digest; ValueError with the mend if not."""
-    if not _REFERENCE.fullmatch(text):
+    port = re.match(r"[^/]*:([0-9]+)/", text)
+    if not _REFERENCE.fullmatch(text) or (port and not 1 <= int(port[1]) <= 65535):
         raise ValueError(
             "use an image reference with a tag or a digest, for example "
             "registry.example.com/coredns/coredns:v1.14.2"

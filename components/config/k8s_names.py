@@ -6,10 +6,11 @@ import re
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
-__all__ = ["Taint", "distinct", "dns_label", "dns_name", "label_key", "label_value"]
+__all__ = ["LONGEST_DNS_NAME", "Taint", "distinct", "dns_label", "dns_name", "label_key", "label_value"]
 
 Effect = Literal["NoSchedule", "PreferNoSchedule", "NoExecute"]
 
+LONGEST_DNS_NAME = 253
 _DNS_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?")
 
@@ -29,10 +30,12 @@ def dns_label(text: str, *, longest: int = 63) -> str:
     return text
 
 
-def dns_name(text: str) -> str:
+def dns_name(text: str, *, longest: int = LONGEST_DNS_NAME) -> str:
     """Returns the text if it is a DNS name of lower-case labels; ValueError with the mend if not."""
+    if len(text) > longest:
+        raise ValueError(f"use a DNS name of at most {longest} characters")
     labels = text.split(".")
-    sound = len(text) <= 253 and all(len(label) <= 63 and _DNS_LABEL.fullmatch(label) for label in labels)
+    sound = all(len(label) <= 63 and _DNS_LABEL.fullmatch(label) for label in labels)
     # A name whose last label is a number is a mistyped address (RFC 3696).
     if not sound or labels[-1].isdigit():
         raise ValueError("use a DNS name of lower-case labels joined by dots")

@@ -88,8 +88,12 @@ def files() -> dict[Path, str]:
 def _schema() -> dict[str, Any]:
     """The schema of what stands below the project's namespace. A null is never needed, so none is offered."""
     schema = ClusterConfig.model_json_schema()
-    for section in (schema, *schema["$defs"].values()):
+    sections = (schema, *schema["$defs"].values())
+    for section in sections:
         del section["title"]
+        # A docstring has line ends, a row of a table has none.
+        section["description"] = " ".join(section["description"].split())
+    for section in sections:
         section["properties"] = {key: _property(field) for key, field in section["properties"].items()}
         for field in section["properties"].values():
             if "$ref" in field:

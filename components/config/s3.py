@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from components.config.addresses import Url
-from components.config.base import Section, Text
+from components.config.base import Section
 
 __all__ = ["S3Config"]
 
@@ -29,6 +29,13 @@ def _prefix(text: str) -> str:
         raise ValueError(
             "use names of letters, digits, dots, hyphens and underscores, with / between but not around them"
         )
+    return text
+
+
+def _region(text: str) -> str:
+    """Returns the text if it can be a region's name; ValueError with the mend if not."""
+    if not re.fullmatch(r"[\w-]+", text, re.ASCII):
+        raise ValueError("use the region's name of letters, digits and hyphens, for example eu-central-1")
     return text
 
 
@@ -53,6 +60,7 @@ Bucket = Annotated[str, AfterValidator(_bucket)]
 Credential = Annotated[SecretStr, BeforeValidator(_credential)]
 EncryptionKey = Annotated[SecretStr, BeforeValidator(_encryption_key)]
 Prefix = Annotated[str, AfterValidator(_prefix)]
+Region = Annotated[str, AfterValidator(_region)]
 
 
 class S3Config(Section):
@@ -66,7 +74,7 @@ class S3Config(Section):
         "with one of each host's name.",
         examples=["kubernetes"],
     )
-    region: Text = Field(
+    region: Region = Field(
         default="us-east-1",
         description="The region; storage that has none takes the default.",
         examples=["eu-central-1"],

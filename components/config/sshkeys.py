@@ -72,8 +72,8 @@ def private_key(text: str) -> str:
 
 def login(text: str) -> str:
     """Returns the text if it can be a login name; ValueError with the mend if not."""
-    if text.split() != [text] or text.startswith("-"):
-        raise ValueError("use a login name, without spaces and without a dash in front, for example admin")
+    if not re.fullmatch(r"\w[\w.-]*", text, re.ASCII):
+        raise ValueError("use a login name of letters, digits, '_', '.' and '-', for example admin")
     return text
 
 

@@ -88,9 +88,11 @@ class Component(Workload):
 # component would not start.
 
 _ACCOUNTS = "every controller has the rights of an account of its own"
+_AUDIENCE = "pods ask with tokens for the cluster's own audience: with another one all would be refused"
 _AUTHORITY = "the components, and Pulumi, log in with certificates of the cluster's authority"
 _DOMAIN = "it follows from kubepivot:network.domain"
 _ENDPOINTS = "it follows from the number of controllers"
+_GARBAGE = "without the garbage collector the pods of what is deleted go on"
 _KUBELETS = "kube-apiserver knows kubelets by the cluster's authority, at the addresses of kubepivot:hosts"
 _LEASE = "the hand-over waits for the lease of the component's own name"
 _OWN_HOST = "the component asks the kube-apiserver of its own host, with the certificate made for it"
@@ -98,6 +100,7 @@ _PODS = "the pods' range is kubepivot:network.pods, and every node gets a /24 of
 _PORT = "kube-apiserver's is kubepivot:api.port, those of the others are fixed"
 _PROBED = "probes and the other components ask on the loopback"
 _PROXY = "whoever may act as a front proxy can act as any user"
+_RENEWALS = "by the usual times between renewals of a lease the pod-checkpointer tells whether anybody leads"
 _RIGHTS = "rights follow from the authorizers Node and RBAC; others can be added with authorization-mode"
 _SERVICES = "it is kubepivot:network.services"
 _SERVING = "by the name in that certificate the hand-over tells who answers"
@@ -129,9 +132,8 @@ _LEADER_FLAGS = (
     Flag("bind-address", "127.0.0.1", _PROBED),
     Flag("kubeconfig", _KUBECONFIG, _OWN_HOST),
     Flag("leader-elect", "true", _LEASE),
-    Flag("leader-elect-resource-lock", reserved=_LEASE),
-    Flag("leader-elect-resource-name", reserved=_LEASE),
-    Flag("leader-elect-resource-namespace", reserved=_LEASE),
+    Flag("leader-elect-*", reserved=_RENEWALS),
+    Flag("leader-elect-resource-*", reserved=_LEASE),
     Flag("master", reserved=_OWN_HOST),
     Flag("requestheader-*", reserved=_PROXY),
     Flag("secure-port", reserved=_PORT),
@@ -174,6 +176,7 @@ KUBE_APISERVER = Component(
         Flag("advertise-address", "$$(POD_IP)", "it is the address of the pod"),
         Flag("allow-privileged", "true", "kube-proxy is privileged"),
         Flag("anonymous-auth", reserved=_USERS),
+        Flag("api-audiences", reserved=_AUDIENCE),
         Flag("authentication-config", f"{SECRETS}/authentication.yaml", _USERS),
         Flag("authentication-token-webhook-config-file", reserved=_USERS),
         Flag("authorization-config", reserved=_RIGHTS),
@@ -181,6 +184,7 @@ KUBE_APISERVER = Component(
         Flag("bind-address", reserved=_PROBED),
         Flag("client-ca-file", f"{SECRETS}/ca.crt", _AUTHORITY),
         Flag("enable-admission-plugins", "NodeRestriction", is_list=True),
+        Flag("enable-garbage-collector", reserved=_GARBAGE),
         Flag("endpoint-reconciler-type", "${endpoint-reconciler}", _ENDPOINTS),
         Flag("etcd-cafile", f"{SECRETS}/etcd-ca.crt", _STORE),
         Flag("etcd-certfile", f"{SECRETS}/etcd-client.crt", _STORE),
@@ -259,6 +263,7 @@ KUBE_CONTROLLER_MANAGER = Component(
         Flag("cluster-signing-duration"),
         Flag("cluster-signing-key-file", f"{SECRETS}/ca.key", _SIGNING),
         Flag("controllers", "*", is_list=True),
+        Flag("enable-garbage-collector", reserved=_GARBAGE),
         Flag("feature-gates", "${controller-manager-gates}", is_list=True),
         Flag("root-ca-file", f"{SECRETS}/ca.crt", _AUTHORITY),
         Flag("service-account-private-key-file", f"{SECRETS}/service-account.key", _TOKENS),

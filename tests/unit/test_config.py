@@ -13,7 +13,11 @@ from hypothesis import strategies as st
 
 from components.config import ClusterConfig, ConfigError, HostConfig, Taint, durations, parse
 from components.config.images import release_images
+from components.config.lab import NETWORK, SUBNET, TAKEN
 from components.config.releases import LATEST, RELEASES
+from components.hosts.machine import configured_machines
+from components.pki import apiserver_sans
+from lab import mirror
 from tests.unit.raw_configs import S3, Raw, baremetal, lab, with_value
 
 pytestmark = pytest.mark.usefixtures("home")
@@ -129,6 +133,37 @@ DIGEST = "sha256:" + "0123456789abcdef" * 4
 def test_an_image_is_used_instead_of_the_releases(image: str) -> None:
     config = parse(with_value(lab(), "images kube-proxy", image), stack="dev")
     assert config.workload_images == {**release_images(config.release), "kube-proxy": image}
+
+
+def test_the_lab_is_where_the_config_says() -> None:
+    assert (NETWORK, str(SUBNET)) == (mirror.NETWORK, mirror.SUBNET)
+    # The engine takes the first address for the gateway.
+    assert list(TAKEN) == [SUBNET[1], IPv4Address(mirror.ADDRESS)]
+
+
+@pytest.mark.parametrize(("mode", "network"), [("cluster", "kubepivot-test"), ("render", "kubepivot")])
+def test_on_a_network_of_ones_own_a_host_has_any_address(mode: str, network: str) -> None:
+    raw = with_value(lab(), "hosts worker-1 address", "192.168.1.1")
+    assert parse(raw | {"mode": mode, "lab": {"network": network}}, stack="dev").workers == ("worker-1",)
+
+
+def test_the_longest_names_have_certificates() -> None:
+    raw = with_value(lab(), "network domain", f"{'a.' * 114}aa")
+    cfg = parse(
+        with_value(raw, f"hosts {'w' * 52}", {"role": "worker", "address": "172.30.0.22"}), stack="dev"
+    )
+    assert max(map(len, apiserver_sans(cfg, configured_machines(cfg)))) == 253
+    assert max(len(f"system:node:{name}") for name in cfg.hosts) == 64
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://mirror", "https://M.example:8443/a/b-c.d", "http://127.0.0.1:5000", "http://10.9.0.1/v2.x"],
+)
+def test_a_mirror_is_any_server_that_hosts_can_ask(url: str) -> None:
+    found = parse(lab() | {"mirror": {"artifacts": f"{url}/%7E", "images": url}}, stack="dev").mirror
+    assert found is not None
+    assert (found.artifacts, found.images) == (f"{url}/%7E", url)
 
 
 def test_snapshots_are_made_unless_told_otherwise_and_stay_on_their_hosts() -> None:

@@ -58,6 +58,7 @@ def in_hosts() -> Raw:
     return lab() | {"network": {"hosts": "172.30.0.0/24"}}
 
 
+LONG_DOMAIN = f"{'a.' * 115}a"
 PORT = "use a whole number from 1 to 65535"
 CIDR = "use an IPv4 range in CIDR form"
 URL = "use an http:// or https:// URL"
@@ -89,6 +90,14 @@ LOCKED = "~/.ssh/id_locked"
         case("recovery controller", "controller-2", "no controller has this name; use one of controller-1"),
         case("recovery snapshot", "/snapshot.db", "raise kubepivot:recovery.generation"),
         case("recovery snapshot", "snapshot.db", "use the absolute path"),
+        *(
+            case("recovery snapshot", path, "in /var/lib/etcd is etcd's own and no snapshot")
+            for path in (
+                "/var/lib/etcd/member/snap/db",
+                "/var/lib/etcd",
+                "//var/lib/./x/../etcd/before-recovery-1/snap/db",
+            )
+        ),
         # Unknown keys
         case("kubernetesversion", "1", "did you mean kubernetesVersion?", shown="kubernetesversion"),
         case("asset_directory", "x", "did you mean assetDirectory?", shown="asset_directory"),
@@ -100,6 +109,9 @@ LOCKED = "~/.ssh/id_locked"
         case("lab imag", "x", "did you mean image?", shown="imag"),
         # Shape
         case("network", "10.0.0.0/8", "write a map of keys", shown="(a single value)"),
+        case("network", None, "write a map of keys", shown="(nothing)"),
+        case("hosts worker-1", None, "write a map of keys", shown="(nothing)"),
+        case("backup s3 endpoint", None, "write it as text", shown="(not set)"),
         case("hosts", ["10.0.0.1"], "write a map of keys", shown="(a list)"),
         case("hosts worker-1", "10.0.0.1", "write a map of keys", shown="(a single value)"),
         case("hosts worker-1 labels", "a=b", "write a map of keys", shown="(a single value)"),
@@ -110,6 +122,7 @@ LOCKED = "~/.ssh/id_locked"
         case("hosts worker-1 role", "controller", "load balancer", key="api.host", shown="(not set)"),
         case("hosts worker_1", WORKER, DNS_LABEL, shown="worker_1"),
         case("hosts Worker-1", WORKER, DNS_LABEL, shown="Worker-1"),
+        case(f"hosts {'w' * 53}", WORKER, "use at most 52 lower-case letters", shown="w" * 53),
         host_case("role", LEFT_OUT, "required"),
         host_case("role", "node", "use 'controller' or 'worker'"),
         host_case("address", LEFT_OUT, "required, for example"),
@@ -117,13 +130,30 @@ LOCKED = "~/.ssh/id_locked"
         host_case("address", "fd00::1", "use an IPv4 address"),
         host_case("address", "127.0.0.1", "by which the other hosts reach"),
         host_case("address", "255.255.255.255", "by which the other hosts reach"),
+        host_case("address", "192.0.0.8", "this is protocol assignments, 192.0.0.0/24"),
+        host_case("address", "172.30.0.1", "the gateway of the lab has it"),
+        host_case("address", "172.30.0.2", "the mirror of the lab has it"),
+        *(
+            host_case("address", address, "in the lab's network kubepivot, 172.30.0.0/16")
+            for address in ("192.168.1.21", "172.30.0.0", "172.30.255.255")
+        ),
         host_case("address", "172.30.0.11", "host controller-1 has the same address"),
         host_case("port", "ssh", PORT, base=baremetal),
         host_case("port", 65536, PORT, base=baremetal),
+        *(
+            case(path, value, "use a whole number from", base=baremetal, shown=shown or f'"{value}"')
+            for path in ("api port", "hosts worker-1 port", "backup keep", "recovery generation")
+            for value, shown in (
+                *((True, "true"), (8443.0, "8443.0"), (8443.5, "8443.5"), ("", ""), ("0x10", "")),
+                *((" 443 ", '"443"'), ("1_023", ""), ("+443", ""), ("0443", ""), ("\uff14\u0664", "")),
+            )
+        ),
         host_case("user", "", "must not be empty", base=baremetal, shown='""'),
-        host_case("user", "admin ", "use a login name, without spaces", base=baremetal, shown="admin"),
-        host_case("user", "the admin", "use a login name, without spaces", base=baremetal),
-        host_case("user", "-oProxyCommand=x", "use a login name", base=baremetal),
+        host_case("user", "admin ", "use a login name of letters", base=baremetal, shown="admin"),
+        *(
+            host_case("user", user, "use a login name of letters", base=baremetal)
+            for user in ("the admin", "-oProxyCommand=x", "root@host", "ädmin")
+        ),
         # SSH in the lab and on bare metal
         host_case("key", "~/.ssh/id_ed25519", "leave it out"),
         host_case("hostKey", HOST_KEY, "leave it out", shown=HOST_KEY[:40]),
@@ -197,7 +227,10 @@ LOCKED = "~/.ssh/id_locked"
         case("network pods", "0.0.0.0/0", "this network, 0.0.0.0/8"),
         case("network services", "239.1.0.0/16", "multicast, 224.0.0.0/4"),
         case("network services", "169.254.0.0/16", "link-local, 169.254.0.0/16"),
+        case("network pods", "192.0.0.0/16", "protocol assignments, 192.0.0.0/24"),
+        case("network services", "192.0.0.0/24", "protocol assignments, 192.0.0.0/24"),
         case("network domain", "Cluster_Local", "DNS name"),
+        case("network domain", LONG_DOMAIN, "a DNS name of at most 230 characters", shown="a.a.a."),
         case("api port", "0", PORT),
         case("api port", 443, "kube-apiserver is not root: use a port from 1024"),
         case("api port", "2379", "etcd uses it on every controller"),
@@ -210,6 +243,28 @@ LOCKED = "~/.ssh/id_locked"
                 ("6400+43", "among the node ports of services, 6400+43"),
                 (6443, "among the node ports of services, 6443"),
             )
+        ),
+        *(
+            case("flags kube-apiserver service-node-port-range", given, f"hosts use {used}; choose other")
+            for given, used in (
+                ("2000-3000", "2379 (etcd), 2380 (etcd), 2381 (etcd)"),
+                ("10257-10300", "10257 (kube-controller-manager), 10259 (kube-scheduler)"),
+                ("10200+50", "10248 (the kubelet), 10249 (kube-proxy), 10250 (the kubelet)"),
+                (8472, "8472 (flannel's VXLAN)"),
+                ("1-100", "22 (the SSH server of host controller-1)"),
+            )
+        ),
+        *(
+            case("flags kube-apiserver service-node-port-range", given, "use the first and the last port")
+            for given in ("0-100", "30000-65536", "32767-30000", "30000 to 32767", "")
+        ),
+        host_case(
+            "port",
+            30022,
+            "of the node ports of services, 30000-32767, hosts use 30022 (the SSH server of host worker-1)",
+            base=baremetal,
+            key="flags.kube-apiserver.service-node-port-range",
+            shown="(not set)",
         ),
         case(
             "hosts controller-1 port", 6443, "SSH server of host controller-1", base=baremetal, key="api.port"
@@ -228,11 +283,15 @@ LOCKED = "~/.ssh/id_locked"
             )
         ),
         case("api host", "10.2.0.5", "lies in kubepivot:network.pods"),
+        case("api host", "172.30.0.21", "worker worker-1 has this address, and no API server"),
+        case("api host", "172.30.0.255", "first or last", base=in_hosts),
         case("api host", "https://api:6443", "without scheme and without port"),
         case("api host", "10.0.0.300", "IPv4 address or a DNS name"),
         case("mirror artifacts", "http://m", "required", key="mirror.images", shown="(not set)"),
         case("mirror artifacts", "http://10.2.3.4:8080", "lies in kubepivot:network.pods", shown="10.2.3.4"),
-        case("mirror images", "http://10.3.3.4/v2", "lies in kubepivot:network.services", shown="10.3.3.4"),
+        case(
+            "mirror images", "http://10.3.3.4/images", "lies in kubepivot:network.services", shown="10.3.3.4"
+        ),
         case("mirror artifacts", "mirror:80", URL),
         case("mirror images", "ftp://m", URL),
         case("mirror images", "http://m:99999", URL),
@@ -252,6 +311,32 @@ LOCKED = "~/.ssh/id_locked"
                 ),
             )
         ),
+        case("mirror artifacts", "http://m/%zz", URL),
+        *(
+            case("mirror artifacts", f"http://{address}:80", f"this is {kind}; use an address or a name by")
+            for address, kind in (
+                ("0.0.0.0", "this network, 0.0.0.0/8"),
+                ("224.0.0.1", "multicast, 224.0.0.0/4"),
+                ("255.255.255.255", "broadcast, 255.255.255.255/32"),
+            )
+        ),
+        *(
+            case("mirror images", f"http://m/{path}", "a path as images have it")
+            for path in ("Proxy", "a%20b", "a/-b", "a:b", "v2/A")
+        ),
+        # The lab
+        *(
+            case("lab image", image, "use an image reference with a tag or a digest", shown=f'"{image}"')
+            for image in ("--privileged", "", "a b:1", "kubepivot/host")
+        ),
+        *(
+            case("lab network", network, "use the name of a container network", shown=f'"{network}"')
+            for network in ("", "--privileged", "container:x", "a b")
+        ),
+        *(
+            case("lab network", network, "the container engine's own")
+            for network in ("host", "none", "bridge")
+        ),
         # Flags
         flag_case("--v", "4", "without dashes in front"),
         flag_case("-v", "4", "without dashes in front"),
@@ -270,10 +355,16 @@ LOCKED = "~/.ssh/id_locked"
         case("flags apiserver", {}, "did you mean kube-apiserver?", shown="apiserver"),
         # Images
         *(
-            case("images coredns", image, "use an image reference with a tag or a digest", shown=f'"{image}"')
+            case(
+                "images coredns",
+                image,
+                "use an image reference with a tag or a digest",
+                shown=f'"{image[:80]}',
+            )
             for image in (
                 *("", "coredns", "a/b", "a:b:c", "a:", "A/b:1", "https://a/b:1", "a b:1", "a/b@sha256:12"),
                 *(":1", "a//b:1", "-a/b:1", "a/b:1\u0660", "localhost:/a:1"),
+                *("a:99999/b:1", "a.example:0/b:1", f"a:{'9' * 5000}/b:1"),
             )
         ),
         case("images coredns", 7, "in quotes, for example", shown="7"),
@@ -283,6 +374,8 @@ LOCKED = "~/.ssh/id_locked"
         case("backup interval", "4m59s", "use at least 5m"),
         case("backup interval", "6 hours", "for example 6h, 90m or 1d12h"),
         case("backup interval", "", "for example 6h, 90m or 1d12h", shown='""'),
+        case("backup interval", "\uff15m", "for example 6h, 90m or 1d12h"),
+        case("backup interval", "\u0665m", "for example 6h, 90m or 1d12h"),
         case("backup interval", 6, "in quotes"),
         case("backup maxSize", "1023Mi", "use 1Gi to 10Ti"),
         case("backup maxSize", "10GB", "for example 512Mi or 2Gi"),
@@ -301,6 +394,8 @@ LOCKED = "~/.ssh/id_locked"
         s3_case("bucket", "s3://backups", "use 3 to 63 lower-case letters"),
         s3_case("prefix", "/kubernetes", "with / between but not around them"),
         s3_case("prefix", "a/../b", "with / between but not around them"),
+        s3_case("region", "eu-central-1\nX=y", "use the region's name", shown="(secret)"),
+        s3_case("region", "", "use the region's name", shown='""'),
         s3_case("accessKey", LEFT_OUT, "required, for example"),
         s3_case("secretKey", "hunter2\n", "without spaces and line breaks", shown="(secret)"),
         s3_case("secretKey", "", "without spaces and line breaks", shown="(secret)"),
@@ -335,6 +430,8 @@ def test_all_problems_come_at_once() -> None:
         "kubepivot:hosts.worker-1.role",
         "kubepivot:api.port",
         "kubepivot:platfrom",
+        "kubepivot:hosts.worker-1.address",
+        "kubepivot:hosts.worker-2.address",
         "kubepivot:network.services",
         "kubepivot:hosts.worker-1.address",
         "kubepivot:hosts.worker-1.address",
@@ -342,7 +439,7 @@ def test_all_problems_come_at_once() -> None:
         "kubepivot:hosts.worker-2.address",
         "kubepivot:hosts.worker-2.address",
     ]
-    assert str(error).startswith("the stack's config has 9 problems:\n")
+    assert str(error).startswith("the stack's config has 11 problems:\n")
 
 
 def test_a_wrong_value_brings_no_follow_up_error() -> None:

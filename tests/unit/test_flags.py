@@ -14,6 +14,7 @@ from tests.unit.raw_configs import errors, lab, with_value
 APISERVER: ComponentName = "kube-apiserver"
 CONTROLLER_MANAGER: ComponentName = "kube-controller-manager"
 SCHEDULER: ComponentName = "kube-scheduler"
+POLICIES = "admissionregistration.k8s.io/v1/validatingadmissionpolicies"
 
 
 def _flags(component: ComponentName, **given: str) -> dict[str, str]:
@@ -63,6 +64,10 @@ def test_a_flag_that_is_no_list_takes_the_place_of_the_programs_own() -> None:
         (APISERVER, "runtime-config", "rbac.authorization.k8s.io/v1=false", "needs the stable APIs"),
         (APISERVER, "runtime-config", "api/all=false,v1=true", "leave out api/all"),
         (APISERVER, "runtime-config", "v1=0", "leave out v1"),
+        (APISERVER, "runtime-config", "api/ga=false", "leave out api/ga"),
+        (APISERVER, "runtime-config", "admissionregistration.k8s.io/v1=false", "needs the stable APIs"),
+        (APISERVER, "runtime-config", f"{POLICIES}=false", f"leave out {POLICIES}: "),
+        (APISERVER, "runtime-config", "v1/serviceaccounts = F", "leave out v1/serviceaccounts"),
         (APISERVER, "tls-min-version", "VersionTLS10", "use VersionTLS12 or VersionTLS13"),
         (CONTROLLER_MANAGER, "tls-min-version", "VersionTLS11", "use VersionTLS12 or VersionTLS13"),
         (SCHEDULER, "tls-min-version", "", "use VersionTLS12 or VersionTLS13"),
@@ -82,7 +87,7 @@ def test_what_would_switch_a_guard_off_is_refused(component: str, flag: str, val
     [
         ("disable-admission-plugins", "ResourceQuota,LimitRanger"),
         ("feature-gates", "AllAlpha=true,AllBeta=true,ServiceAccountNodeAudienceRestriction=true"),
-        ("runtime-config", "api/all=true,batch/v2alpha1=false,v1"),
+        ("runtime-config", f"api/all=true,batch/v2alpha1=false,v1,{POLICIES}=true"),
         ("audit-log-path", "-"),
     ],
 )
@@ -102,6 +107,7 @@ SERVICES, PODS = "kubepivot:network.services", "kubepivot:network.pods"
         ("advertise-address", "it is the address of the pod"),
         ("allocate-node-cidrs", PODS),
         ("anonymous-auth", USERS),
+        ("api-audiences", "with another one all would be refused"),
         ("authentication-config", USERS),
         ("authorization-always-allow-paths", "probes"),
         ("authorization-config", "can be added with authorization-mode"),
@@ -110,11 +116,16 @@ SERVICES, PODS = "kubepivot:network.services", "kubepivot:network.pods"
         ("cluster-cidr", PODS),
         ("cluster-signing-cert-file", "signed by the cluster's authority"),
         ("cluster-signing-kubelet-client-key-file", "signed by the cluster's authority"),
+        ("enable-garbage-collector", "the pods of what is deleted go on"),
         ("endpoint-reconciler-type", "it follows from the number of controllers"),
         ("etcd-prefix", "it follows from kubepivot:hosts"),
         ("etcd-servers", "it follows from kubepivot:hosts"),
         ("kubelet-certificate-authority", "knows kubelets by the cluster's authority"),
         ("leader-elect", "the hand-over waits for the lease"),
+        ("leader-elect-lease-duration", "whether anybody leads"),
+        ("leader-elect-renew-deadline", "whether anybody leads"),
+        ("leader-elect-resource-name", "the hand-over waits for the lease"),
+        ("leader-elect-retry-period", "whether anybody leads"),
         ("node-cidr-mask-size-ipv4", PODS),
         ("oidc-issuer-url", USERS),
         ("oidc-username-claim", USERS),

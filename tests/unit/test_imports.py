@@ -19,7 +19,7 @@ STAGES = """
     components.tables
     components.assets.networks
     components.config.flags components.config.images components.config.s3
-    components.config.etcd components.config.backup
+    components.config.etcd components.config.backup components.config.lab components.config.mirror
     components.config.errors
     components.config.crosschecks
     components.config.cluster
@@ -49,6 +49,8 @@ PURE = (
     "components.config.etcd",
     "components.config.flags",
     "components.config.images",
+    "components.config.lab",
+    "components.config.mirror",
     "components.tables",
     "components.config.k8s_names",
     "components.hosts.machine",

@@ -21,6 +21,12 @@ def test_generated_documents_are_fresh(path: Path) -> None:
     assert path.read_text() == reference.files()[path], "run: python -m components.config.reference"
 
 
+@pytest.mark.parametrize("path", [path for path in reference.files() if path.suffix == ".md"])
+def test_every_row_of_a_table_is_whole(path: Path) -> None:
+    rows = [line for line in reference.files()[path].splitlines() if "|" in line]
+    assert all(row.startswith("|") and row.endswith("|") for row in rows)
+
+
 def test_the_reference_has_its_example_and_the_example_parses() -> None:
     document = next(text for path, text in reference.files().items() if path.suffix == ".md")
     fenced = document.split("```yaml\n")[1].split("```")[0]
