@@ -158,10 +158,10 @@ def test_a_preview_of_a_worker_that_joins_shows_nothing_of_the_others(name: str,
     preview = ran(read(name), preview=True, state=before)
     other = {urn for urn, inputs in preview.by_urn.items() if inputs != before.by_urn.get(urn)}
     assert all(worker in urn for urn in other - before.by_urn.keys())
-    # It looks at the network of all nodes.
-    assert [urn.rpartition("::")[2] for urn in other & before.by_urn.keys()] == [
-        f"{load(name).cfg.name}-handover"
-    ]
+    cluster = load(name).cfg.name
+    assert {urn.rpartition("::")[2] for urn in other & before.by_urn.keys()} == {
+        f"{cluster}-{part}" for part in ("handover", "kubelet-policy", "csr-renewal-role-binding")
+    }
     assert has(Unknown, preview.outputs["nodes"][worker])
     assert not has(Unknown, {**preview.outputs, "nodes": {**preview.outputs["nodes"], worker: ""}})
 
