@@ -1,4 +1,4 @@
-"""Starts the temporary control plane on one controller."""
+"""Starts the temporary control plane on one controller, and refuses changes of what a cluster keeps."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class _Lasting(pulumi.Stash):
 
 
 def _refuse_changes(cfg: ClusterConfig, pki: Pki) -> pulumi.ResourceOptions:
-    """Options of the step that starts the temporary control plane: it isn't updated with another such value.
+    """Options of the step that starts the temporary control plane: it fails with another lasting value.
 
     What the step brought says what the cluster was made with, in the states of earlier programs too, which
     have no record of it. No host is asked.

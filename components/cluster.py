@@ -23,7 +23,8 @@ __all__ = ["Cluster"]
 class Cluster(pulumi.ComponentResource):
     """Creates hosts, or takes existing ones, and creates a self-hosted cluster on them.
 
-    It installs nothing on this machine, and nothing in the cluster beyond control plane, network and DNS.
+    It installs nothing on this machine, and nothing in the cluster beyond control plane, checkpointer,
+    network, DNS and the policies that hold nodes to their rights.
     """
 
     def __init__(self, cfg: ClusterConfig, opts: pulumi.ResourceOptions | None = None) -> None:
@@ -34,6 +35,7 @@ class Cluster(pulumi.ComponentResource):
         pki = Pki(name, cfg, hosts, api_host, child)
         controller = hosts[cfg.bootstrap_controller]
 
+        # Made first, so that a destroy runs it last.
         resets = reset_on_destroy(name, hosts, child)
         nodes = make_nodes(name, cfg, hosts, pki, after=resets, opts=child)
         recovered = recover(name, cfg, hosts, pki, after=list(nodes.values()), opts=child)
@@ -41,6 +43,7 @@ class Cluster(pulumi.ComponentResource):
             name, cfg, controller, pki, after=[*nodes.values(), *recovered], opts=child
         )
         selfhosted = SelfHosted(name, cfg, hosts, pki, bootstrap, child)
+        # `gate` is the rollout: it waits between the objects and the hand-over.
         handed_over = hand_over(
             name,
             cfg,

@@ -34,7 +34,7 @@ def hand_over(
 
     `workloads` is text that changes with any workload: the step then runs again, and with it its `gate`.
     """
-    # Until November 2026 its name was another.
+    # States made before November 2026 have the step by that name.
     former = pulumi.ResourceOptions(aliases=[pulumi.Alias(name=f"{name}-retire")])
     return RemoteStep(
         f"{name}-handover",

@@ -47,7 +47,7 @@ def make_nodes(
         for host in hosts.values()
     }
     facts = pulumi.Output.all(**{n: step.said for n, step in preflights.items()})
-    # Known to a preview that knows no facts of a new host: else the barrier would seem to change.
+    # A preview with a new host knows the barrier's value all the same: else all behind it would change.
     distinct = facts.apply(_refuse_duplicates, run_with_unknowns=True)
     passed = _Barrier(f"{name}-hosts-passed", distinct, [*preflights.values(), *after], opts)
     downloads = [

@@ -112,7 +112,7 @@ def _tell(text: str) -> None:
     pulumi.log.info(text, ephemeral=True)
 
 
-async def await_rollout(api: httpx.AsyncClient, expected: Expected, tell: Callable[[str], None]) -> list[str]:
+async def await_rollout(api: httpx.AsyncClient, wanted: Expected, tell: Callable[[str], None]) -> list[str]:
     """Waits until everything is rolled out, or will not be. Returns why not: nothing if it is.
 
     `tell` gets a line whenever what is waited for has changed.
@@ -121,36 +121,36 @@ async def await_rollout(api: httpx.AsyncClient, expected: Expected, tell: Callab
     observed, trouble, told = None, "", ""
     while True:
         try:
-            observed, trouble = await _observe(api, _late(expected, observed)), ""
+            observed, trouble = await _observe(api, _late(wanted, observed)), ""
         except (httpx.HTTPError, ValueError) as error:
             trouble = f"the API does not answer: {_reason(error)}"
         waited = monotonic() - begin
-        decided = verdict(expected, None if trouble else observed, waited)
+        decided = verdict(wanted, None if trouble else observed, waited)
         if decided is Verdict.DONE:
             return []
         if decided is Verdict.FAILED:
             break
-        doing = trouble or (progress(expected, observed) if observed else "")
+        doing = trouble or (progress(wanted, observed) if observed else "")
         if doing != told:
             tell(doing)
             told = doing
         if observed and not trouble and monotonic() - nudged >= NUDGE_SECONDS:
             nudged = monotonic()
-            await _nudge(api, to_nudge(expected, observed))
+            await _nudge(api, to_nudge(wanted, observed))
         await sleep(LOOK_SECONDS)
     heading = [f"after {waited:.0f} s not everything is rolled out", *([trouble] if trouble else [])]
     if observed is None:
         return heading
-    seen = observed if trouble else await _look_closer(api, expected, observed)
-    return heading + explain(expected, seen, {} if trouble else await _logs(api, quoted(expected, seen)))
+    seen = observed if trouble else await _look_closer(api, wanted, observed)
+    return heading + explain(wanted, seen, {} if trouble else await _logs(api, quoted(wanted, seen)))
 
 
-def _late(expected: Expected, observed: Observed | None) -> list[str]:
-    return late_workloads(expected, observed) if observed else []
+def _late(wanted: Expected, observed: Observed | None) -> list[str]:
+    return late_workloads(wanted, observed) if observed else []
 
 
 async def _observe(api: httpx.AsyncClient, late: Iterable[str], *, events: bool = False) -> Observed:
-    """What there is now, with the pods of these workloads."""
+    """What there is now, with the pods of these workloads and of the temporary control plane."""
     names = {"labelSelector": f"{NAME_LABEL} in ({','.join([*BOOTSTRAP, *late])})"}
     nodes, daemon_sets, deployments, pods, warnings = await gather(
         _list(api, "/api/v1/nodes"),
@@ -186,13 +186,13 @@ async def _nudge(api: httpx.AsyncClient, pods: Iterable[str]) -> None:
         pulumi.log.debug(f"pods of the roll were not touched: {_reason(error)}")
 
 
-async def _look_closer(api: httpx.AsyncClient, expected: Expected, observed: Observed) -> Observed:
-    """As before with events, once there is a cause for everything or after a while."""
+async def _look_closer(api: httpx.AsyncClient, wanted: Expected, observed: Observed) -> Observed:
+    """Looks again, now with events, until everything late has a cause or for CAUSE_SECONDS."""
 
     async def look() -> bool:
         nonlocal observed
-        observed = await _observe(api, _late(expected, observed), events=True)
-        return not unexplained(expected, observed)
+        observed = await _observe(api, _late(wanted, observed), events=True)
+        return not unexplained(wanted, observed)
 
     await _try(look, CAUSE_SECONDS)
     return observed
@@ -204,9 +204,9 @@ async def _logs(api: httpx.AsyncClient, containers: Iterable[tuple[str, str]]) -
 
 
 async def _log(api: httpx.AsyncClient, pod: str, container: str) -> str:
-    """The last lines of the container before, which has said all it had to say; else of this one.
+    """The last lines of the container's previous run, which is complete; without one, of the current run.
 
-    One whose image cannot be had has none, and a log may be going with its container.
+    Empty if there is none: an image may not be had, and a log may be going with its container.
     """
     text = ""
 

@@ -181,7 +181,8 @@ _PORTS_HEAD = """\
 components/assets/networks/: change it there. -->
 # Ports
 
-What a firewall has to let through, and what hosts keep to themselves. What hosts have to *forward* is in
+What a firewall has to let in, and what hosts keep to themselves. To be let out is TCP 443 to the sites that
+hosts download from, or what their [mirror](configuration.md#mirror) has. What hosts have to *forward* is in
 [operations](operations.md#ports-and-firewalls).
 """
 

@@ -282,10 +282,11 @@ BIG_DISK = """
 mkdir -p /var/disk/kubelet /var/disk/containerd
 for name in kubelet containerd; do ln -s /var/disk/$name /var/lib/$name; done
 """
-# Made while the cluster is there.
+# Made while the cluster is there. Read-only: the kubelet empties what there is of no pod that it knows.
 THEIRS_LATER = """
 mkdir /var/log/pods/theirs
 mount --bind /var/theirs /var/log/pods/theirs
+mount -o remount,bind,ro /var/log/pods/theirs
 nft add table inet theirs
 nft 'add chain inet theirs forward { type filter hook forward priority 10; policy drop; }'
 """

@@ -67,6 +67,8 @@ def test_what_changes_in_the_pki(new_program: Callable[[str, dict[str, Any]], St
 
     stack.configure({**config, "api": {"host": "api.example.com"}})
     stack.pulumi(*UP)
-    assert changed(renewed, pem(stack)) == {"pki-apiserver-request", "pki-apiserver-cert"}
+    assert changed(renewed, pem(stack)) == {
+        f"pki-{form}apiserver-{part}" for form in ("", "bootstrap-") for part in ("request", "cert")
+    }
     stack.destroy()
     assert stack.state() == {}
