@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import ssl
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import httpx
 
 from tests.e2e.stacks import Stack, eventually
 
@@ -40,18 +39,18 @@ def credentials(stack: Stack, user: str = "admin") -> dict[str, str] | None:
     }
 
 
+def ready(endpoint: str, ca: str) -> bool:
+    """Whether an apiserver answers, and says that it is ready."""
+    context = ssl.create_default_context(cadata=ca)
+    try:
+        return httpx.get(f"{endpoint}/readyz", verify=context, timeout=2, trust_env=False).is_success
+    except httpx.HTTPError:
+        return False
+
+
 def wait_until_ready(endpoint: str, ca: str, seconds: float) -> None:
     """Returns with the first `/readyz`."""
-    context = ssl.create_default_context(cadata=ca)
-
-    def ready() -> bool:
-        try:
-            urllib.request.urlopen(f"{endpoint}/readyz", context=context, timeout=2).close()
-        except (urllib.error.URLError, OSError, http.client.HTTPException):
-            return False
-        return True
-
-    eventually(f"{endpoint}/readyz", seconds, ready)
+    eventually(f"{endpoint}/readyz", seconds, lambda: ready(endpoint, ca))
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,6 @@ import base64
 import json
 import ssl
 import subprocess
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import httpx
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -57,12 +56,15 @@ class Client:
         if self.token:
             headers["Authorization"] = f"Bearer {self.token}"
         url = f"{self.server}/api/v1/nodes/{node}/status"
-        request = urllib.request.Request(url, json.dumps(patch).encode(), headers, method="PATCH")
-        try:
-            with urllib.request.urlopen(request, context=self.context, timeout=20) as answer:
-                return int(answer.status), answer.read().decode()
-        except urllib.error.HTTPError as error:
-            return error.code, error.read().decode()
+        answer = httpx.patch(
+            url,
+            content=json.dumps(patch),
+            headers=headers,
+            verify=self.context,
+            timeout=20,
+            trust_env=False,
+        )
+        return answer.status_code, answer.text
 
     def may_not_patch_status(self, node: str, patch: dict[str, Any], why: str = "") -> None:
         status, answer = self.patch_status(node, patch)

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
-import ssl
 import subprocess
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from lab.engine import docker
@@ -161,13 +159,7 @@ def test_a_pod_reaches_a_service_on_the_other_node_by_name(stack: Stack) -> None
 
 
 def _status(url: str) -> int:
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    try:
-        with urllib.request.urlopen(url, context=context, timeout=5) as answer:
-            return int(answer.status)
-    except urllib.error.HTTPError as error:
-        return error.code
+    return httpx.get(url, verify=False, timeout=5, trust_env=False).status_code
 
 
 def test_nobody_is_anonymous_but_who_asks_for_health(stack: Stack) -> None:

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import os
 import re
 import signal
-import ssl
 import subprocess
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import partial
@@ -22,7 +18,7 @@ import pytest
 from lab.engine import docker
 from lab.errors import LabError
 from tests.e2e.killing import descendants
-from tests.e2e.probing import credentials, wait_until_ready
+from tests.e2e.probing import credentials, ready, wait_until_ready
 from tests.e2e.stacks import Stack, eventually, lab_config
 from tests.e2e.witnesses import Writer, add_users, apiservers, lost, users
 
@@ -82,12 +78,7 @@ def recover(stack: Stack, generation: int, limit: float, **rest: str) -> str:
 def answers(stack: Stack) -> bool:
     known = credentials(stack)
     assert known is not None
-    context = ssl.create_default_context(cadata=known["ca"])
-    try:
-        urllib.request.urlopen(f"{ENDPOINT}/readyz", context=context, timeout=2).close()
-    except (urllib.error.URLError, OSError, http.client.HTTPException):
-        return False
-    return True
+    return ready(ENDPOINT, known["ca"])
 
 
 def new_writer(stack: Stack, prefix: str) -> Writer:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import http.client
-import json
+import contextlib
 import ssl
 import tempfile
 import threading
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from typing import Any
+
+import httpx
 
 from tests.e2e.stacks import Stack, eventually
 
@@ -101,12 +100,9 @@ class Writer:
             number += 1
             name = f"{self._prefix}-{number}"
             body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}}
-            request = urllib.request.Request(
-                self._url, json.dumps(body).encode(), {"Content-Type": "application/json"}
-            )
-            try:
-                with urllib.request.urlopen(request, context=self._context, timeout=WRITE_SECONDS) as answer:
-                    answer.read()
-            except (urllib.error.URLError, OSError, http.client.HTTPException):
-                continue
-            self.acknowledged.add(name)
+            with contextlib.suppress(httpx.HTTPError):
+                answer = httpx.post(
+                    self._url, json=body, verify=self._context, timeout=WRITE_SECONDS, trust_env=False
+                )
+                if answer.is_success:
+                    self.acknowledged.add(name)
