@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-import urllib.request
 from pathlib import Path
+
+import httpx
 
 from lab.cache import cache_dir, locked
 from lab.debian import recipe_image
@@ -106,13 +107,13 @@ def _ensure_container(progress: Progress) -> None:
 
 
 def _wait_until_serving() -> None:
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy has another loopback
     deadline = time.monotonic() + START_SECONDS
     while True:
         try:
-            direct.open(f"http://{push_address()}/v2/", timeout=5).close()
+            # No proxy: it has another loopback.
+            httpx.get(f"http://{push_address()}/v2/", timeout=5, trust_env=False).raise_for_status()
             return
-        except (OSError, LabError) as error:
+        except (httpx.HTTPError, LabError) as error:
             if time.monotonic() > deadline:
                 raise LabError(
                     f"the mirror does not serve {START_SECONDS} s after its start: {error}",
