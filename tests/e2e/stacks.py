@@ -70,10 +70,19 @@ class Checkout:
 
 
 class Stack:
-    """A stack of the checkout: its config, and Pulumi as a user types it after `eval "$(make -s env)"`."""
+    """A stack of the checkout: its config, and Pulumi as a user types it after `eval "$(make -s env)"`.
 
-    def __init__(self, checkout: Checkout, name: str, config: dict[str, Any]) -> None:
-        self.checkout, self.name = checkout, name
+    `translate` makes of every config the one that is written.
+    """
+
+    def __init__(
+        self,
+        checkout: Checkout,
+        name: str,
+        config: dict[str, Any],
+        translate: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+    ) -> None:
+        self.checkout, self.name, self._translate = checkout, name, translate
         self.configure(config)
         settings = checkout.lab("env", name)
         assert settings.returncode == 0, settings.stderr
@@ -88,7 +97,7 @@ class Stack:
         """Writes the stack's file; its salt, if it has one already, stays."""
         file = self.checkout.directory / f"Pulumi.{self.name}.yaml"
         kept = yaml.safe_load(file.read_text()) if file.exists() else {}
-        kept["config"] = {f"kubepivot:{key}": value for key, value in config.items()}
+        kept["config"] = {f"kubepivot:{key}": value for key, value in self._translate(config).items()}
         file.write_text(yaml.safe_dump(kept))
 
     def start(self, *arguments: str, output: Any = subprocess.PIPE) -> subprocess.Popen[str]:

@@ -75,7 +75,7 @@ class Machinery(Protocol):
     """Makes it so. Every call returns when what it asks for is done, and may be made twice."""
 
     def make_network(self, vpc: str, ip_range: str) -> None:
-        """Makes the private network of a VPC."""
+        """Makes the private network of a VPC, whose last quarter is for balancers, not for droplets."""
 
     def remove_network(self, vpc: str) -> None:
         """Removes it; no machine is in it any more."""
@@ -102,6 +102,9 @@ class Machinery(Protocol):
 
     def set_balancer(self, balancer: Balancer) -> None:
         """Runs a balancer as described. A change of its backends cuts no connection to those that stay."""
+
+    def private_address(self, balancer: str) -> str:
+        """The address in its VPC from which a balancer connects to droplets."""
 
     def remove_balancer(self, balancer: str) -> None:
         """Ends it."""
