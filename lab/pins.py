@@ -77,4 +77,4 @@ COREDNS = module_version("coredns", "github.com/coredns/coredns")
 RCLONE = module_version("rclone", "github.com/rclone/rclone")
 VERSITYGW = module_version("versitygw", "github.com/versity/versitygw")
 
-PLUGINS = {name: sdk_version(f"pulumi-{name}") for name in ("command", "kubernetes", "tls")}
+PLUGINS = {name: sdk_version(f"pulumi-{name}") for name in ("command", "digitalocean", "kubernetes", "tls")}

@@ -1,4 +1,4 @@
-"""What the tests share: `--update-golden`, `--slice`, and Pulumi's check that no Output lands in a string."""
+"""What the tests share: their options, and Pulumi's check that no Output lands in a string."""
 
 from __future__ import annotations
 
@@ -27,6 +27,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--update-golden", action="store_true", help="write what the program renders to tests/golden/cases"
     )
     parser.addoption(
+        "--platform",
+        choices=("lab", "digitalocean"),
+        default="lab",
+        help="where end-to-end tests have the clusters whose config says lab: there, or on droplets of an "
+        "imitated DigitalOcean",
+    )
+    parser.addoption(
         "--slice",
         type=slices.parse,
         metavar="K/N",
@@ -37,8 +44,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     # Whatever is imported stays: to look through it for garbage again and again takes a seventh of the time.
     gc.disable()
-    # The SDK warns of its own class when it is imported.
+    # SDKs warn of their own classes when they are imported.
     config.addinivalue_line("filterwarnings", "ignore:This resource is deprecated:DeprecationWarning")
+    config.addinivalue_line("filterwarnings", "ignore:digitalocean.* deprecated in favor:DeprecationWarning")
 
 
 @pytest.hookimpl(tryfirst=True)  # the parts are the same whatever else is asked for, such as `-m alone`

@@ -14,11 +14,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import grpc.aio
+from google.protobuf.message import Message
 from pulumi.provider.experimental.property_value import PropertyValue
 from pulumi.provider.experimental.provider import Provider
 from pulumi.provider.experimental.server import ProviderServicer
 from pulumi.runtime import rpc
-from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc, provider_pb2_grpc
+from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc, provider_pb2_grpc, status_pb2
 
 UNKNOWN = rpc.UNKNOWN
 """How a value that is not known yet looks in a preview: the SDK leaves the marker as a plain string."""
@@ -28,11 +29,29 @@ MESSAGE_LIMIT = 400 * 1024 * 1024
 
 
 class ProviderError(Exception):
-    """An error whose text reaches the user as it stands."""
+    """An error whose text reaches the user as it stands.
 
-    def __init__(self, message: str, code: grpc.StatusCode = grpc.StatusCode.UNKNOWN) -> None:
+    `details` tells the engine more, such as what there is of a resource that was made only half.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        code: grpc.StatusCode = grpc.StatusCode.UNKNOWN,
+        details: Message | None = None,
+    ) -> None:
         super().__init__(message)
         self.code = code
+        self.details = details
+
+    @property
+    def metadata(self) -> tuple[tuple[str, bytes], ...]:
+        """The details as gRPC carries them."""
+        if self.details is None:
+            return ()
+        status = status_pb2.Status(code=self.code.value[0], message=str(self))
+        status.details.add().Pack(self.details)
+        return (("grpc-status-details-bin", status.SerializeToString()),)
 
 
 class EngineLog:
@@ -44,13 +63,18 @@ class EngineLog:
 
     async def status(self, urn: str, message: str) -> None:
         """Show `message` beside the resource until the next one takes its place."""
+        await self._log(severity=engine_pb2.INFO, message=message, urn=urn, ephemeral=True)
+
+    async def warn(self, urn: str, message: str) -> None:
+        """Show a warning about the resource, which stays."""
+        await self._log(severity=engine_pb2.WARNING, message=message, urn=urn)
+
+    async def _log(self, **message: Any) -> None:
         if self._address is None:
             return
         if self._stub is None:
             self._stub = engine_pb2_grpc.EngineStub(grpc.aio.insecure_channel(self._address))
-        await self._stub.Log(
-            engine_pb2.LogRequest(severity=engine_pb2.INFO, message=message, urn=urn, ephemeral=True)
-        )
+        await self._stub.Log(engine_pb2.LogRequest(**message))
 
 
 def resource_type(urn: str) -> str:
@@ -103,7 +127,7 @@ class _Errors(grpc.aio.ServerInterceptor):
                 meant = error.__context__
                 if not isinstance(meant, ProviderError):
                     raise
-                await context.abort(meant.code, str(meant))
+                await context.abort(meant.code, str(meant), meant.metadata)
 
         return grpc.unary_unary_rpc_method_handler(
             call,
