@@ -8,7 +8,7 @@ import pulumi
 
 from components.assets.backup import SCRIPT, facts, generation_file
 from components.config import ClusterConfig
-from components.hosts import Hosts
+from components.hosts.host import Hosts
 from components.ssh import Payload, RemoteStep
 
 __all__ = ["make_backups"]

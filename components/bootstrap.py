@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 import pulumi
@@ -13,12 +13,13 @@ import yaml
 from components.archive import unpack
 from components.assets.bootstrap import bootstrap_files
 from components.assets.templates import script
-from components.config import ClusterConfig, Problem
-from components.hosts import Host
+from components.config import ClusterConfig
+from components.hosts.host import Host
+from components.lasting import Lasting, Values, changed, refuse
 from components.pki import Pki
 from components.ssh import Payload, RemoteStep
 
-__all__ = ["changed", "lasting", "made_with", "start_bootstrap"]
+__all__ = ["lasting", "made_with", "start_bootstrap"]
 
 
 def start_bootstrap(
@@ -47,36 +48,16 @@ def start_bootstrap(
         depends_on=after,
         opts=pulumi.ResourceOptions.merge(opts, _refuse_changes(cfg, pki)),
     )
-    _Lasting(cfg, pki, step, opts)
+    Lasting(
+        "lasting",
+        pki.read(lambda machines, _: lasting(cfg, machines.api_host)),
+        lasting(cfg, None),
+        pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=[step])),
+    )
     return step
 
 
-Values = Mapping[str, str]
-"""Values of the config by their keys, as text."""
-
 _MANIFESTS = "root/etc/kubernetes/manifests"
-
-
-class _Lasting(pulumi.Stash):
-    """Records the values that a cluster lives with once it has begun, and refuses others, in previews too.
-
-    Its URN has nothing of the config, so that another name or another first controller meets it as well.
-    """
-
-    def __init__(
-        self, cfg: ClusterConfig, pki: Pki, bootstrap: RemoteStep, opts: pulumi.ResourceOptions
-    ) -> None:
-        values = pki.read(lambda machines, _: lasting(cfg, machines.api_host))
-
-        async def refuse(args: pulumi.ResourceHookArgs) -> None:
-            recorded = (args.old_inputs or {})["input"]
-            _refuse(changed(await values.future() or lasting(cfg, None), recorded))
-
-        hook = pulumi.ResourceHook("lasting-values", refuse, pulumi.ResourceHookOptions(on_dry_run=True))
-        own = pulumi.ResourceOptions(
-            depends_on=[bootstrap], hooks=pulumi.ResourceHookBinding(before_update=[hook])
-        )
-        super().__init__("lasting", input=values, opts=pulumi.ResourceOptions.merge(opts, own))
 
 
 def _refuse_changes(cfg: ClusterConfig, pki: Pki) -> pulumi.ResourceOptions:
@@ -87,21 +68,16 @@ def _refuse_changes(cfg: ClusterConfig, pki: Pki) -> pulumi.ResourceOptions:
     """
     api_host = pki.read(lambda machines, _: machines.api_host)
 
-    async def refuse(args: pulumi.ResourceHookArgs) -> None:
+    async def look(args: pulumi.ResourceHookArgs) -> None:
         brought = (args.old_inputs or {})["stdin"]
         # A secret comes as an Output.
         archive = await pulumi.Output.from_input(brought).future()
-        _refuse(changed(lasting(cfg, await api_host.future()), made_with(str(archive))))
+        refuse(changed(lasting(cfg, await api_host.future()), made_with(str(archive))))
 
     hook = pulumi.ResourceHook(
-        "values-of-a-living-cluster", refuse, pulumi.ResourceHookOptions(on_dry_run=True)
+        "values-of-a-living-cluster", look, pulumi.ResourceHookOptions(on_dry_run=True)
     )
     return pulumi.ResourceOptions(hooks=pulumi.ResourceHookBinding(before_update=[hook]))
-
-
-def _refuse(problems: Sequence[Problem]) -> None:
-    if problems:
-        raise pulumi.RunError("; ".join(map(str, problems)))
 
 
 def lasting(cfg: ClusterConfig, api_host: str | None) -> Values:
@@ -117,20 +93,6 @@ def lasting(cfg: ClusterConfig, api_host: str | None) -> Values:
         "api.port": str(cfg.api.port),
     }
     return values if api_host is None else values | {"api.host": api_host}
-
-
-def changed(wanted: Values, living: Values) -> list[Problem]:
-    """Problems of values that differ from those that the cluster lives with."""
-    return [
-        Problem.at(
-            key.split("."),
-            wanted[key],
-            f"the cluster lives with {living[key]} and would not outlast the change: put that back, or "
-            "destroy the cluster first",
-        )
-        for key in wanted
-        if key in living and wanted[key] != living[key]
-    ]
 
 
 def made_with(archive: str) -> Values:

@@ -10,7 +10,7 @@ from components.archive import File
 from components.assets.handover import HANDOVER_SECONDS, handover_files
 from components.assets.templates import script
 from components.config import ClusterConfig
-from components.hosts import Host
+from components.hosts.host import Host
 from components.pki import Pki
 from components.ssh import Payload, RemoteStep
 

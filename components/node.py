@@ -13,7 +13,7 @@ from components.assets.node import download_files, node_files
 from components.assets.preflight import preflight_files
 from components.assets.templates import script
 from components.config import ClusterConfig
-from components.hosts import Hosts
+from components.hosts.host import Hosts
 from components.hosts.machine import Machines
 from components.pki import Pki, Texts
 from components.ssh import Payload, RemoteStep

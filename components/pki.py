@@ -12,7 +12,7 @@ import pulumi
 import pulumi_tls as tls
 
 from components.config import ClusterConfig
-from components.hosts import Host
+from components.hosts.host import Host
 from components.hosts.machine import Machine, Machines
 
 __all__ = ["Pki", "Texts", "apiserver_sans"]

@@ -10,7 +10,7 @@ from components.assets.handover import HANDOVER_SECONDS
 from components.assets.recovery import recovery_files
 from components.assets.templates import script
 from components.config import ClusterConfig
-from components.hosts import Hosts
+from components.hosts.host import Hosts
 from components.pki import Pki
 from components.ssh import Payload, RemoteStep
 

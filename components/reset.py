@@ -9,7 +9,7 @@ import pulumi_command as command
 
 from components.assets.claims import claims_script
 from components.assets.templates import script
-from components.hosts import Host, Hosts
+from components.hosts.host import Host, Hosts
 from components.ssh import DONE, SET_PATH, for_any_shell
 
 __all__ = ["reset_on_destroy"]

@@ -23,7 +23,7 @@ from components.assets.manifests import (
     role,
 )
 from components.config import ClusterConfig
-from components.hosts import Hosts
+from components.hosts.host import Hosts
 from components.hosts.machine import Machines
 from components.pki import Pki, Texts
 from components.ssh import RemoteStep

@@ -11,7 +11,7 @@ import pulumi
 import pulumi_command as command
 
 from components.archive import File, digest_lines, pack
-from components.hosts import Host
+from components.hosts.host import Host
 
 __all__ = ["DONE", "SET_PATH", "Payload", "RemoteStep", "command_text", "for_any_shell"]
 

@@ -27,6 +27,7 @@ from components.assets.networks import NETWORKS, Network
 from components.config import addresses, crosschecks, k8s_names, sshkeys
 from components.config.backup import BackupConfig
 from components.config.base import DERIVED, Section, Whole
+from components.config.digitalocean import ANYWHERE, DigitalOceanConfig, Size
 from components.config.errors import PROJECT, ConfigError, Problem, problems_of
 from components.config.etcd import DATA, EtcdConfig
 from components.config.flags import FlagsConfig
@@ -35,7 +36,7 @@ from components.config.k8s_names import Taint
 from components.config.lab import LabConfig
 from components.config.mirror import MirrorConfig
 from components.config.releases import LATEST, RELEASES, Release
-from components.tables.ports import API, SSH
+from components.tables.ports import API, NODE_PORTS, SSH, port_range
 
 __all__ = ["ClusterConfig", "ConfigError", "HostConfig", "Problem", "Taint", "parse"]
 
@@ -117,34 +118,34 @@ class HostConfig(Section):
     address: Address | None = Field(
         default=None,
         description="The IPv4 address at which the other hosts and SSH reach this one. Required with "
-        "platforms lab and baremetal.",
+        "platforms lab and baremetal, not with digitalocean.",
         examples=["192.168.1.21"],
     )
     user: Login = Field(
         default="root",
         description="Who logs in: root, or a user who may use sudo without a password. "
-        "Not with platform lab.",
+        "Only with platform baremetal.",
         examples=["admin"],
     )
     port: Whole = Field(
         default=SSH.first,
         ge=1,
         le=65535,
-        description="The port of the SSH server. Not with platform lab.",
+        description="The port of the SSH server. Only with platform baremetal.",
         examples=[2222],
     )
     key: PrivateKey | None = Field(
         default=None,
         description="The private key to log in with, without a passphrase: a path that begins with /, ~ "
         "or ./, or the key's text as a secret (`pulumi config set --secret --path`). "
-        "Required with platform baremetal, not with lab.",
+        "Required with platform baremetal, and only there.",
         examples=["~/.ssh/id_ed25519"],
     )
     host_key: HostKey | None = Field(
         default=None,
         description="The host's public key, ed25519 or ECDSA, as `ssh-keyscan -t ed25519 ADDRESS` prints it "
         "after the host's name. A host that shows another key is refused. Required with platform baremetal, "
-        "not with lab.",
+        "and only there.",
         examples=["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIArwvbnKlP9VYIeKDcJ3CdSTHv2dbmbL5SL3bd0uNiDd"],
     )
     labels: dict[LabelKey, LabelValue] = Field(
@@ -157,6 +158,20 @@ class HostConfig(Section):
         default=(),
         description="Taints that the node registers with, each key[=value]:Effect.",
         examples=[["example.com/gpu=true:NoSchedule"]],
+    )
+    size: Size | None = Field(
+        default=None,
+        description="The size of the droplet. Another one powers it off and on. Only with platform "
+        "digitalocean.",
+        examples=["s-2vcpu-2gb"],
+        json_schema_extra={DERIVED: "`digitalOcean.size`"},
+    )
+    generation: Whole = Field(
+        default=0,
+        ge=0,
+        le=1_000_000,
+        description="Raise it to have the droplet deleted and made anew. Only with platform digitalocean.",
+        examples=[1],
     )
 
 
@@ -244,9 +259,9 @@ class RecoveryConfig(Section):
 class ClusterConfig(Section):
     """A self-hosted Kubernetes cluster."""
 
-    platform: Literal["lab", "baremetal"] = Field(
-        description="Where the hosts come from: containers made on this machine (lab), or machines that "
-        "exist already (baremetal).",
+    platform: Literal["lab", "baremetal", "digitalocean"] = Field(
+        description="Where the hosts come from: containers made on this machine (lab), machines that exist "
+        "already (baremetal), or droplets (digitalocean).",
         examples=["baremetal"],
     )
     mode: Literal["cluster", "render"] = Field(
@@ -273,6 +288,7 @@ class ClusterConfig(Section):
         description="The hosts by name. The name, a DNS label of at most 52 characters, is also the node's.",
         examples=[{"controller-1": {"role": "controller", "address": "192.168.1.11"}}],
     )
+    digital_ocean: DigitalOceanConfig | None = None
     network: NetworkConfig = NetworkConfig()
     api: ApiConfig = ApiConfig()
     mirror: MirrorConfig | None = None
@@ -355,6 +371,17 @@ class ClusterConfig(Section):
         return f"https://{host}:{self.api.port}"
 
     @property
+    def node_ports(self) -> range:
+        """The ports at which services of type NodePort answer."""
+        usual = f"{NODE_PORTS.first}-{NODE_PORTS.last}"
+        return port_range(self.flags.of("kube-apiserver").get("service-node-port-range", usual))
+
+    @property
+    def node_port_addresses(self) -> str:
+        """Of a node, where they do: at its own, or at any where a firewall before it lets others in."""
+        return ANYWHERE if self.digital_ocean is not None and self.digital_ocean.node_ports else "primary"
+
+    @property
     def service_ip(self) -> str:
         """The address of the service `kubernetes`."""
         return addresses.nth(self.network.services, 1)
@@ -370,6 +397,11 @@ class ClusterConfig(Section):
         return tuple(self._warnings())
 
     def _warnings(self) -> Iterator[str]:
+        if self.digital_ocean is not None and ANYWHERE in self.digital_ocean.admin_cidrs:
+            yield (
+                f"{PROJECT}:digitalOcean.adminCidrs has {ANYWHERE}: SSH and the API answer everybody, and "
+                "only keys are between them and the cluster"
+            )
         count = len(self.controllers)
         if count % 2 == 0:
             yield (
@@ -389,9 +421,10 @@ def parse(raw: Mapping[str, object], *, stack: str) -> ClusterConfig:
     `raw` has the keys below the project's namespace, as Pulumi.<stack>.yaml spells them. ConfigError has
     every problem.
     """
+    raw = {"name": stack, **raw}
     problems = list(crosschecks.problems(raw))
     try:
-        config = ClusterConfig.model_validate({"name": stack, **raw})
+        config = ClusterConfig.model_validate(raw)
     except ValidationError as error:
         problems[:0] = problems_of(error, ClusterConfig)
     if problems:

@@ -6,8 +6,7 @@ fields.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import IPv4Address, IPv4Network
 from itertools import combinations
 from urllib.parse import urlsplit
@@ -15,10 +14,11 @@ from urllib.parse import urlsplit
 from components.assets.networks import NETWORKS
 from components.config.addresses import NODE_PREFIX, PODS, SERVICES
 from components.config.base import number
+from components.config.digitalocean import LONGEST_NAME
 from components.config.errors import Problem
 from components.config.flags import refusal
 from components.config.lab import NETWORK, SUBNET, TAKEN
-from components.tables.ports import API, NODE_PORTS, PORTS, SSH
+from components.tables.ports import API, NODE_PORTS, PORTS, SSH, port_range
 
 __all__ = ["problems"]
 
@@ -46,7 +46,12 @@ _FIXED_PORTS = tuple(
 _USUAL_NODE_PORTS = f"{NODE_PORTS.first}-{NODE_PORTS.last}"
 _SERVERS = (("mirror", "artifacts"), ("mirror", "images"), ("backup", "s3", "endpoint"))
 """URLs that hosts ask, whether there is a cluster or not."""
-_MADE_BY_THE_LAB = ("user", "port", "key", "hostKey")
+_LOGIN = ("user", "port", "key", "hostKey")
+_PLATFORMS = ("lab", "baremetal", "digitalocean")
+_SECTIONS = {"lab": "lab", "digitalocean": "digitalOcean"}
+"""Sections of the config that only one platform has."""
+_ORDERED = ("size", "generation")
+"""Keys of hosts that only a platform which makes machines to order has."""
 
 
 def problems(raw: Raw) -> Iterator[Problem]:
@@ -69,7 +74,8 @@ def _topology(raw: Raw, hosts: Mapping[str, Raw]) -> Iterator[Problem]:
     # A role that is itself wrong may be meant as controller.
     if roles and all(role == "worker" for role in roles):
         yield Problem.at(["hosts"], hosts, "no host is a controller; give one of them the role controller")
-    if roles.count("controller") > 1 and not _part(raw, "api").get("host"):
+    endpoint = _part(raw, "api").get("host") or raw.get("platform") == "digitalocean"
+    if roles.count("controller") > 1 and not endpoint:
         yield Problem.at(
             ["api", "host"],
             None,
@@ -88,26 +94,66 @@ def _topology(raw: Raw, hosts: Mapping[str, Raw]) -> Iterator[Problem]:
 
 
 def _platform(raw: Raw, hosts: Mapping[str, Raw]) -> Iterator[Problem]:
+    platform = str(raw.get("platform"))
     for name, host in hosts.items():
-        for field, mend in _REQUIRED.get(str(raw.get("platform")), {}).items():
+        for field, mend in _REQUIRED.get(platform, {}).items():
             if host.get(field) is None:
                 yield Problem.at(["hosts", name, field], None, mend)
-    match raw.get("platform"):
+    match platform:
         case "lab":
-            for name, host in hosts.items():
-                for field in _MADE_BY_THE_LAB:
-                    if field in host:
-                        yield Problem.at(
-                            ["hosts", name, field],
-                            host[field],
-                            "leave it out: with platform lab the hosts and their keys are made",
-                        )
+            yield from _left_out(hosts, _LOGIN, "with platform lab the hosts and their keys are made")
             # With mode render no container is made.
             if raw.get("mode") != "render" and _part(raw, "lab").get("network", NETWORK) == NETWORK:
                 yield from _lab_addresses(hosts)
-        case "baremetal":
-            if "lab" in raw:
-                yield Problem.at(["lab"], raw["lab"], "leave it out: it is for platform lab only")
+        case "digitalocean":
+            made = "with platform digitalocean the hosts, their addresses and their keys are made"
+            yield from _left_out(hosts, ("address", *_LOGIN), made)
+            yield from _digitalocean(raw, hosts)
+    if platform in _PLATFORMS:
+        for other, section in _SECTIONS.items():
+            if other != platform and section in raw:
+                yield Problem.at([section], raw[section], f"leave it out: it is for platform {other} only")
+        if platform != "digitalocean":
+            yield from _left_out(hosts, _ORDERED, "it is for platform digitalocean only")
+
+
+def _left_out(hosts: Mapping[str, Raw], fields: Iterable[str], why: str) -> Iterator[Problem]:
+    for name, host in hosts.items():
+        for field in fields:
+            if field in host:
+                yield Problem.at(["hosts", name, field], host[field], f"leave it out: {why}")
+
+
+def _digitalocean(raw: Raw, hosts: Mapping[str, Raw]) -> Iterator[Problem]:
+    if "digitalOcean" not in raw:
+        mend = "it is required with platform digitalocean: at least its region and adminCidrs"
+        yield Problem.at(["digitalOcean"], None, mend)
+        return
+    section, api = _part(raw, "digitalOcean"), _part(raw, "api").get("host")
+    if raw.get("mode") == "render":
+        mend = "droplets have no addresses before they are made; render with platform baremetal"
+        yield Problem.at(["mode"], "render", mend)
+    if section.get("vpc") is not None and section.get("vpcCidr") is not None:
+        mend = "leave it out: kubepivot:digitalOcean.vpc names a VPC, which has a range"
+        yield Problem.at(["digitalOcean", "vpcCidr"], section["vpcCidr"], mend)
+    if "hosts" in _part(raw, "network"):
+        mend = "leave it out: the VPC's range is kubepivot:digitalOcean.vpcCidr"
+        yield Problem.at(["network", "hosts"], _part(raw, "network")["hosts"], mend)
+    if api and section.get("domain") is not None:
+        mend = "leave it out: kubepivot:api.host is where the API is"
+        yield Problem.at(["digitalOcean", "domain"], section["domain"], mend)
+    controllers = [name for name, host in hosts.items() if host.get("role") == "controller"]
+    if len(controllers) > 1 and section.get("loadBalancer") in (False, "false"):
+        mend = "several controllers need one: leave it out, or set it to true"
+        yield Problem.at(["digitalOcean", "loadBalancer"], section["loadBalancer"], mend)
+    for name in hosts:
+        droplet = f"{raw.get('name', '')}-{name}"
+        if len(droplet) > LONGEST_NAME:
+            mend = (
+                f"the droplet's name, {droplet}, would have more than {LONGEST_NAME} characters; "
+                "shorten this or kubepivot:name"
+            )
+            yield Problem.at(["hosts", name], "(a map)", mend)
 
 
 def _lab_addresses(hosts: Mapping[str, Raw]) -> Iterator[Problem]:
@@ -139,7 +185,7 @@ def _api_port(raw: Raw, hosts: Mapping[str, Raw]) -> Iterator[Problem]:
             mend = f"the SSH server of host {name} uses it (kubepivot:hosts.{name}.port); choose another"
             yield Problem.at(["api", "port"], value, mend)
     node_ports = _node_port_flag(raw) or _USUAL_NODE_PORTS
-    if port in _port_range(str(node_ports)):
+    if port in port_range(str(node_ports)):
         mend = f"it lies among the node ports of services, {node_ports}; choose another"
         yield Problem.at(["api", "port"], value, mend)
 
@@ -150,7 +196,7 @@ def _node_ports(raw: Raw, hosts: Mapping[str, Raw]) -> Iterator[Problem]:
     if not isinstance(given, str | int | float | None):
         return
     text = _USUAL_NODE_PORTS if given is None else str(given)
-    ports = _port_range(text)
+    ports = port_range(text)
     if not ports or ports[0] < 1 or ports[-1] > 65535:
         yield Problem.at(path, given, f"use the first and the last port, for example {_USUAL_NODE_PORTS}")
         return
@@ -168,15 +214,6 @@ def _node_port_flag(raw: Raw) -> object:
     return _part(_part(raw, "flags"), "kube-apiserver").get("service-node-port-range")
 
 
-def _port_range(text: str) -> range:
-    """The ports of a range as the flag takes it: first-last, first+more or one; else none."""
-    parts = re.fullmatch(r"(\d{1,5})(?:([-+])(\d{1,5}))?", text.strip(), re.ASCII)
-    if parts is None:
-        return range(0)
-    first, rest = int(parts[1]), int(parts[3] or 0)
-    return range(first, (rest if parts[2] == "-" else first + rest) + 1)
-
-
 def _flags(flags: Raw) -> Iterator[Problem]:
     for component in flags:
         for flag, value in _part(flags, component).items():
@@ -190,6 +227,7 @@ def _addresses(raw: Raw, hosts: Mapping[str, Raw]) -> Iterator[Problem]:
     ranges = {
         key: found for key in ("hosts", "pods", "services") if (found := _range(network.get(key))) is not None
     }
+    yield from _vpc(_range(_part(raw, "digitalOcean").get("vpcCidr")), ranges)
     located = {
         name: address
         for name, host in hosts.items()
@@ -211,6 +249,13 @@ def _overlaps(ranges: Mapping[str, IPv4Network]) -> Iterator[Problem]:
                 str(other),
                 f"it overlaps kubepivot:network.{first}, {one}; choose ranges that do not overlap",
             )
+
+
+def _vpc(vpc: IPv4Network | None, ranges: Mapping[str, IPv4Network]) -> Iterator[Problem]:
+    for key, other in ranges.items():
+        if vpc is not None and vpc.overlaps(other):
+            mend = f"it overlaps kubepivot:network.{key}, {other}; choose ranges that do not overlap"
+            yield Problem.at(["digitalOcean", "vpcCidr"], str(vpc), mend)
 
 
 def _capacity(ranges: Mapping[str, IPv4Network], hosts: int) -> Iterator[Problem]:

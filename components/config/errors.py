@@ -75,6 +75,8 @@ def _problem(details: ErrorDetails, model: type[BaseModel]) -> Problem:
             mend = f"write it as text, in quotes{example}"
         case "string_too_short":
             mend = f"it must not be empty{example}"
+        case "too_short":
+            mend = f"name at least one{example}"
         case "bool_type" | "bool_parsing":
             mend = "use true or false"
         case "int_type" | "int_parsing" | "int_from_float" | "greater_than_equal" | "less_than_equal":

@@ -9,7 +9,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-__all__ = ["host_key", "is_path", "login", "private_key"]
+__all__ = ["host_key", "is_path", "login", "private_key", "public_key"]
 
 _HOST_KEY_MEND = 'use the line that `ssh-keyscan` prints, without the host\'s name: "ssh-ed25519 AAAA…"'
 _HOST_KEY_TYPES = ("ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521")
@@ -92,6 +92,19 @@ def host_key(text: str) -> str:
     except (ValueError, UnsupportedAlgorithm):
         raise ValueError(_HOST_KEY_MEND) from None
     return " ".join(words[:2])
+
+
+def public_key(text: str) -> str:
+    """A person's public key on one line; ValueError with the mend if the text is none."""
+    mend = "use the line of a .pub file, for example of ~/.ssh/id_ed25519.pub"
+    if is_path(text) or "PRIVATE" in text:
+        raise ValueError(mend)
+    line = " ".join(text.split())
+    try:
+        serialization.load_ssh_public_key(line.encode())
+    except (ValueError, UnsupportedAlgorithm):
+        raise ValueError(mend) from None
+    return line
 
 
 def _read(path: Path) -> str:

@@ -5,18 +5,18 @@ from __future__ import annotations
 import pulumi
 
 from components.config import ClusterConfig
-from components.hosts import Host, Hosts, Ssh
+from components.hosts.host import Host, Hosts, Ssh
 
 __all__ = ["baremetal_hosts"]
 
 
-def baremetal_hosts(name: str, cfg: ClusterConfig, opts: pulumi.ResourceOptions) -> Hosts:
+def baremetal_hosts(name: str, cfg: ClusterConfig, opts: pulumi.ResourceOptions) -> tuple[Hosts, None]:
     """Describes the machines in the config.
 
     A machine is known by its host key: installing it anew changes that, so the config has to change as
     well, and every step runs again. The machine that had the old key is not reset.
     """
-    return {
+    hosts = {
         host_name: Host(
             name=host_name,
             role=host.role,
@@ -37,3 +37,4 @@ def baremetal_hosts(name: str, cfg: ClusterConfig, opts: pulumi.ResourceOptions)
         for host_name, host in cfg.hosts.items()
         if host.key is not None and host.host_key is not None
     }
+    return hosts, None

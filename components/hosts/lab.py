@@ -11,7 +11,7 @@ import pulumi_tls as tls
 
 from components.archive import File, pack
 from components.config import ClusterConfig, HostConfig
-from components.hosts import Host, Hosts, Ssh
+from components.hosts.host import Host, Hosts, Ssh
 
 __all__ = ["lab_hosts"]
 
@@ -28,16 +28,17 @@ RUN_OPTIONS = """
 """
 
 
-def lab_hosts(name: str, cfg: ClusterConfig, opts: pulumi.ResourceOptions) -> Hosts:
+def lab_hosts(name: str, cfg: ClusterConfig, opts: pulumi.ResourceOptions) -> tuple[Hosts, None]:
     """Makes a container for every host in the config, each with an SSH host key of its own.
 
     Needs the image and the network named in the config (`make up` makes both). The container's volume goes
     with it.
     """
     login = tls.PrivateKey(f"{name}-ssh-login", algorithm="ED25519", opts=opts)
-    return {
+    hosts = {
         host_name: _lab_host(name, host_name, host, cfg, login, opts) for host_name, host in cfg.hosts.items()
     }
+    return hosts, None
 
 
 def _lab_host(

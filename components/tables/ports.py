@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
 from components.tables.components import KUBE_APISERVER, KUBE_CONTROLLER_MANAGER, KUBE_SCHEDULER
 
-__all__ = ["API", "NODE_PORTS", "PORTS", "SSH", "Port"]
+__all__ = ["API", "NODE_PORTS", "PORTS", "SSH", "Port", "port_range"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,3 +79,12 @@ PORTS = (
         for each in (KUBE_CONTROLLER_MANAGER, KUBE_SCHEDULER)
     ),
 )
+
+
+def port_range(text: str) -> range:
+    """The ports of a range as the flag takes it: first-last, first+more or one; else none."""
+    parts = re.fullmatch(r"(\d{1,5})(?:([-+])(\d{1,5}))?", text.strip(), re.ASCII)
+    if parts is None:
+        return range(0)
+    first, rest = int(parts[1]), int(parts[3] or 0)
+    return range(first, (rest if parts[2] == "-" else first + rest) + 1)

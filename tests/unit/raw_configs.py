@@ -45,6 +45,17 @@ def baremetal() -> Raw:
     }
 
 
+def droplets() -> Raw:
+    return {
+        "platform": "digitalocean",
+        "digitalOcean": {"region": "fra1", "adminCidrs": ["203.0.113.0/24"], "protect": False},
+        "hosts": {
+            "controller-1": {"role": "controller"},
+            "worker-1": {"role": "worker", "size": "s-2vcpu-2gb"},
+        },
+    }
+
+
 def with_value(raw: Raw, path: str, value: object) -> Raw:
     """The config with another value at a path of keys joined by spaces, or without it."""
     raw = copy.deepcopy(raw)

@@ -69,6 +69,8 @@ class Registered:
     before_update: tuple[str, ...]
     """Names of the hooks that run before it is updated."""
     before_create: tuple[str, ...]
+    replacement_trigger: Any
+    """Another value replaces it."""
 
     @property
     def plain(self) -> Any:
@@ -121,6 +123,12 @@ class Run:
             found |= new
             waiting += [by_urn[urn] for urn in new]
         return found
+
+
+def changed(state: Run, preview: Run) -> set[str]:
+    """URNs of what the preview shows as new or changed."""
+    before, after = state.by_urn, preview.by_urn
+    return {urn for urn in after if after[urn] != before.get(urn)}
 
 
 def ran(name: str, *, preview: bool = False) -> Run:
@@ -279,7 +287,7 @@ class _Recorder(mocks.MockMonitor):
         for key, value in computed.items():
             shown = value if known else rpc.UNKNOWN
             outputs.update({key: _secret(shown) if key in request.additionalSecretOutputs else shown})
-        identity = f"{request.name}-id" if known else ""
+        identity = str(computed.get("id", f"{request.name}-id")) if known else ""
         return resource_pb2.RegisterResourceResponse(urn=urn, id=identity, object=outputs)
 
     def RegisterResourceOutputs(self, request: Any) -> Any:
@@ -315,6 +323,7 @@ def _registered(urn: str, request: resource_pb2.RegisterResourceRequest) -> Regi
         aliases=len(request.aliases),
         before_update=tuple(request.hooks.before_update),
         before_create=tuple(request.hooks.before_create),
+        replacement_trigger=_readable(rpc.deserialize_property(request.replacement_trigger)),
     )
 
 

@@ -72,7 +72,7 @@ LOCKED = "~/.ssh/id_locked"
     [
         # Top level
         case("platform", LEFT_OUT, "required"),
-        case("platform", "cloud", "use 'lab' or 'baremetal'"),
+        case("platform", "cloud", "use 'lab', 'baremetal' or 'digitalocean'"),
         case("mode", "rendr", "use 'cluster' or 'render'"),
         case("assetDirectory", "", "must not be empty", shown='""'),
         case("assetDirectory", "~/assets", "only a shell knows ~"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 from collections import Counter
-from collections.abc import Iterable
 from typing import Any
 
 import pulumi
@@ -13,13 +12,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from components.ssh import DONE
-from tests.cases import Case, Raw, load, read
+from tests.cases import Case, load, read
 from tests.unit.recorder import (
     LOCAL,
     REMOTE,
     Run,
     Secret,
     Unknown,
+    changed,
     exposed,
     has,
     pki_texts,
@@ -65,68 +65,6 @@ def test_a_preview_without_a_state_plans_what_up_makes(case: Case) -> None:
 
 
 # The hand-over looks at the network of all nodes; what a kubelet may do is said by name.
-KNOW_THE_NODES = {"handover", "kubelet-policy", "csr-renewal-role-binding"}
-
-
-def _parts(urns: Iterable[str]) -> set[str]:
-    """Names of resources without the cluster's."""
-    return {urn.rpartition("::")[2].partition("-")[2] for urn in urns}
-
-
-@pytest.mark.parametrize(("name", "worker"), [("lab", "worker-1"), ("baremetal", "gpu")])
-def test_a_worker_that_leaves_takes_only_its_own_with_it(name: str, worker: str) -> None:
-    raw = read(name)
-    del raw["hosts"][worker]
-    before, after = ran(name).by_urn, program(raw).by_urn
-    assert after.keys() < before.keys()
-    assert all(worker in urn for urn in before.keys() - after.keys())
-    assert _parts(urn for urn in after if after[urn] != before[urn]) == KNOW_THE_NODES
-
-
-@pytest.mark.parametrize(("name", "worker"), [("lab", "worker-1"), ("baremetal", "gpu")])
-def test_a_preview_of_a_worker_that_joins_shows_nothing_of_the_others(name: str, worker: str) -> None:
-    raw = read(name)
-    del raw["hosts"][worker]
-    state = program(raw)
-    preview = program(read(name), preview=True, state=state)
-    urns = {each.urn for each in state.resources}
-    assert all(worker in urn for urn in _changed(state, preview) - urns)
-    changed = _changed(state, preview) & urns
-    assert _parts(changed) == KNOW_THE_NODES
-    # Even then all of it is shown.
-    assert not any(has(Unknown, each.inputs) for each in preview.resources if each.urn in changed)
-    assert not has(Unknown, preview.outputs)
-
-
-READERS: dict[str, list[str]] = {
-    "admin": [],
-    "super-admin": ["bootstrap", "cluster", "handover"],
-    "apiserver": ["handover", "kube-apiserver", "kube-apiserver-secret"],
-    "bootstrap-apiserver": ["bootstrap"],
-    "scheduler": ["bootstrap", "handover", "kube-scheduler", "kube-scheduler-secret"],
-    "kubelet-serving-worker-1": ["worker-1-node"],
-    "kubelet-client-controller-1": ["controller-1-node"],
-    "etcd-peer-controller-1": ["controller-1-node"],
-}
-"""What in the cluster `lab` reads a leaf, be it through the digest of workloads."""
-
-
-@pytest.mark.parametrize("leaf", READERS)
-def test_a_preview_of_a_leaf_that_is_renewed_shows_what_reads_it(leaf: str) -> None:
-    state = ran("lab")
-    preview = program(read("lab"), preview=True, state=state.without(f"lab-{leaf}-cert"))
-    names = {each.urn: each.name for each in preview.resources}
-    changed = sorted(names[urn].removeprefix("lab-") for urn in _changed(state, preview))
-    assert changed == READERS[leaf]
-    assert has(Unknown, preview.outputs) == (leaf == "admin")
-
-
-def _changed(state: Run, preview: Run) -> set[str]:
-    """URNs of what the preview shows as new or changed."""
-    before, after = state.by_urn, preview.by_urn
-    return {urn for urn in after if after[urn] != before.get(urn)}
-
-
 # -- steps on hosts ------------------------------------------------------------------------------------------
 
 
@@ -230,7 +168,7 @@ def test_a_cluster_without_barriers_gets_them_and_nothing_else(case: Case) -> No
     before = ran(case.name)
     barriers = {each.urn: each.name for each in before.of("pulumi:index:Stash")}
     preview = program(read(case.name), preview=True, state=before.without(*barriers.values()))
-    assert _changed(before.without(*barriers.values()), preview) == barriers.keys()
+    assert changed(before.without(*barriers.values()), preview) == barriers.keys()
 
 
 def test_hosts_that_are_clones_are_refused() -> None:
@@ -253,42 +191,6 @@ def test_a_root_who_only_says_who_may_log_in_is_told_and_another_user_is_looked_
     assert before.keys() == after.keys()
     for name, step in before.items():
         assert {key for key in step if step[key] != after[name][key]} >= {"connection"}
-
-
-# -- snapshots that are asked for ----------------------------------------------------------------------------
-
-
-def _with_generation(name: str, generation: int) -> Raw:
-    raw = read(name)
-    return raw | {"backup": {**raw.get("backup", {}), "generation": generation}}
-
-
-@pytest.mark.parametrize("preview", [False, True])
-def test_a_generation_makes_a_snapshot_on_every_controller_once_the_cluster_is_up(
-    case: Case, preview: bool
-) -> None:
-    run = program(_with_generation(case.name, 1), preview=preview)
-    steps = [run.only(f"{case.cfg.name}-{name}-backup") for name in case.cfg.controllers]
-    handed_over = run.only(f"{case.cfg.name}-handover").urn
-    assert all(handed_over in step.dependencies for step in steps)
-    known = {
-        name: {"path": f"of {step.name}", "sha256": f"of {step.name}"}
-        for name, step in zip(case.cfg.controllers, steps, strict=True)
-    }
-    if preview:
-        assert has(Unknown, run.outputs["backups"])
-    else:
-        assert run.outputs["backups"] == known
-
-
-def test_nothing_but_another_generation_makes_another_snapshot(case: Case) -> None:
-    def files(raw: Raw) -> dict[str, bytes]:
-        return program(raw, preview=False).only(f"{case.cfg.name}-{case.cfg.controllers[0]}-backup").files
-
-    one, two = (files(_with_generation(case.name, number)) for number in (1, 2))
-    protect = not case.cfg.pki.protect
-    assert one == files(_with_generation(case.name, 1) | {"pki": {"protect": protect}})
-    assert {name for name in one if one[name] != two[name]} == {"generation"}
 
 
 # -- what users get ------------------------------------------------------------------------------------------
@@ -333,7 +235,7 @@ def test_the_lab_makes_a_container_for_every_host() -> None:
 
 
 @pytest.mark.parametrize("changed", [{"image": "kubepivot/host:other"}, {"network": "other"}])
-def test_the_lab_makes_another_container_where_one_cannot_be_changed(changed: dict[str, str]) -> None:
+def test_the_lab_makes_another_container_where_one_cannot_bechanged(changed: dict[str, str]) -> None:
     def triggers(run: Run) -> Any:
         return run.only("lab-controller-1-container").inputs["triggers"]
 

@@ -16,6 +16,7 @@ STAGES = """
     components.archive components.programs.checkpointer components.programs.reuseport components.programs
     components.config.releases components.config.k8s_names components.config.sshkeys components.config.base
     components.config.durations components.config.sizes components.config.addresses
+    components.config.digitalocean
     components.tables
     components.assets.networks
     components.config.flags components.config.images components.config.s3
@@ -25,10 +26,12 @@ STAGES = """
     components.config.cluster
     components.config
     components.config.reference components.hosts.machine
+    components.assets.templates components.assets.document
+    components.hosts.host components.lasting
+    components.ssh
     components.hosts
     components.pki
     components.assets
-    components.ssh
     components.reset components.node components.bootstrap
     components.recovery
     components.selfhosted
@@ -45,6 +48,8 @@ PURE = (
     "components.assets",
     "components.programs.checkpointer",
     "components.config.crosschecks",
+    "components.config.digitalocean",
+    "components.hosts.digitalocean.account",
     "components.config.durations",
     "components.config.etcd",
     "components.config.flags",
@@ -157,6 +162,13 @@ def test_no_stage_takes_an_address_from_the_config() -> None:
     for path in COMPONENTS:
         if not _name(path).startswith(("components.config", "components.hosts")):
             assert not re.search(r"\bcfg\.(addresses|hosts\[)", path.read_text()), path
+
+
+def test_no_stage_asks_for_the_platform() -> None:
+    """A host says of itself what its platform makes of it."""
+    for path in COMPONENTS:
+        if not _name(path).startswith(("components.config", "components.hosts")):
+            assert not re.search(r"\.platform\b", path.read_text()), path
 
 
 def test_programs_need_nothing_but_python() -> None:

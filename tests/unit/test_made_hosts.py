@@ -10,9 +10,10 @@ import pulumi
 import pytest
 
 from components.assets.controlplane import COMPONENTS
-from components.bootstrap import changed, lasting, made_with
+from components.bootstrap import lasting, made_with
 from components.config import ClusterConfig, crosschecks, parse
-from components.hosts import Host, Hosts, Ssh
+from components.hosts.host import Host, Hosts, Ssh
+from components.lasting import changed
 from tests.cases import Case, Raw, load, read
 from tests.unit.recorder import REMOTE, Run, Unknown, has, record
 

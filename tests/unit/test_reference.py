@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from components.config import ClusterConfig, HostConfig, parse, reference
-from tests.unit.raw_configs import S3, baremetal, lab, with_value
+from tests.unit.raw_configs import S3, baremetal, droplets, lab, with_value
 
 pytestmark = pytest.mark.usefixtures("home")
 
@@ -59,7 +59,8 @@ def _examples(
 
 @pytest.mark.parametrize(("path", "example"), field_examples())
 def test_every_example_of_the_reference_parses(path: str, example: object) -> None:
-    raw = lab() if path.startswith("lab") else baremetal()
+    droplet = path.startswith("digitalOcean") or path in ("hosts worker-1 size", "hosts worker-1 generation")
+    raw = droplets() if droplet else lab() if path.startswith("lab") else baremetal()
     if path.startswith("mirror"):
         raw["mirror"] = {"artifacts": "http://mirror:8080", "images": "http://mirror:5000"}
     if path.startswith("backup s3"):

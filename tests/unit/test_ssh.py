@@ -14,7 +14,7 @@ import pulumi
 import pytest
 
 from components.archive import File, pack
-from components.hosts import Host, Ssh
+from components.hosts.host import Host, Ssh
 from components.ssh import DONE, Payload, RemoteStep, command_text
 from tests.unit.recorder import REMOTE, Secret, record, revealed, unpacked
 from tests.unit.sandbox import Sandbox, login_shells
