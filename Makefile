@@ -29,7 +29,7 @@ env: .venv/ready ## print the settings for this shell: eval "$(make -s env)"
 doctor: .venv/ready ## say what this machine has, would download or build, and what is wrong; changes only .venv
 	@$(LAB) doctor
 
-check: .venv/ready ## both of the next, in under a minute
+check: .venv/ready ## both of the next, in a minute and a half
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint unit
 
 lint: .venv/ready ## ruff and mypy
