@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,10 +62,8 @@ def up_that_is_killed_ends_well(stack: Stack, at: str) -> None:
     """From nothing."""
     remove_hosts(stack.name)  # of a test that has failed
     state_file(stack).unlink(missing_ok=True)
-    _kill(stack, "up", at, UP[at])
-    # Pulumi writes these in place; without them no kill can leave a state that it can't read.
-    assert not list(state_file(stack).parent.glob("*.attrs"))
-    _end(stack, "up")
+    kill(stack, "up", at, lambda: _reached(stack, "up", UP[at]))
+    end(stack, "up")
     for node in stack.get("nodes")["items"]:
         ready = {c["type"]: c["status"] for c in node["status"]["conditions"]}["Ready"]
         assert ready == "True", node["metadata"]["name"]
@@ -77,8 +76,8 @@ def up_that_is_killed_ends_well(stack: Stack, at: str) -> None:
 
 def down_that_is_killed_ends_well(stack: Stack, at: str) -> None:
     """Nothing is left."""
-    _kill(stack, "down", at, DOWN[at])
-    _end(stack, "down")
+    kill(stack, "down", at, lambda: _reached(stack, "down", DOWN[at]))
+    end(stack, "down")
     label = f"label=kubepivot.cluster={stack.name}"
     assert docker("container", "ls", "--all", "--quiet", "--filter", label) == ""
     assert not state_file(stack).exists()
@@ -106,20 +105,23 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
-def _end(stack: Stack, verb: str) -> None:
+def end(stack: Stack, verb: str) -> None:
+    """Runs `make VERB`, which ends well."""
     begin = time.monotonic()
     done = stack.checkout.lab(verb, stack.name)
     assert done.returncode == 0, done.stderr
     print(f"{verb} after it took {time.monotonic() - begin:.1f} s")
 
 
-def _kill(stack: Stack, verb: str, at: str, point: Point) -> None:
-    """Kills `make VERB` and all that it started, in the middle of it."""
+def kill(stack: Stack, verb: str, at: str, reached: Callable[[], bool]) -> set[str]:
+    """Kills `make VERB` and all that it started, once it has got so far. The names of the resources that
+    the state has then.
+    """
     process = stack.checkout.start_lab(verb, stack.name)
     begin = time.monotonic()
-    while not (_has_begun(stack, verb, point) and _holds(stack, point)):
-        assert process.poll() is None, f"{verb} has ended"
-        assert time.monotonic() < begin + DEADLINE_SECONDS, f"{verb} has not got so far: {point}"
+    while not reached():
+        assert process.poll() is None, f"{verb} has ended, and was not {at}"
+        assert time.monotonic() < begin + DEADLINE_SECONDS, f"{verb} has not got so far: {at}"
         time.sleep(0.02)
     killed = set()
     for pid in descendants(process.pid):
@@ -130,12 +132,19 @@ def _kill(stack: Stack, verb: str, at: str, point: Point) -> None:
             continue
     assert process.wait(timeout=30) == -signal.SIGKILL
     assert "pulumi" in killed, f"Pulumi had ended: {killed}"
+    # Pulumi writes these in place; without them no kill can leave a state that it can't read.
+    assert not list(state_file(stack).parent.glob("*.attrs"))
     state = _state(stack)
     pending = [operation["resource"]["urn"].rsplit("::", 1)[-1] for operation in state["pending_operations"]]
     print(
         f"{verb} was killed at {at}, {time.monotonic() - begin:.1f} s after its start, "
         f"with {len(state['resources'])} resources and in the midst of {' '.join(pending) or 'none'}"
     )
+    return {resource["urn"].rsplit("::", 1)[-1] for resource in state["resources"]}
+
+
+def _reached(stack: Stack, verb: str, point: Point) -> bool:
+    return has_begun(stack, verb, point.resource) and _holds(stack, point)
 
 
 def _state(stack: Stack) -> dict[str, Any]:
@@ -148,16 +157,16 @@ def _state(stack: Stack) -> dict[str, Any]:
     return {part: latest.get(part) or [] for part in ("resources", "pending_operations")}
 
 
-def _has_begun(stack: Stack, verb: str, point: Point) -> bool:
+def has_begun(stack: Stack, verb: str, resource: str) -> bool:
     """Whether `up` has made the resource or is at it, or `down` has deleted it or is at it."""
     state = _state(stack)
-    end = f"::{stack.name}-{point.resource}"
+    end = f"::{stack.name}-{resource}"
     operations = {
         operation["type"]
         for operation in state["pending_operations"]
         if operation["resource"]["urn"].endswith(end)
     }
-    there = any(resource["urn"].endswith(end) for resource in state["resources"])
+    there = any(each["urn"].endswith(end) for each in state["resources"])
     return there or "creating" in operations if verb == "up" else not there or "deleting" in operations
 
 

@@ -83,6 +83,8 @@ class Stack:
         translate: Callable[[dict[str, Any]], dict[str, Any]] = dict,
     ) -> None:
         self.checkout, self.name, self._translate = checkout, name, translate
+        self.pace = 1.0
+        """How many times as long as usual things take on this machine."""
         self.configure(config)
         settings = checkout.lab("env", name)
         assert settings.returncode == 0, settings.stderr
