@@ -49,7 +49,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", "ignore:digitalocean.* deprecated in favor:DeprecationWarning")
 
 
-@pytest.hookimpl(tryfirst=True)  # the parts are the same whatever else is asked for, such as `-m alone`
+@pytest.hookimpl(tryfirst=True)  # the parts are the same whatever else is asked for, such as `-k reboot`
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     wanted: tuple[int, int] | None = config.getoption("--slice")
     if wanted is not None:

@@ -3,39 +3,39 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from statistics import fmean
 
 import pytest
 
-# Seconds that a module's scenarios take with its set-up, on two cores and as they run: two modules at a time,
-# or alone. Measure anew (`--durations=0`) when scenarios come or go; one that is not here counts as the mean.
+# Seconds that a module's scenarios take with its set-up, on two cores. Measure anew (`--durations=0`) when
+# scenarios come or go; one that is not here counts as the mean.
 SECONDS = {
-    "tests/e2e/test_backup.py": 300,
-    "tests/e2e/test_bad_changes.py": 560,
-    "tests/e2e/test_baremetal.py": 380,
+    "tests/e2e/test_backup.py": 180,
+    "tests/e2e/test_bad_changes.py": 340,
+    "tests/e2e/test_baremetal.py": 230,
     "tests/e2e/test_carried_over.py": 150,
-    "tests/e2e/test_checkpoints.py": 780,
-    "tests/e2e/test_clock.py": 430,
-    "tests/e2e/test_digitalocean.py": 500,
-    "tests/e2e/test_digitalocean_balancer.py": 210,
-    "tests/e2e/test_digitalocean_faults.py": 400,
-    "tests/e2e/test_digitalocean_killed.py": 700,
+    "tests/e2e/test_checkpoints.py": 470,
+    "tests/e2e/test_clock.py": 260,
+    "tests/e2e/test_digitalocean.py": 300,
+    "tests/e2e/test_digitalocean_balancer.py": 130,
+    "tests/e2e/test_digitalocean_faults.py": 240,
+    "tests/e2e/test_digitalocean_killed.py": 420,
     "tests/e2e/test_digitalocean_seconds.py": 180,
-    "tests/e2e/test_droplets.py": 140,
-    "tests/e2e/test_killed_in_cluster.py": 520,
-    "tests/e2e/test_killed_on_hosts.py": 470,
+    "tests/e2e/test_droplets.py": 80,
+    "tests/e2e/test_killed_in_cluster.py": 310,
+    "tests/e2e/test_killed_on_hosts.py": 280,
     "tests/e2e/test_lives_on_droplets.py": 1000,
     "tests/e2e/test_make.py": 150,
     "tests/e2e/test_measurements.py": 120,
     "tests/e2e/test_mirror.py": 100,
-    "tests/e2e/test_power_cuts.py": 350,
-    "tests/e2e/test_reboot.py": 300,
+    "tests/e2e/test_power_cuts.py": 210,
+    "tests/e2e/test_reboot.py": 180,
     "tests/e2e/test_recovery.py": 350,
-    "tests/plugins/test_digitalocean_godo.py": 30,
-    "tests/plugins/test_digitalocean_life.py": 320,
-    "tests/plugins/test_kubernetes.py": 60,
-    "tests/plugins/test_tls.py": 40,
+    "tests/plugins/test_digitalocean_godo.py": 20,
+    "tests/plugins/test_digitalocean_life.py": 190,
+    "tests/plugins/test_kubernetes.py": 40,
+    "tests/plugins/test_tls.py": 20,
     "tests/unit/test_recovery.py": 10,
 }
 
@@ -48,15 +48,15 @@ def parse(text: str) -> tuple[int, int]:
     return int(number), int(count)
 
 
-def share(modules: Mapping[str, bool], number: int, count: int) -> list[str]:
-    """Modules of one of the parts, longest first; given are all, and whether each runs alone.
+def share(modules: Iterable[str], number: int, count: int) -> list[str]:
+    """Modules of one of the parts, longest first.
 
-    The longest one that is left goes to the part that has least so far. What runs beside another counts half.
+    The longest one that is left goes to the part that has least so far.
     """
     unknown = fmean(SECONDS.values())
-    seconds = {name: SECONDS.get(name, unknown) / (1 if alone else 2) for name, alone in modules.items()}
+    seconds = {name: SECONDS.get(name, unknown) for name in modules}
     parts: list[list[str]] = [[] for _ in range(count)]
-    for name in sorted(modules, key=lambda name: (-seconds[name], name)):
+    for name in sorted(seconds, key=lambda name: (-seconds[name], name)):
         min(parts, key=lambda part: sum(seconds[each] for each in part)).append(name)
     return parts[number - 1]
 
@@ -67,5 +67,4 @@ def select(items: Iterable[pytest.Item], number: int, count: int) -> list[pytest
     for item in items:
         if item.get_closest_marker("e2e") and not item.get_closest_marker("life"):
             modules.setdefault(item.nodeid.partition("::")[0], []).append(item)
-    alone = {name: any(item.get_closest_marker("alone") for item in found) for name, found in modules.items()}
-    return [item for name in share(alone, number, count) for item in modules[name]]
+    return [item for name in share(modules, number, count) for item in modules[name]]

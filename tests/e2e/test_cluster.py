@@ -20,7 +20,7 @@ from tests.e2e.probing import Prober, credentials, wait_until_ready
 from tests.e2e.stacks import Stack, eventually, lab_config
 from tests.e2e.witnesses import apiservers
 
-pytestmark = [pytest.mark.e2e, pytest.mark.life, pytest.mark.alone]
+pytestmark = [pytest.mark.e2e, pytest.mark.life]
 
 CONTROLLER = "172.30.1.11"
 ENDPOINT = f"https://{CONTROLLER}:6443"

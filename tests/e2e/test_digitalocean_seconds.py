@@ -10,7 +10,7 @@ import pytest
 from tests.e2e.digitalocean.cloud import Cloud, droplets_config
 from tests.e2e.stacks import Checkout, Stack, lab_config
 
-pytestmark = [pytest.mark.e2e, pytest.mark.alone]
+pytestmark = pytest.mark.e2e
 
 MORE_SECONDS, DESTROY_SECONDS = 30, 60
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 # The stacks have the names and addresses of those in the lab, so no others run meanwhile.
-pytestmark = [pytest.mark.e2e, pytest.mark.alone]
+pytestmark = pytest.mark.e2e
 
 HERE = Path(__file__)
 NOT_ON_DROPLETS = {"test_baremetal.py": "its machines are there before the stack is"}

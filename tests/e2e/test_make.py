@@ -20,7 +20,7 @@ from lab.engine import docker
 from lab.progress import Progress
 from tests.e2e.stacks import Checkout, lab_config, remove_hosts
 
-pytestmark = [pytest.mark.e2e, pytest.mark.alone]
+pytestmark = pytest.mark.e2e
 
 STACK = "typed"
 UP_SECONDS = 100

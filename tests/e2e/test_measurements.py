@@ -6,7 +6,7 @@ import pytest
 
 from bench import reboot
 
-pytestmark = [pytest.mark.e2e, pytest.mark.alone]
+pytestmark = pytest.mark.e2e
 
 
 def test_a_reboot_takes_no_longer_than_kubeadms(capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,7 +21,7 @@ from lab.images import IMAGES, ensure_images
 from lab.progress import Progress
 from tests.e2e.stacks import remove_hosts
 
-pytestmark = [pytest.mark.e2e, pytest.mark.alone]
+pytestmark = pytest.mark.e2e
 
 MIRROR = f"{mirror.ADDRESS}:{mirror.REGISTRY_PORT}"
 ADDRESSES = {"kubepivot-test-host-1": "172.30.255.11", "kubepivot-test-host-2": "172.30.255.12"}

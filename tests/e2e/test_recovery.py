@@ -22,7 +22,7 @@ from tests.e2e.probing import credentials, ready, wait_until_ready
 from tests.e2e.stacks import Stack, eventually, lab_config
 from tests.e2e.witnesses import Writer, add_users, apiservers, lost, users
 
-pytestmark = [pytest.mark.e2e, pytest.mark.alone]
+pytestmark = pytest.mark.e2e
 
 ENDPOINT = "https://172.30.9.11:6443"
 CONTROLLER, WORKER = "recovery-controller-1", "recovery-worker-1"

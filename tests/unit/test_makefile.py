@@ -15,7 +15,7 @@ from lab import pins
 
 PYTEST = """#!/bin/sh
 echo "$*" >> {log}
-case $* in *'not alone'*) exit {second} ;; *alone*) exit {first} ;; *) exit {check} ;; esac
+case $* in *-m*) exit {clusters} ;; *) exit {check} ;; esac
 """
 
 
@@ -46,14 +46,12 @@ def fake(tmp_path: Path) -> Callable[..., list[str]]:
     programs.mkdir(parents=True)
     (tmp_path / ".venv/ready").touch()
 
-    def run(
-        *arguments: str, first: int = 0, second: int = 0, check: int = 0, fails: bool = False
-    ) -> list[str]:
+    def run(*arguments: str, check: int = 0, clusters: int = 0, fails: bool = False) -> list[str]:
         log = tmp_path / "log"
         log.write_text("")
         for name in ("python", "ruff", "mypy"):
             (programs / name).write_text("#!/bin/sh\n")
-        (programs / "pytest").write_text(PYTEST.format(log=log, first=first, second=second, check=check))
+        (programs / "pytest").write_text(PYTEST.format(log=log, check=check, clusters=clusters))
         for program in programs.iterdir():
             program.chmod(0o755)
         done = make(tmp_path, *arguments)
@@ -63,43 +61,25 @@ def fake(tmp_path: Path) -> Callable[..., list[str]]:
     return run
 
 
-NONE = 5
-"""How pytest ends where no test is asked for."""
-
-
-@pytest.mark.parametrize(
-    ("first", "second", "fails", "runs"),
-    [
-        (0, 0, False, 2),
-        (1, 0, True, 2),
-        (0, 1, True, 2),
-        (1, 1, True, 2),
-        (2, 0, True, 1),
-        (NONE, 0, False, 2),
-        (0, NONE, False, 2),
-        (NONE, 1, True, 2),
-        (NONE, NONE, True, 2),
-    ],
-)
-def test_tests_on_clusters_all_run_unless_interrupted(
-    fake: Callable[..., list[str]], first: int, second: int, fails: bool, runs: int
-) -> None:
-    assert len(fake("scenarios", first=first, second=second, fails=fails)) == runs
-
-
 def test_the_life_of_clusters_comes_after_a_check_that_passed(fake: Callable[..., list[str]]) -> None:
-    check, alone, others = fake("test")
+    check, lives = fake("test")
     assert "-m" not in check
-    assert "-m e2e and life and alone" in alone
-    assert "-m e2e and life and not alone" in others
+    assert lives == "-m e2e and life"
     assert len(fake("test", check=1, fails=True)) == 1
+
+
+@pytest.mark.parametrize("found", ["a failure", "no test"])
+def test_what_fails_on_clusters_fails_the_target(fake: Callable[..., list[str]], found: str) -> None:
+    code = {"a failure": 1, "no test": 5}[found]
+    assert len(fake("test", clusters=code, fails=True)) == 2
+    assert len(fake("scenarios", "NAME=nothing", clusters=code, fails=True)) == 1
 
 
 def test_scenarios_are_all_one_part_or_what_has_a_name(fake: Callable[..., list[str]]) -> None:
     for run in fake("scenarios"):
-        assert "-m e2e and not life and " in run and "--slice=1/1" in run
+        assert "-m e2e and not life " in run and "--slice=1/1" in run
     for run in fake("scenarios", "SLICE=2/4"):
-        assert "-m e2e and not life and " in run and "--slice=2/4" in run
+        assert "-m e2e and not life " in run and "--slice=2/4" in run
     for run in fake("scenarios", "NAME=reboot"):
         assert "-k reboot" in run and "not life" not in run and "--slice" not in run
 

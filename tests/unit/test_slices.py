@@ -14,13 +14,8 @@ from tests import slices
 from tests.cases import CHECKOUT
 
 COUNT = 4
-# Two that are alone, two that nobody has measured.
-MODULES = {
-    **dict.fromkeys(slices.SECONDS, False),
-    **dict.fromkeys([*slices.SECONDS][:2], True),
-    "tests/e2e/test_new.py": False,
-    "tests/e2e/test_another.py": True,
-}
+# With two that nobody has measured.
+MODULES = [*slices.SECONDS, "tests/e2e/test_new.py", "tests/e2e/test_another.py"]
 
 
 def test_every_module_is_in_one_part() -> None:
@@ -32,8 +27,7 @@ def test_every_module_is_in_one_part() -> None:
 def test_the_order_of_collection_makes_no_difference() -> None:
     expected = [slices.share(MODULES, number, COUNT) for number in range(1, COUNT + 1)]
     for seed in range(10):
-        names = random.Random(seed).sample([*MODULES], len(MODULES))
-        shuffled = {name: MODULES[name] for name in names}
+        shuffled = random.Random(seed).sample(MODULES, len(MODULES))
         assert [slices.share(shuffled, number, COUNT) for number in range(1, COUNT + 1)] == expected
 
 
@@ -47,20 +41,12 @@ def table(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 def test_the_longest_are_dealt_out_first(table: Callable[..., None]) -> None:
     table(a=10, b=60, c=50, d=40, e=30)
-    modules = dict.fromkeys("abcde", True)
-    assert [slices.share(modules, number, 2) for number in (1, 2)] == [["b", "e", "a"], ["c", "d"]]
-
-
-def test_what_runs_beside_another_counts_half(table: Callable[..., None]) -> None:
-    table(a=100, b=60, c=50)
-    modules = {"a": False, "b": True, "c": True}
-    assert [slices.share(modules, number, 2) for number in (1, 2)] == [["b"], ["a", "c"]]
+    assert [slices.share("abcde", number, 2) for number in (1, 2)] == [["b", "e", "a"], ["c", "d"]]
 
 
 def test_what_nobody_has_measured_counts_as_the_mean(table: Callable[..., None]) -> None:
     table(a=90, b=30)
-    modules = dict.fromkeys(("a", "b", "new"), True)
-    assert slices.share(modules, 1, 1) == ["a", "new", "b"]
+    assert slices.share(["a", "b", "new"], 1, 1) == ["a", "new", "b"]
 
 
 @pytest.mark.parametrize("text", ["", "1", "0/4", "5/4", "1/0", "-1/4", "a/b", "1/4/2", "1.5/4"])
@@ -80,15 +66,8 @@ def test_the_table_names_modules_that_have_scenarios() -> None:
 
 
 def test_a_quarter_is_no_longer_than_the_mean_by_a_fifth() -> None:
-    """With two modules at a time, which the longest one may hold up."""
-    modules = {name: "pytest.mark.alone" in (CHECKOUT / name).read_text() for name in slices.SECONDS}
-
-    def length(names: list[str]) -> float:
-        beside = [slices.SECONDS[name] for name in names if not modules[name]]
-        alone = sum(slices.SECONDS[name] for name in names if modules[name])
-        return alone + max([sum(beside) / 2, *beside])
-
-    lengths = [length(slices.share(modules, number, COUNT)) for number in range(1, COUNT + 1)]
+    parts = [slices.share(slices.SECONDS, number, COUNT) for number in range(1, COUNT + 1)]
+    lengths = [sum(slices.SECONDS[name] for name in part) for part in parts]
     assert max(lengths) < 1.2 * fmean(lengths), lengths
     assert max(lengths) < 35 * 60, "and make test before it: a CI machine has an hour"
 
@@ -109,7 +88,7 @@ def test_scenarios_are_dealt_out_by_module_and_nothing_else_is(table: Callable[.
     table(**{"a.py": 60, "b.py": 50})
     scenarios: Any = [
         Test("b.py::test_1", "e2e"),
-        Test("a.py::test_2", "e2e", "alone"),
+        Test("a.py::test_2", "e2e"),
         Test("a.py::test_1", "e2e"),
     ]
     others: Any = [
