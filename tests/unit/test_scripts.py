@@ -95,16 +95,34 @@ def test_place_swaps_a_file_at_once_and_leaves_no_other(work: Path) -> None:
     assert [each.name for each in path.parent.iterdir()] == ["file"]
 
 
-def test_what_is_placed_or_recorded_is_on_the_disk_before_it_gets_its_name(work: Path) -> None:
-    path = _bring(work, "file", "1")
-    told = 'sync() { echo "sync $*"; }; mv() { echo "mv $2 $3"; command mv "$@"; }'
-    new, mark = path.with_name(".file.new"), work.parent / "mark"
-    assert _lib(work, f"{told}; place").stdout.splitlines() == [
-        f"sync {new}",
-        f"mv {new} {path}",
-        f"sync {path.parent}",
+SAID = 'sync() { echo "sync $*"; }; mv() { echo "mv $2 $3"; command mv "$@"; }'
+"""Says what reaches the disk and gets its name, in order."""
+
+
+def test_what_is_placed_is_on_the_disk_before_it_gets_its_name(work: Path) -> None:
+    """Everything with one command: the disk is quicker with many files than with one after another."""
+    one, other, third = (_bring(work, name, "1") for name in ("deep/one", "other", "third"))
+    news = {each: each.with_name(f".{each.name}.new") for each in (one, other, third)}
+    assert _lib(work, f"{SAID}; place").stdout.splitlines() == [
+        f"sync {news[one]} {news[other]} {news[third]}",
+        *(f"mv {new} {path}" for path, new in news.items()),
+        f"sync {other.parent} {one.parent}",
     ]
-    assert _lib(work, f"{told}; record {mark} text").stdout.splitlines() == [
+    assert _lib(work, f"{SAID}; place").stdout == ""
+
+
+def test_a_place_that_is_cut_short_leaves_whole_files_and_what_is_pending(work: Path) -> None:
+    one, other = _bring(work, "one", "1"), _bring(work, "other", "1")
+    cut = 'mv() { case $3 in */other) exit 1 ;; esac; command mv "$@"; }'
+    assert _lib(work, f"{cut}; pending=./pending; place").returncode == 1
+    assert (one.read_text(), other.exists()) == ("1", False)
+    assert _lib(work, PLACE).stdout.split() == [str(one), str(other), str(other)]
+    assert sorted(each.name for each in one.parent.iterdir()) == ["one", "other"]
+
+
+def test_what_is_recorded_is_on_the_disk_before_it_gets_its_name(work: Path) -> None:
+    mark = work.parent / "mark"
+    assert _lib(work, f"{SAID}; record {mark} text").stdout.splitlines() == [
         f"sync {mark}.new",
         f"mv {mark}.new {mark}",
         f"sync {mark.parent}",

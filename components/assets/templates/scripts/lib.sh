@@ -32,19 +32,25 @@ wait_for() {
 # Puts the files below root/ in their places: each at once, only where it differs, and on the disk when it counts as
 # placed: who calls the step done looks at none again. Adds their names to the file $pending, before they change, so that
 # a run that is cut short leaves them to the next one; after a power cut everything starts anew without it.
-# Files of the static-pod directory appear under a hidden name first, which the kubelet passes over.
+# Files of the static-pod directory appear under a hidden name first, which the kubelet passes over. All are synced with
+# one command, as the disk is quicker with many than with one after another.
 place() {
+  set --
   for file in $(cd root && find . -type f | sed 's/^\.//' | sort); do
-    directory=${file%/*} name=${file##*/}
+    directory=${file%/*}
     if [ -f "$file" ] && cmp -s "root$file" "$file" &&
       [ "$(stat -c %a:%u "root$file")" = "$(stat -c %a:%u "$file")" ]; then
       continue
     fi
-    mkdir -p "$directory"
-    cp -p "root$file" "$directory/.$name.new"
-    [ -z "${pending:-}" ] || echo "$file" >>"$pending"
-    put "$directory/.$name.new" "$file"
+    [ -d "$directory" ] || mkdir -p "$directory"
+    cp -p "root$file" "$directory/.${file##*/}.new"
+    set -- "$@" "$file"
   done
+  [ $# -gt 0 ] || return 0
+  [ -z "${pending:-}" ] || printf '%s\n' "$@" >>"$pending"
+  sync $(printf '%s\n' "$@" | sed 's|\(.*\)/\(.*\)|\1/.\2.new|')
+  for file; do mv -f "${file%/*}/.${file##*/}.new" "$file"; done
+  sync $(printf '%s\n' "$@" | sed 's|/[^/]*$||' | sort -u)
 }
 
 # has_changed NAME...: whether one of the names is pending.
