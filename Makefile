@@ -3,6 +3,9 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help up down preview kubeconfig env doctor check lint unit test scenarios
 
+# Every process would compile all modules anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 STACK ?= dev
 LAB := .venv/bin/python -m lab
 REQUIREMENTS := requirements.txt lab/requirements.txt tests/requirements.txt
@@ -29,7 +32,7 @@ env: .venv/ready ## print the settings for this shell: eval "$(make -s env)"
 doctor: .venv/ready ## say what this machine has, would download or build, and what is wrong; changes only .venv
 	@$(LAB) doctor
 
-check: .venv/ready ## both of the next, in a minute and a half
+check: .venv/ready ## both of the next, in a minute
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint unit
 
 lint: .venv/ready ## ruff and mypy
@@ -38,8 +41,8 @@ lint: .venv/ready ## ruff and mypy
 	.venv/bin/mypy .
 
 unit: .venv/ready ## unit and golden tests
-	@# A file's tests share what was made for the first of them; more processes than cores, for many tests wait.
-	.venv/bin/pytest --quiet --numprocesses=3 --dist=loadfile
+	@# More processes than cores, for many tests wait.
+	.venv/bin/pytest --quiet --numprocesses=3 tests/golden tests/plugins tests/unit
 
 test: check ## that, then what a cluster goes through in its life, on real ones: 25 minutes at most
 	$(call on-clusters,e2e and life)

@@ -8,13 +8,15 @@ import shutil
 from collections.abc import Callable, Mapping
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from components.archive import File
 from components.assets import templates
 from components.assets.claims import claims_script
 from components.assets.registration import keep_node_script
 from tests import slices
-from tests.cases import CASES, DIRECTORY, Case, load
+from tests.cases import CASES, CHECKOUT, DIRECTORY, Case, load
 
 # An Output in an f-string is an error then, not a sentence about Outputs in some file.
 os.environ["PULUMI_ERROR_OUTPUT_STRING"] = "1"
@@ -61,6 +63,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_collection_finish() -> None:
     gc.freeze()
     gc.enable()
+    gc.set_threshold(100_000)  # runs of the program make as many objects in no time
+
+
+class Scheduling(LoadScopeScheduling):
+    """With several processes, a file's tests run in one, as they share what was made for the first of them.
+
+    Those of all files that run the program do, too: most ask for the same few runs.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.partition("::")[0]
+        return "the program's runs" if "tests.unit.recorder" in (CHECKOUT / path).read_text() else path
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling:
+    return Scheduling(config, log)
 
 
 @pytest.fixture(scope="session", params=CASES)
