@@ -24,9 +24,21 @@ from lab.plugins.digitalocean.waits import Clock
 from tests.plugins.replay import REQUESTS, Json, ask, serving
 
 TOKEN = "the-token"
+CREATED = "2026-11-28T08:00:00Z"
+UNAVAILABLE = (503, {"id": "service_unavailable", "message": "Try again."})
+ENDED: tuple[int, Json] = (204, {})
 NOT_FOUND = (HTTPStatus.NOT_FOUND, {"id": "not_found", "message": "The resource was not found."})
 LOST: tuple[int, Json] = (0, {})
 """In place of an answer: the connection ends."""
+
+DROPLET: Json = {"image": "debian-12-x64", "size": "S-1vcpu-2gb", "region": "fra1", "name": "web"}
+ADDRESSES: Json = {
+    "v4": [
+        {"ip_address": "10.1.0.2", "type": "private"},
+        {"ip_address": "203.0.113.5", "type": "public"},
+    ],
+    "v6": [],
+}
 
 Answer = tuple[int, Json]
 
@@ -173,3 +185,34 @@ def token(kind: str) -> str:
 
 def urn(kind: str) -> str:
     return f"urn:pulumi:dev::rec::my:index:Component${token(kind)}::it"
+
+
+def droplet(status: str = "active", **settings: Any) -> Json:
+    found: Json = {
+        "id": 7,
+        "name": "web",
+        "status": status,
+        "locked": status == "new",
+        "created_at": CREATED,
+        "disk": 50,
+        "vcpus": 1,
+        "memory": 2048,
+        "vpc_uuid": "v",
+        "tags": ["a"],
+        "volume_ids": [],
+        "region": {"slug": "fra1"},
+        "size": {"slug": "s-1vcpu-2gb", "price_hourly": 0.01786, "price_monthly": 12.0},
+        "networks": {"v4": [], "v6": []} if status == "new" else ADDRESSES,
+        "features": ["private_networking"],
+    }
+    return {"droplet": found | settings}
+
+
+async def made_droplet(it: Plugin, api: Script, **inputs: Any) -> Json:
+    """A droplet as it is in the state once it was made."""
+    api.on("POST /v2/droplets", (202, droplet("new")))
+    api.on("GET /v2/droplets/7", droplet())
+    answer = await it.create("Droplet", **DROPLET, **inputs)
+    api.requests.clear()
+    it.clock.slept.clear()
+    return dict(answer["response"]["properties"])
