@@ -139,9 +139,16 @@ def destroy(stack: str, progress: Progress) -> None:
     """
     _release_stale_lock(stack)
     if protected := _protected(stack):
+        names = [urn.rpartition("::")[2] for urn in protected]
+        keys = sorted(
+            {
+                _PROTECT.get(urn.split("::")[2].rpartition("$")[2], "kubepivot:pki.protect")
+                for urn in protected
+            }
+        )
         raise LabError(
-            f"the stack {stack} has protected resources: {', '.join(protected)}; nothing is deleted",
-            f"set kubepivot:pki.protect to false in {_config_file(stack).name}, "
+            f"the stack {stack} has protected resources: {', '.join(names)}; nothing is deleted",
+            f"set {' and '.join(keys)} to false in {_config_file(stack).name}, "
             f"run `{make_command('up', stack)}`, then `{make_command('down', stack)}`",
         )
     _update(stack, "destroy", progress)
@@ -298,11 +305,14 @@ def _config_copy(stack: str) -> Path:
     return copy
 
 
+_PROTECT = {"digitalocean:index/droplet:Droplet": "kubepivot:digitalOcean.protect"}
+
+
 def _protected(stack: str) -> list[str]:
-    """Return the names of what Pulumi would refuse to delete."""
+    """Return the URNs of what Pulumi would refuse to delete."""
     state = json.loads(_run(stack, "stack", "export"))
     resources = state["deployment"].get("resources") or []
-    return [resource["urn"].rpartition("::")[2] for resource in resources if resource.get("protect")]
+    return [resource["urn"] for resource in resources if resource.get("protect")]
 
 
 def _release_stale_lock(stack: str) -> None:

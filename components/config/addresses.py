@@ -66,14 +66,14 @@ def _no_host(network: IPv4Network) -> str:
     return next((f"{kind}, {each}" for kind, each in _NO_HOSTS.items() if network.overlaps(each)), "")
 
 
-def network(text: str) -> str:
+def network(text: str, *, example: str = PODS) -> str:
     """Returns the text if it is an IPv4 range in canonical form; ValueError with the mend if not."""
     try:
         found = IPv4Network(text, strict=False)
     except ValueError:
         found = None
     if found is None or "/" not in text:
-        raise ValueError("use an IPv4 range in CIDR form, for example 10.2.0.0/16")
+        raise ValueError(f"use an IPv4 range in CIDR form, for example {example}")
     if str(found) != text:
         raise ValueError(f"write the range's first address: {found}")
     if kind := _no_host(found):

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-__all__ = ["DERIVED", "ByComponent", "Section", "Whole", "number"]
+__all__ = ["DERIVED", "ByComponent", "Section", "Truth", "Whole", "number"]
 
 DERIVED = "x-derived-default"
 """Marks, in the JSON schema, a default that depends on other values; its text says which."""
@@ -23,6 +23,14 @@ def number(value: object) -> object:
 
 Whole = Annotated[int, BeforeValidator(number), Field(strict=True)]
 """A whole number, also in quotes, and nothing else that Python makes one of: no true, no "1_000"."""
+
+
+def _truth(value: object) -> object:
+    return {"true": True, "false": False}.get(value, value) if isinstance(value, str) else value
+
+
+Truth = Annotated[bool, BeforeValidator(_truth), Field(strict=True)]
+"""true or false, also in quotes. Not `no`, which YAML 1.2 takes for text, so that it says nothing."""
 
 
 class Section(BaseModel):

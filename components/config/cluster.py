@@ -10,6 +10,7 @@ import json
 import posixpath
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
@@ -26,8 +27,8 @@ from pydantic import (
 from components.assets.networks import NETWORKS, Network
 from components.config import addresses, crosschecks, k8s_names, sshkeys
 from components.config.backup import BackupConfig
-from components.config.base import DERIVED, Section, Whole
-from components.config.digitalocean import ANYWHERE, DigitalOceanConfig, Size
+from components.config.base import DERIVED, Section, Truth, Whole
+from components.config.digitalocean import ANYWHERE, DigitalOceanConfig, Size, is_private
 from components.config.errors import PROJECT, ConfigError, Problem, problems_of
 from components.config.etcd import DATA, EtcdConfig
 from components.config.flags import FlagsConfig
@@ -197,7 +198,9 @@ class NetworkConfig(Section):
         examples=["10.65.0.0/16"],
     )
     domain: Domain = Field(
-        default="cluster.local", description="The DNS domain of the cluster.", examples=["cluster.internal"]
+        default=k8s_names.CLUSTER_DOMAIN,
+        description="The DNS domain of the cluster.",
+        examples=["cluster.internal"],
     )
 
 
@@ -207,9 +210,9 @@ class ApiConfig(Section):
     host: EndpointHost = Field(
         default="",
         description="The IPv4 address or DNS name of the API: a load balancer's, a virtual address, or the "
-        "only controller's. Required with several controllers.",
+        "only controller's. Required with several controllers, but for platform digitalocean.",
         examples=["api.example.com"],
-        json_schema_extra={DERIVED: "the only controller's address"},
+        json_schema_extra={DERIVED: "the only controller's address, or what platform digitalocean makes"},
     )
     port: Whole = Field(
         default=API.first,
@@ -223,7 +226,7 @@ class ApiConfig(Section):
 class PkiConfig(Section):
     """The cluster's own certificate authorities."""
 
-    protect: bool = Field(
+    protect: Truth = Field(
         default=True,
         description="Whether Pulumi refuses to delete the authorities and the service-account key. Set it to "
         "false, and run `pulumi up`, before a `pulumi destroy`.",
@@ -402,6 +405,12 @@ class ClusterConfig(Section):
                 f"{PROJECT}:digitalOcean.adminCidrs has {ANYWHERE}: SSH and the API answer everybody, and "
                 "only keys are between them and the cluster"
             )
+        for range_ in self.digital_ocean.admin_cidrs if self.digital_ocean is not None else ():
+            if is_private(range_):
+                yield (
+                    f"{PROJECT}:digitalOcean.adminCidrs has {range_}: droplets see you by a public address, "
+                    "and answer no private one"
+                )
         count = len(self.controllers)
         if count % 2 == 0:
             yield (
@@ -421,12 +430,20 @@ def parse(raw: Mapping[str, object], *, stack: str) -> ClusterConfig:
     `raw` has the keys below the project's namespace, as Pulumi.<stack>.yaml spells them. ConfigError has
     every problem.
     """
+    named = "name" in raw
     raw = {"name": stack, **raw}
     problems = list(crosschecks.problems(raw))
     try:
         config = ClusterConfig.model_validate(raw)
     except ValidationError as error:
         problems[:0] = problems_of(error, ClusterConfig)
+    if not named:
+        problems = [
+            replace(each, mend=f"it is the stack's name; set this key: {each.mend}")
+            if each.key == f"{PROJECT}:name"
+            else each
+            for each in problems
+        ]
     if problems:
         raise ConfigError(problems)
     return config

@@ -17,6 +17,7 @@ from components.config.base import number
 from components.config.digitalocean import LONGEST_NAME
 from components.config.errors import Problem
 from components.config.flags import refusal
+from components.config.k8s_names import CLUSTER_DOMAIN, LONGEST_DNS_NAME
 from components.config.lab import NETWORK, SUBNET, TAKEN
 from components.tables.ports import API, NODE_PORTS, PORTS, SSH, port_range
 
@@ -52,6 +53,9 @@ _SECTIONS = {"lab": "lab", "digitalocean": "digitalOcean"}
 """Sections of the config that only one platform has."""
 _ORDERED = ("size", "generation")
 """Keys of hosts that only a platform which makes machines to order has."""
+_NO_BALANCER_PORTS = range(50053, 50056)
+_VPC_TAKEN = 4
+"""Addresses of a VPC that no droplet gets: the first, the last, and those of DigitalOcean's own."""
 
 
 def problems(raw: Raw) -> Iterator[Problem]:
@@ -68,7 +72,7 @@ def problems(raw: Raw) -> Iterator[Problem]:
 
 def _topology(raw: Raw, hosts: Mapping[str, Raw]) -> Iterator[Problem]:
     if raw.get("hosts") == {}:
-        yield Problem.at(["hosts"], "(empty)", "name at least one host of role controller")
+        yield Problem.at(["hosts"], {}, "name at least one host of role controller")
         return
     roles = [host.get("role") for host in hosts.values()]
     # A role that is itself wrong may be meant as controller.
@@ -153,7 +157,19 @@ def _digitalocean(raw: Raw, hosts: Mapping[str, Raw]) -> Iterator[Problem]:
                 f"the droplet's name, {droplet}, would have more than {LONGEST_NAME} characters; "
                 "shorten this or kubepivot:name"
             )
-            yield Problem.at(["hosts", name], "(a map)", mend)
+            yield Problem.at(["hosts", name], hosts[name], mend)
+    domain, inside = section.get("domain"), _part(raw, "network").get("domain", CLUSTER_DOMAIN)
+    if isinstance(domain, str) and f".{domain}".endswith(f".{inside}"):
+        mend = f"names in {inside}, kubepivot:network.domain, are the cluster's own; choose another"
+        yield Problem.at(["digitalOcean", "domain"], domain, mend)
+    elif isinstance(domain, str) and len(f"{raw.get('name', '')}.{domain}") > LONGEST_DNS_NAME:
+        mend = f"the API's name in it would have more than {LONGEST_DNS_NAME} characters; shorten it"
+        yield Problem.at(["digitalOcean", "domain"], domain, mend)
+    balanced = len(controllers) > 1 or section.get("loadBalancer") in (True, "true")
+    port = _part(raw, "api").get("port")
+    if balanced and _whole(port) in _NO_BALANCER_PORTS:
+        mend = "no load balancer of DigitalOcean has this port; choose another, for example 6443"
+        yield Problem.at(["api", "port"], port, mend)
 
 
 def _lab_addresses(hosts: Mapping[str, Raw]) -> Iterator[Problem]:
@@ -227,7 +243,7 @@ def _addresses(raw: Raw, hosts: Mapping[str, Raw]) -> Iterator[Problem]:
     ranges = {
         key: found for key in ("hosts", "pods", "services") if (found := _range(network.get(key))) is not None
     }
-    yield from _vpc(_range(_part(raw, "digitalOcean").get("vpcCidr")), ranges)
+    yield from _vpc(_range(_part(raw, "digitalOcean").get("vpcCidr")), ranges, len(hosts))
     located = {
         name: address
         for name, host in hosts.items()
@@ -251,9 +267,15 @@ def _overlaps(ranges: Mapping[str, IPv4Network]) -> Iterator[Problem]:
             )
 
 
-def _vpc(vpc: IPv4Network | None, ranges: Mapping[str, IPv4Network]) -> Iterator[Problem]:
+def _vpc(vpc: IPv4Network | None, ranges: Mapping[str, IPv4Network], hosts: int) -> Iterator[Problem]:
+    if vpc is None:
+        return
+    if hosts > vpc.num_addresses - _VPC_TAKEN:
+        smallest = 32 - (hosts + _VPC_TAKEN - 1).bit_length()
+        mend = f"it has no addresses for {hosts} hosts; use at least a /{smallest}"
+        yield Problem.at(["digitalOcean", "vpcCidr"], str(vpc), mend)
     for key, other in ranges.items():
-        if vpc is not None and vpc.overlaps(other):
+        if vpc.overlaps(other):
             mend = f"it overlaps kubepivot:network.{key}, {other}; choose ranges that do not overlap"
             yield Problem.at(["digitalOcean", "vpcCidr"], str(vpc), mend)
 

@@ -9,12 +9,12 @@ from uuid import UUID
 
 from pydantic import AfterValidator, Field
 
-from components.config.addresses import network
-from components.config.base import Section
+from components.config.addresses import host_address, network
+from components.config.base import Section, Truth
 from components.config.k8s_names import dns_name
 from components.config.sshkeys import public_key
 
-__all__ = ["ANYWHERE", "LONGEST_NAME", "RESERVED", "DigitalOceanConfig", "Size"]
+__all__ = ["ANYWHERE", "LONGEST_NAME", "RESERVED", "DigitalOceanConfig", "Size", "is_private"]
 
 ANYWHERE = "0.0.0.0/0"
 LONGEST_NAME = 63
@@ -23,6 +23,11 @@ RESERVED = tuple(map(IPv4Network, ("10.229.0.0/16", "10.244.0.0/16", "10.245.0.0
 """Ranges that no VPC may have."""
 _VPC_LARGEST, _VPC_SMALLEST = 16, 28
 _PRIVATE = tuple(map(IPv4Network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")))  # RFC 1918
+
+
+def is_private(text: str) -> bool:
+    """Whether no address of the range is reached from elsewhere."""
+    return any(IPv4Network(text).subnet_of(each) for each in _PRIVATE)
 
 
 def _slug(text: str) -> str:
@@ -34,17 +39,21 @@ def _slug(text: str) -> str:
 def _sources(text: str) -> str:
     if text == ANYWHERE:
         return text
+    if re.fullmatch(r"[0-9]+(-[0-9]+)?", text):
+        raise ValueError(
+            "use an IPv4 range of those who may ask, for example 203.0.113.0/24; the ports are "
+            "kubepivot:flags.kube-apiserver.service-node-port-range"
+        )
     try:
-        return network(text)
-    except ValueError as error:
-        mend = f"write {text}/32" if re.fullmatch(r"[0-9.]+", text) else str(error)
-        raise ValueError(mend) from None
+        host_address(text)
+    except ValueError:
+        return network(text, example="203.0.113.0/24")
+    raise ValueError(f"write {text}/32")
 
 
 def _vpc_range(text: str) -> str:
     found = IPv4Network(network(text))
-    private = any(found.subnet_of(each) for each in _PRIVATE)
-    if not (private and _VPC_LARGEST <= found.prefixlen <= _VPC_SMALLEST):
+    if not (is_private(text) and _VPC_LARGEST <= found.prefixlen <= _VPC_SMALLEST):
         raise ValueError(f"use a private range from /{_VPC_LARGEST} to /{_VPC_SMALLEST}")
     for reserved in RESERVED:
         if found.overlaps(reserved):
@@ -65,8 +74,20 @@ def _tag(text: str) -> str:
     return text
 
 
+def _distinct(tags: tuple[str, ...]) -> tuple[str, ...]:
+    seen: dict[str, str] = {}
+    for tag in tags:
+        # Case does not count.
+        if other := seen.get(tag.lower()):
+            raise ValueError(f"{other} and {tag} are the same tag; leave one out")
+        seen[tag.lower()] = tag
+    return tags
+
+
 def _domain(text: str) -> str:
-    return dns_name(text)
+    if "." not in dns_name(text):
+        raise ValueError("use a domain with a dot, for example example.com")
+    return text
 
 
 Id = Annotated[str, AfterValidator(_uuid)]
@@ -75,6 +96,7 @@ Size = Annotated[str, AfterValidator(_slug)]
 Slug = Annotated[str, AfterValidator(_slug)]
 Sources = Annotated[str, AfterValidator(_sources)]
 Tag = Annotated[str, AfterValidator(_tag)]
+Tags = Annotated[tuple[Tag, ...], AfterValidator(_distinct)]
 VpcRange = Annotated[str, AfterValidator(_vpc_range)]
 Zone = Annotated[str, AfterValidator(_domain)]
 
@@ -117,7 +139,7 @@ class DigitalOceanConfig(Section):
         "keeps it.",
         examples=["5a4981aa-9653-4bd1-bef5-d6bff52042e4"],
     )
-    load_balancer: bool | None = Field(
+    load_balancer: Truth | None = Field(
         default=None,
         description="Whether a load balancer is before the API. With one controller and none, a reserved IP "
         "is. A living cluster keeps it.",
@@ -140,7 +162,7 @@ class DigitalOceanConfig(Section):
         "No droplet is made anew for them.",
         examples=[["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIArwvbnKlP9VYIeKDcJ3CdSTHv2dbmbL5SL3bd0uNiDd ada"]],
     )
-    tags: tuple[Tag, ...] = Field(
+    tags: Tags = Field(
         default=(),
         description="Tags of the droplets, beside the cluster's own. They outlive the cluster.",
         examples=[["team-a"]],
@@ -150,23 +172,23 @@ class DigitalOceanConfig(Section):
         description="The id of the project that all of it is shown in. Left out: the default project.",
         examples=["4e1bfbc3-dc3e-41f2-a18f-1b4d7ba71679"],
     )
-    monitoring: bool = Field(
+    monitoring: Truth = Field(
         default=False,
         description="Whether DigitalOcean's metrics agent is on new droplets. Those that are there stay as "
         "they are.",
         examples=[True],
     )
-    backups: bool = Field(
+    backups: Truth = Field(
         default=False,
         description="Whether DigitalOcean backs the droplets' disks up, at a price.",
         examples=[True],
     )
-    pods_read_metadata: bool = Field(
+    pods_read_metadata: Truth = Field(
         default=False,
         description="Whether pods reach the droplet's metadata, 169.254.169.254. Nothing of value is in it.",
         examples=[True],
     )
-    protect: bool = Field(
+    protect: Truth = Field(
         default=True,
         description="Whether Pulumi refuses to delete or replace the controllers' droplets. Set it to false, "
         "and run `pulumi up`, before a `pulumi destroy`.",

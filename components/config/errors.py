@@ -52,7 +52,12 @@ class ConfigError(pulumi.RunError):
 
 def problems_of(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
     """What pydantic found, with the mend that the type of error, or the validator's ValueError, tells."""
-    return [_problem(details, model) for details in error.errors(include_url=False)]
+    found = error.errors(include_url=False)
+    # A list is too short for pydantic when what is in it is wrong.
+    wrong = {each["loc"][:-1] for each in found}
+    return [
+        _problem(each, model) for each in found if each["type"] != "too_short" or each["loc"] not in wrong
+    ]
 
 
 def _problem(details: ErrorDetails, model: type[BaseModel]) -> Problem:
@@ -66,7 +71,7 @@ def _problem(details: ErrorDetails, model: type[BaseModel]) -> Problem:
             mend = str(details["ctx"]["error"])
         case "extra_forbidden":
             # An unknown key may be a misspelled secret: its value is not shown.
-            value, mend = path[-1], _unknown(str(path[-1]), section)
+            return Problem(key=_key(path), value="(not shown)", mend=_unknown(path, section))
         case "missing":
             value, mend = None, f"it is required{example}"
         case "literal_error":
@@ -119,7 +124,16 @@ def _declared(
     return (section, field) if inner is None or not rest else _declared(inner, rest)
 
 
-def _unknown(key: str, section: type[BaseModel]) -> str:
+_ELSEWHERE: dict[tuple[str, ...], str] = {
+    ("digitalOcean", "token"): "digitalocean:token, a secret: pulumi config set --secret digitalocean:token"
+}
+"""Keys that somebody looks for in the wrong place, and where they are."""
+
+
+def _unknown(path: Sequence[str | int], section: type[BaseModel]) -> str:
+    if place := _ELSEWHERE.get(tuple(map(str, path))):
+        return f"this key is unknown here; it is {place}"
+    key = str(path[-1])
     known = {str(field.alias).lower(): str(field.alias) for field in section.model_fields.values()}
     close = get_close_matches(key.lower().replace("_", ""), known, n=1)
     hint = f"did you mean {known[close[0]]}?" if close else f"known are {', '.join(known.values())}"
@@ -151,9 +165,9 @@ def _shown(path: Sequence[str | int], value: object) -> str:
         case bool():
             return str(value).lower()
         case Mapping():
-            return "(a map)"
+            return "(a map)" if value else "(empty)"
         case list() | tuple():
-            return "(a list)"
+            return "(a list)" if value else "(empty)"
         case str():
             return _shown_text(value.strip())
         case _:

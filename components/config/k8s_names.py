@@ -6,10 +6,20 @@ import re
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
-__all__ = ["LONGEST_DNS_NAME", "Taint", "distinct", "dns_label", "dns_name", "label_key", "label_value"]
+__all__ = [
+    "CLUSTER_DOMAIN",
+    "LONGEST_DNS_NAME",
+    "Taint",
+    "distinct",
+    "dns_label",
+    "dns_name",
+    "label_key",
+    "label_value",
+]
 
 Effect = Literal["NoSchedule", "PreferNoSchedule", "NoExecute"]
 
+CLUSTER_DOMAIN = "cluster.local"
 LONGEST_DNS_NAME = 253
 _DNS_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?")

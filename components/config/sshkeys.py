@@ -15,6 +15,7 @@ _HOST_KEY_MEND = 'use the line that `ssh-keyscan` prints, without the host\'s na
 _HOST_KEY_TYPES = ("ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521")
 _PRIVATE_KEY = re.compile(r"(-----BEGIN ([A-Z]+ )*PRIVATE KEY-----)(.*?)(-----END [A-Z ]+-----)", re.DOTALL)
 _RSA_BITS = 1024
+_PERSONS_RSA_BITS = 2048  # what Debian 12 and Ubuntu 24.04 take
 _CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
 _NEW_KEY = "make one with ssh-keygen -t ed25519"
 _NO_PASSPHRASE = (
@@ -97,13 +98,17 @@ def host_key(text: str) -> str:
 def public_key(text: str) -> str:
     """A person's public key on one line; ValueError with the mend if the text is none."""
     mend = "use the line of a .pub file, for example of ~/.ssh/id_ed25519.pub"
-    if is_path(text) or "PRIVATE" in text:
+    if is_path(text) or "PRIVATE" in text or text.startswith("ssh-dss"):
         raise ValueError(mend)
+    if len(text.strip().splitlines()) > 1:
+        raise ValueError("write every key as an entry of its own")
     line = " ".join(text.split())
     try:
-        serialization.load_ssh_public_key(line.encode())
+        loaded = serialization.load_ssh_public_key(line.encode())
     except (ValueError, UnsupportedAlgorithm):
         raise ValueError(mend) from None
+    if isinstance(loaded, rsa.RSAPublicKey) and loaded.key_size < _PERSONS_RSA_BITS:
+        raise ValueError(f"an RSA key below {_PERSONS_RSA_BITS} bits logs in nowhere; {_NEW_KEY}")
     return line
 
 

@@ -451,7 +451,9 @@ def test_a_wrong_value_brings_no_follow_up_error() -> None:
 
 
 def test_the_default_name_is_checked_too() -> None:
-    with pytest.raises(ConfigError, match=r'kubepivot:name = "My\.Stack": use at most 40'):
+    with pytest.raises(
+        ConfigError, match=r'kubepivot:name = "My\.Stack": it is the stack.s name; set this key: use'
+    ):
         parse(lab(), stack="My.Stack")
 
 

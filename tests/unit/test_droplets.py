@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+import pulumi
+import pytest
 import yaml
 
 from tests.unit.raw_configs import droplets, with_value
@@ -33,6 +35,7 @@ def _ssh_key(_: str, __: Any) -> dict[str, Any]:
 ANSWERS = {
     DROPLET: _droplet,
     "digitalocean:index/sshKey:SshKey": _ssh_key,
+    "digitalocean:index/vpc:Vpc": lambda _, inputs: {"ipRange": inputs.get("ipRange") or "10.114.0.0/20"},
     "digitalocean:index/reservedIp:ReservedIp": lambda _, __: {
         "ipAddress": "203.0.113.7",
         "reservedIpUrn": "do:reservedip:203.0.113.7",
@@ -242,6 +245,13 @@ def test_a_tag_says_whose_the_reserved_ip_is() -> None:
     run = up()
     mark = run.only("test-tag").plain["name"]
     assert run.only("test-reserved-ip-tag").plain["name"] == f"{mark}:203-0-113-7"
+
+
+def test_a_range_that_digitalocean_chose_among_those_of_the_pods_is_refused() -> None:
+    """Before a droplet is there. Another range for the pods mends it."""
+    refused = r"network\.pods = .*it overlaps the VPC's range, 10\.114\.0\.0/20"
+    with pytest.raises(pulumi.RunError, match=refused):
+        changed_to({"network": {"pods": "10.114.0.0/16"}})
 
 
 def test_another_region_is_refused_for_a_living_cluster() -> None:

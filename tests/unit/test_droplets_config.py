@@ -19,7 +19,6 @@ SECTION = "digitalOcean"
         (f"{SECTION} region", "FRA 1", f"{SECTION}.region", "lower-case letters"),
         (f"{SECTION} adminCidrs", LEFT_OUT, f"{SECTION}.adminCidrs", "required"),
         (f"{SECTION} adminCidrs", [], f"{SECTION}.adminCidrs", "at least one"),
-        (f"{SECTION} adminCidrs", ["203.0.113.7"], f"{SECTION}.adminCidrs[0]", "203.0.113.7/32"),
         (f"{SECTION} adminCidrs", ["203.0.113.7/24"], f"{SECTION}.adminCidrs[0]", "203.0.113.0/24"),
         (f"{SECTION} size", "2 CPUs", f"{SECTION}.size", "lower-case letters"),
         (f"{SECTION} image", "", f"{SECTION}.image", "lower-case letters"),
@@ -34,6 +33,19 @@ SECTION = "digitalOcean"
         (f"{SECTION} sshKeys", ["~/.ssh/id_ed25519"], f"{SECTION}.sshKeys[0]", ".pub"),
         (f"{SECTION} tags", ["team a"], f"{SECTION}.tags[0]", "use letters"),
         (f"{SECTION} loadBalancer", "sometimes", f"{SECTION}.loadBalancer", "true or false"),
+        (f"{SECTION} adminCidrs", ["203.0.113.7"], f"{SECTION}.adminCidrs[0]", "write 203.0.113.7/32"),
+        (f"{SECTION} adminCidrs", ["203.0.113"], f"{SECTION}.adminCidrs[0]", "for example 203.0.113.0/24"),
+        (f"{SECTION} adminCidrs", ["127.0.0.1"], f"{SECTION}.adminCidrs[0]", "in CIDR form"),
+        (f"{SECTION} nodePorts", ["30000-32767"], f"{SECTION}.nodePorts[0]", "service-node-port-range"),
+        (f"{SECTION} loadBalancer", "no", f"{SECTION}.loadBalancer", "use true or false"),
+        (f"{SECTION} monitoring", 1, f"{SECTION}.monitoring", "use true or false"),
+        (f"{SECTION} tags", ["team", "Team"], f"{SECTION}.tags", "team and Team are the same"),
+        (f"{SECTION} sshKeys", [f"{HOST_KEY}\n{HOST_KEY}"], f"{SECTION}.sshKeys[0]", "entry of its own"),
+        (f"{SECTION} sshKeys", ["ssh-dss AAAA"], f"{SECTION}.sshKeys[0]", ".pub"),
+        (f"{SECTION} domain", "localhost", f"{SECTION}.domain", "with a dot"),
+        (f"{SECTION} domain", "cluster.local", f"{SECTION}.domain", "are the cluster's own"),
+        (f"{SECTION} domain", f"{'a' * 60}.{'b' * 60}.{'c' * 60}.{'d' * 63}.com", f"{SECTION}.domain", "253"),
+        (f"{SECTION} token", "dop_v1_x", f"{SECTION}.token", "--secret digitalocean:token"),
         (f"{SECTION} publicKeys", [], f"{SECTION}.publicKeys", "unknown"),
         ("hosts worker-1 address", "10.120.0.9", "hosts.worker-1.address", "are made"),
         ("hosts worker-1 user", "admin", "hosts.worker-1.user", "are made"),
@@ -101,6 +113,30 @@ def test_a_private_key_among_public_ones_is_not_shown() -> None:
     text = "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXktdjE\n-----END OPENSSH PRIVATE KEY-----"
     found = str(errors(with_value(droplets(), f"{SECTION} sshKeys", [text])))
     assert "b3BlbnNz" not in found and "(secret)" in found
+
+
+def test_a_list_that_is_wrong_is_not_too_short_as_well() -> None:
+    problems = errors(with_value(droplets(), f"{SECTION} adminCidrs", ["everybody"])).problems
+    assert [each.key for each in problems] == [f"kubepivot:{SECTION}.adminCidrs[0]"]
+
+
+def test_a_range_of_a_vpc_has_addresses_for_all_hosts() -> None:
+    raw = with_value(droplets(), f"{SECTION} vpcCidr", "10.120.0.0/28")
+    raw["hosts"] |= {f"worker-{number}": {"role": "worker"} for number in range(1, 12)}
+    parse(raw, stack="test")
+    raw["hosts"]["worker-12"] = {"role": "worker"}
+    assert "at least a /27" in str(errors(raw))
+
+
+def test_a_balancer_has_no_port_that_digitalocean_keeps() -> None:
+    raw = with_value(droplets(), "api", {"port": 50053})
+    parse(raw, stack="test")
+    assert "choose another" in str(errors(with_value(raw, f"{SECTION} loadBalancer", True)))
+
+
+def test_an_administrator_at_a_private_address_is_a_warning() -> None:
+    cfg = parse(with_value(droplets(), f"{SECTION} adminCidrs", ["192.168.1.0/24"]), stack="test")
+    assert any("192.168.1.0/24" in warning for warning in cfg.warnings)
 
 
 def test_an_api_open_to_all_is_a_warning() -> None:

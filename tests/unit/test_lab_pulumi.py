@@ -145,14 +145,19 @@ class TestStack:
         make_stack(stack="prod")
         (tmp_path / "checkout/Pulumi.prod.yaml").write_text(STACK)
         kind = "urn:pulumi:prod::kubepivot::tls:index/privateKey:PrivateKey"
+        droplet = (
+            "urn:pulumi:prod::kubepivot::kubepivot:cluster:Cluster$digitalocean:index/droplet:Droplet::prod-a"
+        )
         self.exports(
             fake,
             {"urn": f"{kind}::prod-ca", "protect": True},
             {"urn": f"{kind}::prod-leaf", "protect": False},
+            {"urn": droplet, "protect": True},
         )
-        with pytest.raises(LabError, match="the stack prod has protected resources: prod-ca; nothing") as it:
+        with pytest.raises(LabError, match="has protected resources: prod-ca, prod-a; nothing is") as it:
             pulumi.destroy("prod", Progress())
-        assert "pki.protect to false in Pulumi.prod.yaml" in it.value.mend
+        keys = "kubepivot:digitalOcean.protect and kubepivot:pki.protect"
+        assert f"set {keys} to false in Pulumi.prod.yaml" in it.value.mend
         assert "`make up STACK=prod`, then `make down STACK=prod`" in it.value.mend
         assert [call.split(" --")[0] for call in fake.calls] == ["stack export"]
 

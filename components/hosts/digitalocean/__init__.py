@@ -11,12 +11,12 @@ import pulumi_tls as tls
 
 from components.config import ClusterConfig
 from components.config.digitalocean import DigitalOceanConfig
-from components.hosts.digitalocean.checks import size_of
+from components.hosts.digitalocean.checks import overlaps, size_of
 from components.hosts.digitalocean.cleanup import Cleanup
 from components.hosts.digitalocean.firewall import let_balancer_in, make_firewalls
 from components.hosts.digitalocean.identity import FirstContact, make_host
 from components.hosts.host import Hosts
-from components.lasting import Lasting, Values
+from components.lasting import Lasting, Values, refuse
 
 __all__ = ["digitalocean_hosts"]
 
@@ -96,9 +96,11 @@ def _make_site(
     controllers = digitalocean.Tag(f"{name}-controllers-tag", name=cleanup.controllers, opts=then)
     vpc: pulumi.Input[str] = section.vpc or ""
     if section.vpc is None:
-        vpc = digitalocean.Vpc(
+        made = digitalocean.Vpc(
             f"{name}-vpc", name=cleanup.mark, region=section.region, ip_range=section.vpc_cidr, opts=then
-        ).id
+        )
+        # DigitalOcean may choose what the cluster has for its pods.
+        vpc = pulumi.Output.all(made.id, made.ip_range).apply(lambda known: _outside(cfg, *known))
     tagged = pulumi.ResourceOptions.merge(then, pulumi.ResourceOptions(depends_on=[controllers]))
     return _Site(
         vpc=vpc,
@@ -109,6 +111,13 @@ def _make_site(
         controllers=controllers,
         firewalls=make_firewalls(name, cfg, cleanup, tagged),
     )
+
+
+def _outside(cfg: ClusterConfig, vpc: str, ip_range: str | None) -> str:
+    """The VPC, if its range has no address of pods and services."""
+    if ip_range:  # None where a destroy runs the program and it is gone
+        refuse(list(overlaps(cfg, ip_range)))
+    return vpc
 
 
 def _lasting(cfg: ClusterConfig, section: DigitalOceanConfig) -> Values:

@@ -9,7 +9,7 @@ from typing import Any
 from components.config import ClusterConfig, Problem
 from components.hosts.digitalocean.account import Account, Refused
 
-__all__ = ["cluster_problems", "host_problems", "size_of"]
+__all__ = ["cluster_problems", "host_problems", "overlaps", "size_of"]
 
 CONTROLLER_MEGABYTES = 2048
 """Memory below which etcd and the control plane do not come up."""
@@ -118,7 +118,7 @@ def _vpc(account: Account, cfg: ClusterConfig) -> Iterator[Problem]:
             mend = f"this VPC is in region {answer['vpc']['region']}; use one of {section.region}"
             yield Problem.at([_SECTION, "vpc"], section.vpc, mend)
         else:
-            yield from _overlaps(cfg, answer["vpc"]["ip_range"])
+            yield from overlaps(cfg, answer["vpc"]["ip_range"])
     elif section.vpc_cidr is not None:
         for other in account.all("/v2/vpcs", "vpcs"):
             if IPv4Network(other["ip_range"]).overlaps(IPv4Network(section.vpc_cidr)):
@@ -126,7 +126,8 @@ def _vpc(account: Account, cfg: ClusterConfig) -> Iterator[Problem]:
                 yield Problem.at([_SECTION, "vpcCidr"], section.vpc_cidr, mend)
 
 
-def _overlaps(cfg: ClusterConfig, vpc: str) -> Iterator[Problem]:
+def overlaps(cfg: ClusterConfig, vpc: str) -> Iterator[Problem]:
+    """The cluster's ranges that a VPC of this range takes addresses of."""
     for key, text in (("pods", cfg.network.pods), ("services", cfg.network.services)):
         if IPv4Network(text).overlaps(IPv4Network(vpc)):
             yield Problem.at(["network", key], text, f"it overlaps the VPC's range, {vpc}; choose another")
