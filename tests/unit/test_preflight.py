@@ -250,6 +250,14 @@ PROBLEMS: dict[str, tuple[Change, list[str]]] = {
             "Set kubepivot:hosts.alpha.address",
         ],
     ),
+    "a link among the pods": (
+        lambda host: host.fake("ip", IP.replace("172.30.0.21/16", "10.64.7.5/20")),
+        ["overlap those of pods and services: 10.64.7.5/20 of eth0 and 10.64.0.0/16. Choose other ranges"],
+    ),
+    "a link that has the services": (
+        lambda host: host.fake("ip", IP.replace("172.30.0.21/16", "10.65.200.1/8")),
+        ["10.65.200.1/8 of eth0 and 10.65.0.0/20", "10.65.200.1/8 of eth0 and 10.64.0.0/16"],
+    ),
     "no way to services": (
         lambda host: host.write("/var/no-route"),
         ["no route for addresses of services such as 10.65.0.1", "ip route add default dev LINK"],

@@ -66,6 +66,18 @@ if [ -z "$owner" ]; then
       problem "$save shows chains of another cluster" "Reboot the host, or remove all that begin with one of $chains"
     fi
   done
+  # Pods would be asked instead of what is there, such as a cloud's own services.
+  taken=$(ip -o -4 address show | awk -v ranges="$PODS $SERVICES" '
+    function number(text, part) { split(text, part, "."); return ((part[1] * 256 + part[2]) * 256 + part[3]) * 256 + part[4] }
+    {
+      split($4, own, "/")
+      for (i = split(ranges, each, " "); i > 0; i--) {
+        split(each[i], range, "/")
+        size = 2 ^ (32 - (own[2] + 0 < range[2] + 0 ? own[2] : range[2]))
+        if (int(number(own[1]) / size) == int(number(range[1]) / size)) print $4 " of " $2 " and " each[i]
+      }
+    }')
+  [ -z "$taken" ] || problem "networks of its links overlap those of pods and services: $(echo $taken)" "Choose other ranges for kubepivot:network.pods and services"
   for port in $PORTS; do
     hex=$(printf '%04X' "$port")
     # tcp6 is not there on a host without IPv6.
