@@ -188,6 +188,7 @@ def test_a_preview_knows_all_but_what_is_made() -> None:
 
 
 def test_a_reserved_ip_is_known_before_a_droplet_has_it() -> None:
+    """It is made after the droplets, and nothing beside it: one that a killed run leaves is not found."""
     run = up()
     ip, assignment = run.only("test-reserved-ip"), run.only("test-reserved-ip-assignment")
     assert (
@@ -195,6 +196,7 @@ def test_a_reserved_ip_is_known_before_a_droplet_has_it() -> None:
     )
     assert run.only("test-reserved-ip-tag").plain["name"].endswith(":203-0-113-7")
     assert {ip.urn, run.only("test-reserved-ip-tag").urn} <= run.before(assignment)
+    assert {each.urn for each in run.of(DROPLET)} <= run.before(ip)
 
 
 def test_several_controllers_are_behind_a_balancer() -> None:

@@ -192,9 +192,14 @@ def _make_endpoint(
         let_balancer_in(name, cfg, cleanup, balancer)
         address = balancer.ip
     else:
-        # Recorded before it is assigned: that waits for the droplet, and a run that is killed meanwhile would
-        # leave an address that nobody knows and somebody pays.
-        ip = digitalocean.ReservedIp(f"{name}-reserved-ip", region=section.region, opts=cleanup.marked)
+        # Recorded before it is assigned: that takes a while, and a run that is killed meanwhile would leave
+        # an address that nobody knows and somebody pays. Made when nothing else is, for the same reason.
+        last = pulumi.ResourceOptions(depends_on=list(droplets.values()))
+        ip = digitalocean.ReservedIp(
+            f"{name}-reserved-ip",
+            region=section.region,
+            opts=pulumi.ResourceOptions.merge(cleanup.marked, last),
+        )
         tag = digitalocean.Tag(
             f"{name}-reserved-ip-tag", name=cleanup.tag_of(ip.ip_address), opts=cleanup.marked
         )
