@@ -42,7 +42,7 @@ lint: .venv/ready ## ruff and mypy
 
 unit: .venv/ready ## unit and golden tests
 	@# More processes than cores, for many tests wait.
-	.venv/bin/pytest --quiet --numprocesses=3 tests/golden tests/plugins tests/unit
+	.venv/bin/pytest --quiet --numprocesses=4 tests/golden tests/plugins tests/unit
 
 test: check ## that, then what a cluster goes through in its life, on real ones: 25 minutes at most
 	$(call on-clusters,e2e and life)

@@ -35,11 +35,9 @@ SYSCTL = """
 case $1 in
   --quiet)
     [ ! -e /var/stubborn ] || exit 1
-    grep -E '^[a-z]' "$3" | while IFS= read -r line; do
-      grep -v "^${line%% = *} = " /var/kernel >/var/kernel.new || true
-      echo "$line" >>/var/kernel.new
-      mv /var/kernel.new /var/kernel
-    done ;;
+    awk -F ' = ' '/^[a-z]/ { value[$1] = $2 } END { for (key in value) print key " = " value[key] }' \
+      /var/kernel "$3" >/var/kernel.new
+    mv /var/kernel.new /var/kernel ;;
   *) for key in "$@"; do grep "^$key = " /var/kernel || exit 1; done ;;
 esac
 """

@@ -5,8 +5,6 @@
 #   content    a directory that was there, empty: what is in it goes. It may be a disk, or a link to one
 #   directory  was not there, and others may use it by now: it goes if it is empty
 made=/etc/kubernetes/kubepivot.made
-nl="
-"
 
 trees="/etc/cni/net.d /etc/containerd /etc/kubernetes /opt/cni/bin /run/containerd $network_trees /run/nri
   /usr/local/libexec/kubepivot /var/lib/cni /var/lib/containerd /var/lib/kubelet /var/lib/kubepivot
@@ -37,6 +35,11 @@ is_claimed() { # PATH
   return 1
 }
 
+is_mounted() { # DIRECTORY
+  case $mounted in *" $1 "*) return 0 ;; esac
+  return 1
+}
+
 is_empty() { # DIRECTORY
   [ -z "$(ls -A "$1" | grep -vxE 'lost\+found|kubepivot\.(cluster|made)(\.new)?')" ]
 }
@@ -45,6 +48,7 @@ is_empty() { # DIRECTORY
 # is taken for the installation's, which began with empty directories only.
 read_claims() {
   claims=$(cat "$made" 2>/dev/null || true) carried=""
+  mounted=$(cat /proc/mounts)
   [ -n "$claims" ] || carried=yes
 }
 
@@ -61,7 +65,7 @@ claim() {
     ! is_claimed "$path" || continue
     found=""
     if [ -e "$path" ] || [ -L "$path" ]; then found=yes; fi
-    if [ "$kind" = tree ] && { [ -L "$path" ] || grep -qsF " $path " /proc/mounts; }; then
+    if [ "$kind" = tree ] && { [ -L "$path" ] || is_mounted "$path"; }; then
       note content "$path"
     elif [ -z "$found" ] || [ -n "$carried" ]; then
       note "$kind" "$path"

@@ -1,4 +1,6 @@
 # What the scripts on a host share. Sourced, so it has no shebang.
+nl="
+"
 
 die() {
   echo "error: $*" >&2
@@ -38,9 +40,9 @@ place() {
   set --
   for file in $(cd root && find . -type f | sed 's/^\.//' | sort); do
     directory=${file%/*}
-    if [ -f "$file" ] && cmp -s "root$file" "$file" &&
-      [ "$(stat -c %a:%u "root$file")" = "$(stat -c %a:%u "$file")" ]; then
-      continue
+    if [ -f "$file" ] && cmp -s "root$file" "$file"; then
+      both=$(stat -c %a:%u "root$file" "$file")
+      [ "${both%%$nl*}" != "${both##*$nl}" ] || continue
     fi
     [ -d "$directory" ] || mkdir -p "$directory"
     cp -p "root$file" "$directory/.${file##*/}.new"
@@ -55,9 +57,10 @@ place() {
 
 # has_changed NAME...: whether one of the names is pending.
 has_changed() {
-  for name in "$@"; do
-    ! grep -qsxF "$name" "$pending" || return 0
-  done
+  [ -e "$pending" ] || return 1
+  while read -r change; do
+    for name; do [ "$name" != "$change" ] || return 0; done
+  done <"$pending"
   return 1
 }
 

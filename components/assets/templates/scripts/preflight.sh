@@ -78,12 +78,12 @@ if [ -z "$owner" ]; then
       }
     }')
   [ -z "$taken" ] || problem "networks of its links overlap those of pods and services: $(echo $taken)" "Choose other ranges for kubepivot:network.pods and services"
+  # tcp6 is not there on a host without IPv6.
+  listening=" $(cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | awk '$4 == "0A" { sub(/.*:/, "", $2); printf "%s ", $2 }')"
   for port in $PORTS; do
-    hex=$(printf '%04X' "$port")
-    # tcp6 is not there on a host without IPv6.
-    if cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | awk -v port="$hex" '$4 == "0A" { n = split($2, a, ":"); if (a[n] == port) found = 1 } END { exit !found }'; then
-      problem "port $port is in use" "Stop what listens there: ss -ltnp sport = :$port"
-    fi
+    case $listening in
+      *" $(printf '%04X' "$port") "*) problem "port $port is in use" "Stop what listens there: ss -ltnp sport = :$port" ;;
+    esac
   done
 elif [ "${owner%/*}" != "$CLUSTER" ]; then
   problem "it belongs to the cluster ${owner%/*} (/etc/kubernetes/kubepivot.cluster)" "Destroy that cluster's stack first, or use another host"
