@@ -41,7 +41,7 @@ class KubeadmHost:
             "sysctl --quiet --load /etc/sysctl.d/90-kubepivot.conf; systemctl daemon-reload;"
             "systemctl enable --quiet containerd kubelet; systemctl start containerd"
         )
-        config = CONFIG.read_text().replace("@ADDRESS@", address).replace("@VERSION@", pins.KUBERNETES)
+        config = CONFIG.read_text().replace("@ADDRESS@", address).replace("@VERSION@", pins.NEWEST.kubernetes)
         # What it holds against a container: swap, the cgroup version, the kernel's config.
         docker(
             *("exec", "--interactive", box.container),

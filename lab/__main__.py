@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 
-from lab import doctor, lifecycle, pulumi
+from lab import doctor, lifecycle, pins, pulumi
 from lab.errors import LabError
 from lab.progress import Progress
 
@@ -35,9 +35,12 @@ def main() -> int:
         "verb", choices=VERBS, help="; ".join(f"{verb}: {text}" for verb, text in VERBS.items())
     )
     parser.add_argument("--stack", default="dev", help="the stack; its file is Pulumi.<stack>.yaml")
+    parser.add_argument(
+        "--release", default=pins.NEWEST.kubernetes, help="the Kubernetes release that `mirror` makes ready"
+    )
     arguments = parser.parse_args()
     try:
-        return _run(arguments.verb, arguments.stack)
+        return _run(arguments.verb, arguments.stack, arguments.release)
     except LabError as error:
         return _failed(str(error), error.mend)
     except OSError as error:
@@ -56,7 +59,7 @@ def _failed(what: str, mend: str) -> int:
     return 1
 
 
-def _run(verb: str, stack: str) -> int:
+def _run(verb: str, stack: str, release: str) -> int:
     match verb:
         case "up":
             lifecycle.up(stack)
@@ -75,7 +78,8 @@ def _run(verb: str, stack: str) -> int:
         case "toolchain":
             lifecycle.prepare(lifecycle.TOOLS, Progress(steps=len(lifecycle.TOOLS)))
         case "mirror":
-            lifecycle.prepare(lifecycle.MACHINE, Progress(steps=len(lifecycle.MACHINE)))
+            steps = lifecycle.machine_steps(pins.find_release(release))
+            lifecycle.prepare(steps, Progress(steps=len(steps)))
     return 0
 
 

@@ -11,6 +11,7 @@ import gzip
 import hashlib
 import shutil
 import tarfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -43,9 +44,11 @@ class Artifact:
         return self.official.url.removeprefix("https://")
 
 
-def _artifacts() -> tuple[Artifact, ...]:
-    kubelet, kubectl, containerd, plugins, etcd = map(
-        toolchain.bundle_of, ("kubelet", "kubectl", "containerd", "bridge", "etcdctl")
+def artifacts_of(release: pins.Release) -> tuple[Artifact, ...]:
+    """Return the files that hosts of this release download."""
+    kubelet, kubectl, containerd, plugins, etcd = (
+        toolchain.bundle_of(name, release)
+        for name in ("kubelet", "kubectl", "containerd", "bridge", "etcdctl")
     )
     etcd_directory = f"etcd-v{pins.ETCD}-linux-{pins.architecture()}"
     return (
@@ -58,12 +61,14 @@ def _artifacts() -> tuple[Artifact, ...]:
     )
 
 
-ARTIFACTS = _artifacts()
+ARTIFACTS = artifacts_of(pins.NEWEST)
 
 
-def ensure_tree(progress: Progress, *, sites: Sites = toolchain.SITES) -> Path:
-    """Have every artifact of the pinned versions in the tree, and return the tree."""
-    for artifact in ARTIFACTS:
+def ensure_tree(
+    progress: Progress, artifacts: Sequence[Artifact] = ARTIFACTS, *, sites: Sites = toolchain.SITES
+) -> Path:
+    """Have these artifacts in the tree, beside those that are there, and return the tree."""
+    for artifact in artifacts:
         if not is_ready(artifact):
             file = files_dir() / artifact.path
             with progress.step(f"mirror {file.name}"), locked(_record(artifact)):
@@ -93,7 +98,7 @@ def _make(artifact: Artifact, file: Path, progress: Progress, sites: Sites) -> N
     else:
         # The toolchain has verified or built it.
         name = artifact.members[0]
-        shutil.copyfile(toolchain.ensure(name, progress, installed=False, sites=sites), partial)
+        shutil.copyfile(toolchain.ensure_bundle(artifact.bundle, progress, sites=sites) / name, partial)
         checksums = _sha256(partial)
     write_file(file.parent / PurePosixPath(artifact.official.checksums).name, checksums.encode())
     partial.chmod(0o644)
@@ -103,10 +108,8 @@ def _make(artifact: Artifact, file: Path, progress: Progress, sites: Sites) -> N
 
 def _assemble(artifact: Artifact, file: Path, progress: Progress, sites: Sites) -> None:
     """Write the archive; the same binaries always give the same bytes."""
-    binaries = {
-        member: toolchain.ensure(PurePosixPath(member).name, progress, installed=False, sites=sites)
-        for member in artifact.members
-    }
+    directory = toolchain.ensure_bundle(artifact.bundle, progress, sites=sites)
+    binaries = {member: directory / PurePosixPath(member).name for member in artifact.members}
     with (
         file.open("wb") as raw,
         gzip.GzipFile(filename="", fileobj=raw, mode="wb", compresslevel=GZIP_LEVEL, mtime=0) as packed,
@@ -131,4 +134,4 @@ def _key(artifact: Artifact) -> str:
 
 def _record(artifact: Artifact) -> Path:
     """Return the file that says from which pins the artifact was made; outside of what is served."""
-    return files_dir().parent / "made" / PurePosixPath(artifact.path).name
+    return files_dir().parent / "made" / artifact.path

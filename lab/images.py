@@ -12,7 +12,7 @@ import subprocess
 import tarfile
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -35,7 +35,7 @@ NET_BIND_SERVICE = b"\x01\x00\x00\x02" + (1 << 10).to_bytes(4, "little") + bytes
 class Image:
     """One image and how to make it.
 
-    `files` maps places in it to names of the toolchain's binaries, or to `pause`.
+    `files` maps places in it to names of the toolchain's binaries of `release`, or to `pause`.
     `base` is what lies below: nothing; users, CA certificates and /tmp; that, nft, iptables and conntrack; or
     Python and users.
     """
@@ -48,6 +48,7 @@ class Image:
     user: str = "0"
     entrypoint: tuple[str, ...] = ()
     command: tuple[str, ...] = ()
+    release: pins.Release = field(default=pins.NEWEST, repr=False)
 
     @property
     def registry(self) -> str:
@@ -57,9 +58,10 @@ class Image:
     @property
     def key(self) -> str:
         """A digest of all that decides what is in it."""
-        binaries = [toolchain.bundle_of(file).key for _, file in self.files if file != PAUSE]
+        binaries = [toolchain.bundle_of(file, self.release).key for _, file in self.files if file != PAUSE]
         names = ("python",) if self.base == "python" else ("base", "pause")
         recipes = [directory_digest(RECIPES / name) for name in names]
+        # The release is in the binaries' keys, and not in itself: what two releases share is made once.
         return hashlib.sha256(repr((self, binaries, recipes)).encode()).hexdigest()[:12]
 
 
@@ -73,63 +75,72 @@ BASES = {
 }
 
 
-def _kubernetes(name: str, base: Literal["static", "network"] = "static") -> Image:
+def _kubernetes(name: str, release: pins.Release, base: Literal["static", "network"] = "static") -> Image:
     return Image(
-        name=f"registry.k8s.io/{name}:v{pins.KUBERNETES}", files=((f"usr/local/bin/{name}", name),), base=base
+        name=f"registry.k8s.io/{name}:v{release.kubernetes}",
+        files=((f"usr/local/bin/{name}", name),),
+        base=base,
+        release=release,
     )
 
 
-IMAGES = (
-    Image(
-        name=f"registry.k8s.io/pause:{pins.PAUSE}",
-        files=(("pause", "pause"),),
-        base="scratch",
-        user="65535:65535",
-        entrypoint=("/pause",),
-    ),
-    Image(
-        name=f"registry.k8s.io/etcd:{pins.ETCD_IMAGE}",
-        files=tuple((f"usr/local/bin/{name}", name) for name in ("etcd", "etcdctl", "etcdutl")),
-    ),
-    _kubernetes("kube-apiserver"),
-    _kubernetes("kube-controller-manager"),
-    _kubernetes("kube-scheduler"),
-    _kubernetes("kube-proxy", base="network"),
-    Image(
-        name=f"registry.k8s.io/coredns/coredns:v{pins.COREDNS}",
-        files=(("coredns", "coredns"),),
-        privileged_ports=True,
-        user="65532:65532",
-        entrypoint=("/coredns",),
-    ),
-    Image(
-        name=f"ghcr.io/flannel-io/flannel:v{pins.FLANNEL}",
-        files=(("opt/bin/flanneld", "flanneld"),),
-        base="network",
-        shell=True,
-        entrypoint=("/opt/bin/flanneld",),
-    ),
-    Image(
-        name=f"ghcr.io/flannel-io/flannel-cni-plugin:{pins.FLANNEL_CNI_IMAGE}",
-        files=(("flannel", "flannel-cni"),),
-        base="network",
-        shell=True,
-        command=("/bin/sh",),
-    ),
-    Image(
-        name="docker.io/library/busybox:1.35",  # what Debian bookworm has
-        files=(),
-        base="network",  # for libc: a static BusyBox resolves no names
-        shell=True,
-        command=("sh",),
-    ),
-    Image(
-        name=f"docker.io/library/python:{pins.PYTHON_IMAGE}",
-        files=(),
-        base="python",
-        command=("python3",),
-    ),
-)
+def images_of(release: pins.Release) -> tuple[Image, ...]:
+    """Return the images that a cluster of this release runs."""
+    return (
+        Image(
+            name=f"registry.k8s.io/pause:{release.pause}",
+            files=(("pause", "pause"),),
+            base="scratch",
+            user="65535:65535",
+            entrypoint=("/pause",),
+        ),
+        Image(
+            name=f"registry.k8s.io/etcd:{pins.ETCD_IMAGE}",
+            files=tuple((f"usr/local/bin/{name}", name) for name in ("etcd", "etcdctl", "etcdutl")),
+        ),
+        _kubernetes("kube-apiserver", release),
+        _kubernetes("kube-controller-manager", release),
+        _kubernetes("kube-scheduler", release),
+        _kubernetes("kube-proxy", release, base="network"),
+        Image(
+            name=f"registry.k8s.io/coredns/coredns:v{release.coredns}",
+            files=(("coredns", "coredns"),),
+            privileged_ports=True,
+            user="65532:65532",
+            entrypoint=("/coredns",),
+            release=release,
+        ),
+        Image(
+            name=f"ghcr.io/flannel-io/flannel:v{pins.FLANNEL}",
+            files=(("opt/bin/flanneld", "flanneld"),),
+            base="network",
+            shell=True,
+            entrypoint=("/opt/bin/flanneld",),
+        ),
+        Image(
+            name=f"ghcr.io/flannel-io/flannel-cni-plugin:{pins.FLANNEL_CNI_IMAGE}",
+            files=(("flannel", "flannel-cni"),),
+            base="network",
+            shell=True,
+            command=("/bin/sh",),
+        ),
+        Image(
+            name="docker.io/library/busybox:1.35",  # what Debian bookworm has
+            files=(),
+            base="network",  # for libc: a static BusyBox resolves no names
+            shell=True,
+            command=("sh",),
+        ),
+        Image(
+            name=f"docker.io/library/python:{pins.PYTHON_IMAGE}",
+            files=(),
+            base="python",
+            command=("python3",),
+        ),
+    )
+
+
+IMAGES = images_of(pins.NEWEST)
 
 S3_CLIENT = Image(
     name=f"docker.io/rclone/rclone:{pins.RCLONE}",
@@ -171,16 +182,16 @@ class Workshop:
         context.mkdir(exist_ok=True)
         with tarfile.open(context / "layer.tar", "w") as layer:
             for place, name in image.files:
-                add(layer, self._binary(name), place, privileged_ports=image.privileged_ports)
+                add(layer, self._binary(name, image.release), place, privileged_ports=image.privileged_ports)
             if image.shell:
                 self._add_shell(layer)
         (context / "Dockerfile").write_text(dockerfile(image, base))
         build_image(target, context)
 
-    def _binary(self, name: str) -> Path:
+    def _binary(self, name: str, release: pins.Release) -> Path:
         if name == PAUSE:
             return self._compile(RECIPES / "pause" / "pause.c")
-        return toolchain.ensure(name, self._progress, installed=False)
+        return toolchain.ensure(name, self._progress, release=release, installed=False)
 
     def _compile(self, source: Path) -> Path:
         apt.ensure_command("gcc", "gcc", "libc6-dev")

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-from lab import images, pulumi, toolchain
-from lab.artifacts import ensure_tree
+from lab import images, pins, pulumi, toolchain
+from lab.artifacts import artifacts_of, ensure_tree
 from lab.cache import cache_dir, in_use, unless_in_use
 from lab.engine import docker, engine_state, ensure_engine, stop_engine
 from lab.errors import LabError
 from lab.hostimage import ensure_host_image
-from lab.images import ensure_images
+from lab.images import ensure_images, images_of
 from lab.mirror import ensure_mirror, remove_mirror
 from lab.progress import Progress
 from lab.provider_plugins import ensure_plugins
@@ -28,14 +28,26 @@ TOOLS: tuple[Step, ...] = (
     ("provider plugins", ensure_plugins),
 )
 ENGINE: Step = ("container engine", ensure_engine)
-MACHINE: tuple[Step, ...] = (
-    ENGINE,
-    ("files for hosts", ensure_tree),
-    ("mirror", ensure_mirror),
-    ("images for hosts", ensure_images),
-    ("host image", ensure_host_image),
-)
 S3_CLIENT: Step = ("S3 client for hosts", lambda progress: ensure_images(progress, (images.S3_CLIENT,)))
+
+
+def machine_steps(release: pins.Release = pins.NEWEST) -> tuple[Step, ...]:
+    """Return what makes ready all that hosts of this release need."""
+    return (
+        ENGINE,
+        _files(release),
+        ("mirror", ensure_mirror),
+        _images(release),
+        ("host image", ensure_host_image),
+    )
+
+
+def _files(release: pins.Release) -> Step:
+    return "files for hosts", lambda progress: ensure_tree(progress, artifacts_of(release))
+
+
+def _images(release: pins.Release) -> Step:
+    return "images for hosts", lambda progress: ensure_images(progress, images_of(release))
 
 
 def prepare(steps: tuple[Step, ...], progress: Progress) -> None:
@@ -45,12 +57,21 @@ def prepare(steps: tuple[Step, ...], progress: Progress) -> None:
             ensure(progress)
 
 
+def prepare_release(kubernetes: str, progress: Progress) -> None:
+    """Make ready what hosts of one more release need. The mirror must be running; it serves them at once."""
+    release = pins.find_release(kubernetes)
+    prepare((_files(release), _images(release)), progress)
+
+
 @contextmanager
 def machine(progress: Progress) -> Iterator[None]:
-    """Everything that a stack's hosts need is there meanwhile. What no other run needs goes afterwards."""
+    """Everything that hosts of the newest release need is there meanwhile.
+
+    What no other run needs goes afterwards.
+    """
     try:
         with in_use(_machine()):
-            prepare((*TOOLS, *MACHINE), progress)
+            prepare((*TOOLS, *machine_steps()), progress)
             yield
     finally:
         if engine_state().status == "running":
@@ -60,7 +81,7 @@ def machine(progress: Progress) -> Iterator[None]:
 def up(stack: str) -> None:
     """Make this machine ready and bring the stack up; print its nodes and how to use them."""
     pulumi.check_stack(stack)
-    machine = MACHINE if pulumi.has_lab_hosts(stack) else ()
+    machine = machine_steps(pulumi.release(stack)) if pulumi.has_lab_hosts(stack) else ()
     if machine and pulumi.copies_snapshots(stack):
         machine = (*machine, S3_CLIENT)
     progress = Progress(steps=len(TOOLS) + len(machine) + 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 import re
+from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -14,8 +15,30 @@ from lab.errors import LabError
 CHECKOUT = Path(__file__).parent.parent
 MODULES = Path(__file__).parent / "toolchain"
 
+
+@dataclass(frozen=True, kw_only=True)
+class Release:
+    """One Kubernetes release, and what it does not run in the same version as every other."""
+
+    kubernetes: str  # lab/toolchain/kubernetes has a directory of this name, whose go.mod pins it
+    coredns: str  # lab/toolchain/coredns too
+    pause: str
+
+
+RELEASES = {
+    release.kubernetes: release
+    for release in (
+        Release(kubernetes="1.35.4", coredns="1.13.1", pause="3.10.1"),
+        Release(kubernetes="1.36.1", coredns="1.14.2", pause="3.10.2"),
+        Release(kubernetes="1.36.3", coredns="1.14.2", pause="3.10.2"),
+    )
+}
+"""What the lab can make, by Kubernetes version, oldest first. It makes what is asked for."""
+
+NEWEST = list(RELEASES.values())[-1]
+"""What is made where nobody asks for another one."""
+
 # No Go module pins these.
-PAUSE = "3.10.2"
 PYTHON_IMAGE = "3.11-slim-bookworm"  # what Debian bookworm has
 ETCD_IMAGE = "3.6.8-0"
 FLANNEL_CNI_IMAGE = (
@@ -29,6 +52,16 @@ GO_MODULE_HASHES = {
     "amd64": "h1:ZOmGe1OnfREDMIdb1Qi4G9JSuDPBLGExZMQ4nis1RXM=",
     "arm64": "h1:sYL/O6MqS68ML0kjsQ36WoYIpJqkw60TxizWUYUKQMc=",
 }
+
+
+def find_release(kubernetes: str) -> Release:
+    """Return the release of this Kubernetes version. Raises LabError if the lab can't make it."""
+    try:
+        return RELEASES[kubernetes]
+    except KeyError as error:
+        raise LabError(
+            f"the lab has no Kubernetes {kubernetes}", f"name one that it has: {', '.join(RELEASES)}"
+        ) from error
 
 
 @cache
@@ -67,13 +100,11 @@ def architecture() -> str:
 
 
 PULUMI = module_version("pulumi", "github.com/pulumi/pulumi/pkg/v3")
-KUBERNETES = module_version("kubernetes", "k8s.io/kubernetes")
 ETCD = module_version("etcd", "go.etcd.io/etcd/server/v3")
 CONTAINERD = module_version("containerd", "github.com/containerd/containerd/v2")
 CNI_PLUGINS = module_version("cni-plugins", "github.com/containernetworking/plugins")
 FLANNEL = module_version("flannel", "github.com/flannel-io/flannel")
 FLANNEL_CNI_PLUGIN = module_version("flannel-cni-plugin", "github.com/containernetworking/plugins")
-COREDNS = module_version("coredns", "github.com/coredns/coredns")
 RCLONE = module_version("rclone", "github.com/rclone/rclone")
 VERSITYGW = module_version("versitygw", "github.com/versity/versitygw")
 

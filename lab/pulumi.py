@@ -116,6 +116,11 @@ def copies_snapshots(stack: str) -> bool:
     return isinstance(backup, dict) and "s3" in backup
 
 
+def release(stack: str) -> pins.Release:
+    """Return the release that the stack's config names, or the newest. Raises LabError for an unknown one."""
+    return pins.find_release(str(_settings(stack).get("kubernetesVersion", pins.NEWEST.kubernetes)))
+
+
 def make_command(target: str, stack: str) -> str:
     """Return what a user types to run a target of the Makefile for this stack."""
     return f"make {target}" if stack == "dev" else f"make {target} STACK={stack}"

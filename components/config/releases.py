@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-__all__ = ["LATEST", "RELEASES", "Release"]
+__all__ = ["LATEST", "RELEASES", "Release", "minor_of"]
+
+
+def minor_of(version: str) -> int:
+    """36 of 1.36.3, with or without a "v" before it."""
+    return int(version.split(".")[1])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,7 +50,7 @@ class Release:
     @property
     def minor(self) -> int:
         """36 of 1.36.3."""
-        return int(self.kubernetes.split(".")[1])
+        return minor_of(self.kubernetes)
 
     @property
     def handover_gates(self) -> str:
@@ -56,23 +61,27 @@ class Release:
         return "ControllerManagerReleaseLeaderElectionLockOnExit=true" if self.minor >= 36 else ""
 
 
+_NEWEST = Release(
+    kubernetes="1.36.3",
+    etcd="3.6.8",
+    etcd_image_tag="3.6.8-0",
+    containerd="2.2.1",
+    cni="1.9.1",
+    runc="1.3.3",
+    flannel="0.26.7",
+    flannel_cni="1.6.2-flannel1",
+    coredns="1.14.2",
+    pause="3.10.2",
+    python="3.11-slim-bookworm",
+    rclone="1.76.0",
+)
+
 RELEASES: dict[str, Release] = {
     release.kubernetes: release
     for release in (
-        Release(
-            kubernetes="1.36.3",
-            etcd="3.6.8",
-            etcd_image_tag="3.6.8-0",
-            containerd="2.2.1",
-            cni="1.9.1",
-            runc="1.3.3",
-            flannel="0.26.7",
-            flannel_cni="1.6.2-flannel1",
-            coredns="1.14.2",
-            pause="3.10.2",
-            python="3.11-slim-bookworm",
-            rclone="1.76.0",
-        ),
+        replace(_NEWEST, kubernetes="1.35.4", coredns="1.13.1", pause="3.10.1"),
+        replace(_NEWEST, kubernetes="1.36.1"),
+        _NEWEST,
     )
 }
 """Supported releases by Kubernetes version, oldest first."""

@@ -15,31 +15,49 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from lab import pins
 from lab.cache import cache_dir, fresh_dir, locked
 from lab.errors import LabError
 from lab.progress import Progress
 from lab.toolchain import golang
 from lab.toolchain.download import Sites, UnavailableError
-from lab.toolchain.tools import BUNDLES, ON_DEMAND, PLUGINS, Bundle
+from lab.toolchain.tools import ON_DEMAND, PLUGINS, Bundle, bundles_of
 
 VERSION_SECONDS = 20
 
 SITES = Sites()
 
-_BUNDLE_OF = {file: bundle for bundle in (*BUNDLES, *ON_DEMAND, *PLUGINS.values()) for file in bundle.files}
+_BUNDLE_OF = {
+    release: {
+        file: bundle
+        for bundle in (*bundles_of(release), *ON_DEMAND, *PLUGINS.values())
+        for file in bundle.files
+    }
+    for release in pins.RELEASES.values()
+}
 
 
 def ensure(
-    name: str, progress: Progress | None = None, *, installed: bool = True, sites: Sites = SITES
+    name: str,
+    progress: Progress | None = None,
+    *,
+    release: pins.Release = pins.NEWEST,
+    installed: bool = True,
+    sites: Sites = SITES,
 ) -> Path:
-    """Return the path of the ready binary `name`; its bundle's other files are beside it.
+    """Return the path of the ready binary `name` of a release; its bundle's other files are beside it.
 
     With `installed=False` what is on PATH is not taken: the binary is for another machine.
     Raises LabError for a wrong checksum, a missing Go toolchain or a failed build.
     """
-    bundle = _BUNDLE_OF[name]
+    bundle = bundle_of(name, release)
     if installed and (found := find_installed(bundle)):
         return found / name
+    return ensure_bundle(bundle, progress, sites=sites) / name
+
+
+def ensure_bundle(bundle: Bundle, progress: Progress | None = None, *, sites: Sites = SITES) -> Path:
+    """Return the directory that has the bundle's files, downloaded or built. Raises as `ensure`."""
     directory = cached(bundle)
     if not directory.is_dir():
         progress = progress or Progress()
@@ -47,7 +65,7 @@ def ensure(
             if not directory.is_dir():  # another run may have made it meanwhile
                 with fresh_dir(directory) as partial:
                     _make(bundle, partial, progress, sites)
-    return directory / name
+    return directory
 
 
 def source(bundle: Bundle, *, sites: Sites = SITES) -> Literal["installed", "cached", "download", "build"]:
@@ -62,9 +80,9 @@ def source(bundle: Bundle, *, sites: Sites = SITES) -> Literal["installed", "cac
     return "build"
 
 
-def bundle_of(name: str) -> Bundle:
-    """Return the bundle that has the binary `name`."""
-    return _BUNDLE_OF[name]
+def bundle_of(name: str, release: pins.Release = pins.NEWEST) -> Bundle:
+    """Return the bundle of a release that has the binary `name`."""
+    return _BUNDLE_OF[release][name]
 
 
 def cached(bundle: Bundle) -> Path:

@@ -69,25 +69,25 @@ class Bundle:
 
 
 _KUBERNETES_VERSION = "k8s.io/component-base/version"
-_MAJOR, _MINOR, _ = pins.KUBERNETES.split(".", 2)
 _GITHUB = "https://github.com"
 
 
-def _kubernetes(name: str) -> Bundle:
-    url = f"https://dl.k8s.io/v{pins.KUBERNETES}/bin/linux/{ARCHITECTURE}/{name}"
+def _kubernetes(name: str, version: str) -> Bundle:
+    major, minor, _ = version.split(".")
+    url = f"https://dl.k8s.io/v{version}/bin/linux/{ARCHITECTURE}/{name}"
     return Bundle(
         name=name,
-        version=pins.KUBERNETES,
+        version=version,
         official=Official(url=url, checksums=f"{url}.sha256"),
         installed=("kubectl", "version", "--client") if name == "kubectl" else (),
         builds={
             name: Build(
-                module="kubernetes",
+                module=f"kubernetes/{version}",
                 package=f"k8s.io/kubernetes/cmd/{name}",
                 variables=(
-                    (f"{_KUBERNETES_VERSION}.gitVersion", f"v{pins.KUBERNETES}"),
-                    (f"{_KUBERNETES_VERSION}.gitMajor", _MAJOR),
-                    (f"{_KUBERNETES_VERSION}.gitMinor", _MINOR),
+                    (f"{_KUBERNETES_VERSION}.gitVersion", f"v{version}"),
+                    (f"{_KUBERNETES_VERSION}.gitMajor", major),
+                    (f"{_KUBERNETES_VERSION}.gitMinor", minor),
                     (f"{_KUBERNETES_VERSION}.gitTreeState", "clean"),
                 ),
             )
@@ -212,13 +212,13 @@ def _flannel() -> Bundle:
     )
 
 
-def _coredns() -> Bundle:
-    file = f"coredns_{pins.COREDNS}_linux_{ARCHITECTURE}.tgz"
+def _coredns(version: str) -> Bundle:
+    file = f"coredns_{version}_linux_{ARCHITECTURE}.tgz"
     return Bundle(
         name="coredns",
-        version=pins.COREDNS,
-        official=_release("coredns/coredns", f"v{pins.COREDNS}", file, f"{file}.sha256"),
-        builds={"coredns": Build(module="coredns", package="github.com/coredns/coredns")},
+        version=version,
+        official=_release("coredns/coredns", f"v{version}", file, f"{file}.sha256"),
+        builds={"coredns": Build(module=f"coredns/{version}", package="github.com/coredns/coredns")},
     )
 
 
@@ -261,16 +261,22 @@ KUBERNETES = (
     "kubeadm",
 )
 
-BUNDLES = (
-    _pulumi(),
-    _etcd(),
-    *(_kubernetes(name) for name in KUBERNETES),
-    _containerd(),
-    _cni_plugins(),
-    _flannel_cni_plugin(),
-    _flannel(),
-    _coredns(),
-)
+
+def bundles_of(release: pins.Release) -> tuple[Bundle, ...]:
+    """Return the tools, and what runs a cluster of this release."""
+    return (
+        _pulumi(),
+        _etcd(),
+        *(_kubernetes(name, release.kubernetes) for name in KUBERNETES),
+        _containerd(),
+        _cni_plugins(),
+        _flannel_cni_plugin(),
+        _flannel(),
+        _coredns(release.coredns),
+    )
+
+
+BUNDLES = bundles_of(pins.NEWEST)
 
 ON_DEMAND = (_rclone(), _versitygw())
 """What only some stacks and tests need: a client for S3-compatible storage, and a server of such."""

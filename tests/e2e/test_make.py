@@ -100,7 +100,7 @@ def user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[User]:
     user.configure(config)
     yield user
     remove_hosts(STACK)
-    lifecycle.prepare(lifecycle.MACHINE, Progress())
+    lifecycle.prepare(lifecycle.machine_steps(), Progress())
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ class FakePulumi:
             )
             program.chmod(0o755)
         program = directory / "kubectl"
-        program.write_text(f"#!/bin/sh\necho v{pins.KUBERNETES}\n")
+        program.write_text(f"#!/bin/sh\necho v{pins.NEWEST.kubernetes}\n")
         program.chmod(0o755)
 
     def does(self, script: str) -> None:

@@ -16,7 +16,7 @@ from lab.progress import Progress
 from tests.unit.sites import FakeGo, OfficialSites, archive, unreachable
 
 ARCHITECTURE = pins.architecture()
-KUBERNETES = f"dl.k8s.io/v{pins.KUBERNETES}/bin/linux/{ARCHITECTURE}"
+KUBERNETES = f"dl.k8s.io/v{pins.NEWEST.kubernetes}/bin/linux/{ARCHITECTURE}"
 CONTAINERD = (
     f"github.com/containerd/containerd/releases/download/v{pins.CONTAINERD}/"
     f"containerd-{pins.CONTAINERD}-linux-{ARCHITECTURE}.tar.gz"
@@ -142,9 +142,25 @@ def test_changed_pins_make_it_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     assert tarfile.is_tarfile(tree / CNI)
 
 
+def test_another_release_lies_beside_the_newest_and_what_they_share_is_made_once(
+    go: FakeGo, capsys: pytest.CaptureFixture[str]
+) -> None:
+    newest = files(artifacts.ensure_tree(Progress(), sites=unreachable()))
+    made, other = len(go.calls), next(iter(pins.RELEASES.values()))
+    tree = artifacts.ensure_tree(Progress(), artifacts.artifacts_of(other), sites=unreachable())
+    assert go.built[made:] == ["k8s.io/kubernetes/cmd/kubelet", "k8s.io/kubernetes/cmd/kubectl"]
+    directory = f"dl.k8s.io/v{other.kubernetes}/bin/linux/{ARCHITECTURE}"
+    names = ("kubelet", "kubelet.sha256", "kubectl", "kubectl.sha256")
+    assert set(files(tree)) - set(newest) == {f"{directory}/{name}" for name in names}
+    capsys.readouterr()
+    artifacts.ensure_tree(Progress(), sites=unreachable())
+    artifacts.ensure_tree(Progress(), artifacts.artifacts_of(other), sites=unreachable())
+    assert capsys.readouterr().err == ""
+
+
 def test_an_installed_kubectl_is_not_for_hosts(tmp_path: Path) -> None:
     installed = tmp_path / "bin" / "kubectl"
-    installed.write_text(f"#!/bin/sh\necho Client Version: v{pins.KUBERNETES}\n")
+    installed.write_text(f"#!/bin/sh\necho Client Version: v{pins.NEWEST.kubernetes}\n")
     installed.chmod(0o755)
     assert toolchain.ensure("kubectl", sites=unreachable()) == installed
     tree = artifacts.ensure_tree(Progress(), sites=unreachable())

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from lab import cache, debian, images, mirror, pins
+from lab import cache, debian, images, mirror, pins, toolchain
 from lab.errors import LabError
 from lab.images import IMAGES, S3_CLIENT, Image
 from lab.progress import Progress
@@ -70,11 +70,11 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_names_are_the_official_ones_of_the_pinned_versions() -> None:
     names = {image.name for image in IMAGES}
     assert {
-        f"registry.k8s.io/kube-apiserver:v{pins.KUBERNETES}",
-        f"registry.k8s.io/kube-proxy:v{pins.KUBERNETES}",
+        f"registry.k8s.io/kube-apiserver:v{pins.NEWEST.kubernetes}",
+        f"registry.k8s.io/kube-proxy:v{pins.NEWEST.kubernetes}",
         f"registry.k8s.io/etcd:{pins.ETCD_IMAGE}",
-        f"registry.k8s.io/coredns/coredns:v{pins.COREDNS}",
-        f"registry.k8s.io/pause:{pins.PAUSE}",
+        f"registry.k8s.io/coredns/coredns:v{pins.NEWEST.coredns}",
+        f"registry.k8s.io/pause:{pins.NEWEST.pause}",
         f"ghcr.io/flannel-io/flannel:v{pins.FLANNEL}",
     } <= names
     assert pins.ETCD_IMAGE.split("-")[0] == pins.ETCD
@@ -190,6 +190,43 @@ def test_the_client_for_copies_is_made_only_where_it_is_asked_for(engine: Engine
     assert S3_CLIENT not in IMAGES
 
 
+def test_another_release_has_images_of_its_own_beside_those_that_it_shares(
+    engine: Engine, made: list[str]
+) -> None:
+    images.ensure_images(Progress())
+    made.clear()
+    other = next(iter(pins.RELEASES.values()))
+    images.ensure_images(Progress(), images.images_of(other))
+    components = ("apiserver", "controller-manager", "scheduler", "proxy")
+    assert made == [
+        f"registry.k8s.io/pause:{other.pause}",
+        *(f"registry.k8s.io/kube-{name}:v{other.kubernetes}" for name in components),
+        f"registry.k8s.io/coredns/coredns:v{other.coredns}",
+    ]
+    made.clear()
+    images.ensure_images(Progress())
+    assert made == []
+
+
+def test_image_has_the_binaries_of_its_release(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[tuple[str, pins.Release]] = []
+
+    def ensure(name: str, progress: Progress, *, release: pins.Release, installed: bool) -> Path:
+        asked.append((name, release))
+        (tmp_path / name).touch()
+        return tmp_path / name
+
+    monkeypatch.setattr(toolchain, "ensure", ensure)
+    monkeypatch.setattr(images, "build_image", lambda target, context: None)
+    monkeypatch.setattr(images.Workshop, "_base", lambda self, name: name)
+    other = next(iter(pins.RELEASES.values()))
+    own = ("kube-scheduler", "coredns")
+    for image in images.images_of(other):
+        if image.files and image.files[0][1] in own:
+            images.Workshop(tmp_path, Progress()).make(image, "target")
+    assert asked == [(name, other) for name in own]
+
+
 def test_official_image_is_taken_where_its_registry_answers(engine: Engine, made: list[str]) -> None:
     engine.reachable = {"ghcr.io"}
     images.ensure_images(Progress())
@@ -210,7 +247,7 @@ def test_image_that_the_user_has_pulled_stays(engine: Engine, made: list[str]) -
 
 def test_image_that_cannot_be_pulled_is_made(engine: Engine, made: list[str]) -> None:
     engine.reachable = {image.registry for image in IMAGES}
-    engine.unpullable = {f"registry.k8s.io/coredns/coredns:v{pins.COREDNS}"}
+    engine.unpullable = {f"registry.k8s.io/coredns/coredns:v{pins.NEWEST.coredns}"}
     images.ensure_images(Progress())
     assert set(made) == engine.unpullable
 

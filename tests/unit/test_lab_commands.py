@@ -19,6 +19,8 @@ from lab.progress import Progress
 
 Run = Callable[..., int]
 
+OLDEST = next(iter(pins.RELEASES.values()))
+
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
@@ -48,7 +50,11 @@ def prepared(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(lifecycle, "TOOLS", (step("tools"),))
     monkeypatch.setattr(lifecycle, "ENGINE", step("engine"))
-    monkeypatch.setattr(lifecycle, "MACHINE", (step("machine"),))
+    monkeypatch.setattr(
+        lifecycle,
+        "machine_steps",
+        lambda release: (step("machine" if release == pins.NEWEST else f"machine of {release.kubernetes}"),),
+    )
     monkeypatch.setattr(pulumi, "up", lambda stack, progress: done.append("pulumi up"))
     monkeypatch.setattr(pulumi, "destroy", lambda stack, progress: done.append("pulumi destroy"))
     monkeypatch.setattr(pulumi, "exists", lambda stack: True)
@@ -134,6 +140,51 @@ def test_up_and_down_of_a_lab_see_to_the_machine(run: Run, prepared: list[str]) 
     prepared.clear()
     assert run("down") == 0
     assert prepared == ["tools", "engine", "pulumi destroy"]
+
+
+def test_up_makes_the_release_that_the_stack_names_and_no_other(
+    run: Run, prepared: list[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "Pulumi.dev.yaml"
+    file.write_text(
+        f"config: {{kubepivot:platform: lab, kubepivot:kubernetesVersion: {OLDEST.kubernetes}}}\n"
+    )
+    assert run("up") == 0
+    assert prepared == ["tools", f"machine of {OLDEST.kubernetes}", "pulumi up"]
+
+
+def test_a_release_that_the_lab_has_not_is_an_error_before_anything_is_made(
+    run: Run, prepared: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = "kubepivot:platform: {}, kubepivot:kubernetesVersion: 1.1.1"
+    (tmp_path / "Pulumi.dev.yaml").write_text(f"config: {{{settings.format('lab')}}}\n")
+    assert run("up") == run("mirror", "--release", "1.1.1") == 1
+    assert prepared == []
+    assert capsys.readouterr().err.count("error: the lab has no Kubernetes 1.1.1\nmend:  name one") == 2
+    (tmp_path / "Pulumi.metal.yaml").write_text(f"config: {{{settings.format('baremetal')}}}\n")
+    assert run("up", "--stack", "metal") == 0
+    assert prepared == ["tools", "pulumi up"], "the program says what it supports"
+
+
+def test_mirror_is_of_the_newest_release_or_the_one_that_is_named(run: Run, prepared: list[str]) -> None:
+    assert run("mirror") == run("mirror", "--release", OLDEST.kubernetes) == 0
+    assert prepared == ["machine", f"machine of {OLDEST.kubernetes}"]
+
+
+def test_one_more_release_is_its_files_and_its_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(
+        lifecycle,
+        "ensure_tree",
+        lambda progress, artifacts: done.extend(artifact.path.split("/")[-1] for artifact in artifacts),
+    )
+    monkeypatch.setattr(
+        lifecycle, "ensure_images", lambda progress, images: done.extend(image.name for image in images)
+    )
+    lifecycle.prepare_release(OLDEST.kubernetes, Progress())
+    assert done[:2] == ["kubelet", "kubectl"]
+    assert f"registry.k8s.io/kube-apiserver:v{OLDEST.kubernetes}" in done
+    assert not any(pins.NEWEST.kubernetes in name for name in done)
 
 
 def test_the_s3_client_is_made_ready_for_a_stack_that_copies_its_snapshots(

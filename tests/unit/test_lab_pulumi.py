@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from lab import pulumi
+from lab import pins, pulumi
 from lab.cache import data_dir
 from lab.errors import LabError
 from lab.progress import Progress
@@ -203,6 +203,26 @@ class TestStack:
     ) -> None:
         (tmp_path / "checkout/Pulumi.dev.yaml").write_text(f"config: {settings}\n")
         assert pulumi.copies_snapshots("dev") is copies
+
+    @pytest.mark.parametrize(
+        ("settings", "version"),
+        [
+            ("{}", pins.NEWEST.kubernetes),
+            *((f"{{kubepivot:kubernetesVersion: {version}}}", version) for version in pins.RELEASES),
+        ],
+    )
+    def test_release_is_the_configs_or_the_newest(self, settings: str, version: str, tmp_path: Path) -> None:
+        (tmp_path / "checkout/Pulumi.dev.yaml").write_text(f"config: {settings}\n")
+        assert pulumi.release("dev") == pins.RELEASES[version]
+
+    @pytest.mark.parametrize("value", ["1.35", "1.1.1", "[1]", "null", "{secure: AAAB}"])
+    def test_unknown_release_is_an_error(self, value: str, tmp_path: Path) -> None:
+        (tmp_path / "checkout/Pulumi.dev.yaml").write_text(
+            f"config: {{kubepivot:kubernetesVersion: {value}}}\n"
+        )
+        with pytest.raises(LabError, match=r"the lab has no Kubernetes ") as it:
+            pulumi.release("dev")
+        assert ", ".join(pins.RELEASES) in it.value.mend
 
 
 @pytest.fixture

@@ -18,7 +18,6 @@ from pathlib import Path
 
 import pytest
 
-from components.config.releases import LATEST, RELEASES
 from lab import pins, toolchain
 from lab.cache import cache_dir
 from lab.errors import LabError
@@ -28,7 +27,8 @@ from lab.toolchain.download import Sites
 from lab.toolchain.tools import BUNDLES
 from tests.unit.sites import FakeGo, OfficialSites, archive, sha256_line, unreachable
 
-KUBELET = f"https://dl.k8s.io/v{pins.KUBERNETES}/bin/linux/{pins.architecture()}/kubelet"
+OLDEST = next(iter(pins.RELEASES.values()))
+KUBELET = f"https://dl.k8s.io/v{pins.NEWEST.kubernetes}/bin/linux/{pins.architecture()}/kubelet"
 
 
 @pytest.fixture(autouse=True)
@@ -182,7 +182,7 @@ class TestBuild:
         toolchain.ensure("kubelet", sites=unreachable())
         (call,) = go.calls
         assert "CGO_ENABLED=0" in call
-        assert f"-X k8s.io/component-base/version.gitVersion=v{pins.KUBERNETES}" in call
+        assert f"-X k8s.io/component-base/version.gitVersion=v{pins.NEWEST.kubernetes}" in call
         assert "-trimpath" in call
 
     def test_of_pulumi_takes_the_script_of_the_same_version(self, go: FakeGo) -> None:
@@ -243,17 +243,18 @@ class TestKey:
             dataclasses.replace(bundle, builds={"kubelet": dataclasses.replace(build, cgo=True)}).key,
         }
         modules = tmp_path / "modules"
-        shutil.copytree(pins.MODULES / "kubernetes", modules / "kubernetes")
-        with (modules / "kubernetes/go.sum").open("a") as file:
+        directory = modules / build.module
+        shutil.copytree(pins.MODULES / build.module, directory)
+        with (directory / "go.sum").open("a") as file:
             file.write("example.org/x v1.0.0 h1:x\n")
         monkeypatch.setattr(pins, "MODULES", modules)
         pins.module_digest.cache_clear()
         keys.add(bundle.key)
-        (modules / "kubernetes/main.go").write_text("package main\n")
+        (directory / "main.go").write_text("package main\n")
         pins.module_digest.cache_clear()
         keys.add(bundle.key)
-        (modules / "kubernetes/replaced").mkdir()
-        (modules / "kubernetes/replaced/go.mod").write_text("module replaced\n")
+        (directory / "replaced").mkdir()
+        (directory / "replaced/go.mod").write_text("module replaced\n")
         pins.module_digest.cache_clear()
         keys.add(bundle.key)
         pins.module_digest.cache_clear()
@@ -262,7 +263,7 @@ class TestKey:
     def test_decides_what_is_in_the_cache(self, go: FakeGo, monkeypatch: pytest.MonkeyPatch) -> None:
         old = toolchain.ensure("kubelet", sites=unreachable())
         newer = dataclasses.replace(toolchain.bundle_of("kubelet"), version="1.36.4")
-        monkeypatch.setitem(toolchain._BUNDLE_OF, "kubelet", newer)
+        monkeypatch.setitem(toolchain._BUNDLE_OF[pins.NEWEST], "kubelet", newer)
         new = toolchain.ensure("kubelet", sites=unreachable())
         assert old != new
         assert old.exists()
@@ -272,6 +273,36 @@ class TestKey:
         files = [file for bundle in BUNDLES for file in bundle.files]
         assert len(files) == len(set(files))
         assert {"pulumi", "etcdutl", "containerd-shim-runc-v2", "portmap", "flanneld", "kubeadm"} < set(files)
+
+
+class TestRelease:
+    @pytest.mark.parametrize("version", pins.RELEASES)
+    def test_is_built_of_its_own_modules_with_its_own_version(self, version: str, go: FakeGo) -> None:
+        release = pins.RELEASES[version]
+        toolchain.ensure("kubelet", release=release, installed=False, sites=unreachable())
+        (call,) = go.calls
+        major, minor, _ = version.split(".")
+        for variable, value in (("gitVersion", f"v{version}"), ("gitMajor", major), ("gitMinor", minor)):
+            assert f"-X k8s.io/component-base/version.{variable}={value} " in call
+        assert toolchain.bundle_of("kubelet", release).modules == {f"kubernetes/{version}"}
+        assert toolchain.bundle_of("coredns", release).modules == {f"coredns/{release.coredns}"}
+
+    def test_is_the_newest_unless_another_is_asked_for(self, go: FakeGo) -> None:
+        newest = toolchain.ensure("kubelet", sites=unreachable())
+        assert toolchain.ensure("kubelet", release=pins.NEWEST, sites=unreachable()) == newest
+        assert toolchain.ensure("kubelet", release=OLDEST, sites=unreachable()) != newest
+        assert len(go.calls) == 2
+
+    def test_shares_what_is_the_same(self, go: FakeGo) -> None:
+        shared = toolchain.ensure("containerd", sites=unreachable())
+        made = len(go.calls)
+        assert toolchain.ensure("containerd", release=OLDEST, sites=unreachable()) == shared
+        assert len(go.calls) == made
+
+    def test_that_is_unknown_is_an_error_that_names_the_known(self) -> None:
+        with pytest.raises(LabError, match=r"the lab has no Kubernetes 1\.1\.1") as it:
+            pins.find_release("1.1.1")
+        assert f"name one that it has: {', '.join(pins.RELEASES)}" in it.value.mend
 
 
 class TestInstalled:
@@ -298,14 +329,14 @@ class TestInstalled:
         assert toolchain.ensure("pulumi", sites=unreachable()) != machine / "pulumi"
 
     def test_is_passed_over_for_another_machine(self, machine: Path, go: FakeGo) -> None:
-        program(machine / "kubectl", f"echo Client Version: v{pins.KUBERNETES}")
+        program(machine / "kubectl", f"echo Client Version: v{pins.NEWEST.kubernetes}")
         assert toolchain.ensure("kubectl", sites=unreachable()) == machine / "kubectl"
         assert toolchain.ensure("kubectl", installed=False, sites=unreachable()) != machine / "kubectl"
 
     def test_is_not_what_we_have_cached(self, go: FakeGo, monkeypatch: pytest.MonkeyPatch) -> None:
         cached = toolchain.cached(toolchain.bundle_of("kubectl"))
         cached.mkdir(parents=True)
-        program(cached / "kubectl", f"echo Client Version: v{pins.KUBERNETES}")
+        program(cached / "kubectl", f"echo Client Version: v{pins.NEWEST.kubernetes}")
         monkeypatch.setenv("PATH", str(cached), prepend=":")
         assert toolchain.source(toolchain.bundle_of("kubectl"), sites=unreachable()) == "cached"
 
@@ -403,41 +434,19 @@ class TestProgress:
             raise ZeroDivisionError
         lines = capsys.readouterr().err.splitlines()
         assert lines[0] == "… [1/2] tools"
-        assert lines[1] == f"  … kubelet {pins.KUBERNETES}"
-        assert lines[-4].startswith(f"  ✓ kubelet {pins.KUBERNETES} (0.")
+        assert lines[1] == f"  … kubelet {pins.NEWEST.kubernetes}"
+        assert lines[-4].startswith(f"  ✓ kubelet {pins.NEWEST.kubernetes} (0.")
         assert lines[-3].startswith("✓ [1/2] tools (0.")
         assert lines[-2] == "… [2/2] more [b]"
         assert lines[-1].startswith("✗ [2/2] more [b] (0.")
 
 
 class TestPins:
-    def test_are_those_of_the_newest_release(self) -> None:
-        release = RELEASES[LATEST]
-        assert (
-            release.kubernetes,
-            release.etcd,
-            release.etcd_image_tag,
-            release.containerd,
-            release.cni,
-        ) == (
-            pins.KUBERNETES,
-            pins.ETCD,
-            pins.ETCD_IMAGE,
-            pins.CONTAINERD,
-            pins.CNI_PLUGINS,
-        )
-        assert (release.flannel, f"v{release.flannel_cni}", release.coredns, release.pause) == (
-            pins.FLANNEL,
-            pins.FLANNEL_CNI_IMAGE,
-            pins.COREDNS,
-            pins.PAUSE,
-        )
-
     def test_of_pulumi_is_the_sdks(self) -> None:
         assert pins.sdk_version("pulumi") == pins.PULUMI
 
     def test_of_go_serves_every_module(self) -> None:
-        for file in pins.MODULES.glob("*/go.mod"):
+        for file in pins.MODULES.rglob("go.mod"):
             found = re.search(r"^go (\d+)\.(\d+)", file.read_text(), re.MULTILINE)
             assert found is not None
             assert (int(found[1]), int(found[2])) <= pins.GO_LEAST

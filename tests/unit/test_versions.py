@@ -23,23 +23,46 @@ def requirements() -> dict[str, str]:
     return {name: version for name, version in pinned}
 
 
-def test_the_lab_builds_what_the_newest_release_runs() -> None:
+def test_the_lab_builds_the_releases_that_are_supported() -> None:
+    assert list(pins.RELEASES) == list(RELEASES)
+    assert pins.NEWEST.kubernetes == LATEST
+
+
+@pytest.mark.parametrize("version", RELEASES)
+def test_the_lab_builds_what_a_release_runs(version: str) -> None:
+    release, ours = RELEASES[version], pins.RELEASES[version]
     built = {
-        "kubernetes": pins.KUBERNETES,
+        "kubernetes": ours.kubernetes,
         "etcd": pins.ETCD,
         "etcd_image_tag": pins.ETCD_IMAGE,
         "containerd": pins.CONTAINERD,
         "cni": pins.CNI_PLUGINS,
         "flannel": pins.FLANNEL,
         "flannel_cni": pins.FLANNEL_CNI_IMAGE.removeprefix("v"),
-        "coredns": pins.COREDNS,
-        "pause": pins.PAUSE,
+        "coredns": ours.coredns,
+        "pause": ours.pause,
         "python": pins.PYTHON_IMAGE,
         "rclone": pins.RCLONE,
     }
     # runc is the distribution's: the lab takes Debian's.
-    wanted = {field.name: getattr(RELEASE, field.name) for field in fields(RELEASE) if field.name != "runc"}
+    wanted = {field.name: getattr(release, field.name) for field in fields(release) if field.name != "runc"}
     assert built == wanted
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "versions"),
+    [
+        ("kubernetes", "k8s.io/kubernetes", {release.kubernetes for release in pins.RELEASES.values()}),
+        ("coredns", "github.com/coredns/coredns", {release.coredns for release in pins.RELEASES.values()}),
+    ],
+)
+def test_a_directory_of_modules_pins_the_version_that_it_is_named_after(
+    name: str, module: str, versions: set[str]
+) -> None:
+    found = {directory.name for directory in (pins.MODULES / name).iterdir()}
+    assert {version: pins.module_version(f"{name}/{version}", module) for version in found} == {
+        version: version for version in versions
+    }
 
 
 def test_the_engine_is_of_the_version_of_its_sdk() -> None:
