@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import pulumi
 
+from components.api import Api
 from components.assets.credentials import client_kubeconfig
 from components.backup import make_backups
 from components.bootstrap import start_bootstrap
 from components.config import ClusterConfig
 from components.handover import hand_over
 from components.hosts import create_hosts
-from components.node import make_nodes
+from components.node import make_nodes, prepare_hosts
 from components.pki import Pki
 from components.recovery import recover
+from components.removal import remove_workers
 from components.reset import reset_on_destroy
-from components.rollout import after_rollout
+from components.rollout import Rollout
 from components.selfhosted import SelfHosted
+from components.upgrade import upgrade_hosts
+from components.upgrade_path import KubernetesVersion
 
 __all__ = ["Cluster"]
 
@@ -33,17 +37,21 @@ class Cluster(pulumi.ComponentResource):
 
         hosts, api_host = create_hosts(cfg, child)
         pki = Pki(name, cfg, hosts, api_host, child)
+        api = Api(cfg, pki)
         controller = hosts[cfg.bootstrap_controller]
 
         # Made first, so that a destroy runs it last.
         resets = reset_on_destroy(name, hosts, child)
-        nodes = make_nodes(name, cfg, hosts, pki, after=resets, opts=child)
+        prepared = prepare_hosts(name, cfg, hosts, pki, after=resets, opts=child)
+        # Nothing that runs has been changed so far, but for droplets that are made anew.
+        version = KubernetesVersion(cfg, api, [prepared], child)
+        nodes = make_nodes(name, cfg, hosts, pki, after=[version], opts=child)
         recovered = recover(name, cfg, hosts, pki, after=list(nodes.values()), opts=child)
         bootstrap = start_bootstrap(
             name, cfg, controller, pki, after=[*nodes.values(), *recovered], opts=child
         )
-        selfhosted = SelfHosted(name, cfg, hosts, pki, bootstrap, child)
-        # `gate` is the rollout: it waits between the objects and the hand-over.
+        rollout = Rollout(cfg, pki, api)
+        selfhosted = SelfHosted(name, cfg, hosts, pki, bootstrap, rollout, child)
         handed_over = hand_over(
             name,
             cfg,
@@ -51,9 +59,11 @@ class Cluster(pulumi.ComponentResource):
             pki,
             workloads=selfhosted.workloads,
             after=selfhosted.objects,
-            gate=after_rollout(cfg, pki),
+            gate=rollout.of_everything(),
             opts=child,
         )
+        remove_workers(name, cfg, controller, pki, nodes, bootstrap=bootstrap, opts=child)
+        upgrade_hosts(name, cfg, hosts, api, nodes, after=handed_over, opts=child)
         self.backups = make_backups(name, cfg, hosts, after=handed_over, opts=child)
 
         self.api_endpoint = pki.read(lambda machines, _: cfg.api_endpoint(machines.api_host))

@@ -18,10 +18,10 @@ from components.hosts.machine import Machines
 from components.pki import Pki, Texts
 from components.ssh import Payload, RemoteStep
 
-__all__ = ["duplicates", "make_nodes"]
+__all__ = ["duplicates", "make_nodes", "prepare_hosts"]
 
 
-def make_nodes(
+def prepare_hosts(
     name: str,
     cfg: ClusterConfig,
     hosts: Hosts,
@@ -29,12 +29,10 @@ def make_nodes(
     *,
     after: Sequence[pulumi.Resource],
     opts: pulumi.ResourceOptions,
-) -> dict[str, RemoteStep]:
-    """Checks every host, then installs container runtime, kubelet and, on controllers, etcd.
+) -> pulumi.Resource:
+    """Checks every host, then downloads to each what it needs, verified. Nothing that runs is changed.
 
-    Nothing is downloaded to any host before all of them have passed, and nothing is installed on any before
-    all have what they need, verified. A host's step ends when its kubelet has been started, not when its
-    node is Ready.
+    Nothing is downloaded to any host before all of them have passed. What is returned waits for all hosts.
     """
     preflights = {
         host.name: RemoteStep(
@@ -61,14 +59,29 @@ def make_nodes(
         )
         for host in hosts.values()
     ]
-    downloaded = _Barrier(f"{name}-hosts-downloaded", "every host has its downloads", downloads, opts)
+    return _Barrier(f"{name}-hosts-downloaded", "every host has its downloads", downloads, opts)
+
+
+def make_nodes(
+    name: str,
+    cfg: ClusterConfig,
+    hosts: Hosts,
+    pki: Pki,
+    *,
+    after: Sequence[pulumi.Resource],
+    opts: pulumi.ResourceOptions,
+) -> dict[str, RemoteStep]:
+    """Installs container runtime, kubelet and, on controllers, etcd, from what has been downloaded.
+
+    A host's step ends when its kubelet has been started, not when its node is Ready.
+    """
     return {
         host.name: RemoteStep(
             f"{name}-{host.name}-node",
             host,
             pki.read(partial(_node, cfg, host.name)),
             timeout=900,
-            depends_on=[downloaded],
+            depends_on=after,
             opts=opts,
         )
         for host in hosts.values()

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import ipaddress
-import os
-import ssl
-import tempfile
 from asyncio import gather, sleep
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import replace
 from time import monotonic, time
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 import pulumi
 
+from components.api import Api, reason
 from components.assets.rollout import (
     BOOTSTRAP,
     LOG_LINES,
@@ -22,6 +19,7 @@ from components.assets.rollout import (
     Expected,
     Observed,
     Verdict,
+    counts,
     expected,
     explain,
     late_workloads,
@@ -34,11 +32,10 @@ from components.assets.rollout import (
 from components.config import ClusterConfig
 from components.pki import Pki
 
-__all__ = ["after_rollout", "await_rollout", "client"]
+__all__ = ["Rollout", "await_rollout"]
 
 SYSTEM = "/api/v1/namespaces/kube-system"
 APPS = "/apis/apps/v1/namespaces/kube-system"
-REQUEST_SECONDS = 10
 LOOK_SECONDS = 0.5
 NUDGE_SECONDS = 5
 # What there is to tell of a pod or a container may take a moment to be there.
@@ -47,65 +44,61 @@ CAUSE_SECONDS, LOG_SECONDS = 5, 2
 Object = dict[str, Any]
 
 
-def after_rollout(cfg: ClusterConfig, pki: Pki) -> pulumi.ResourceOptions:
-    """Options of a step that is made or changed only when all nodes are Ready and all workloads rolled out.
+class Rollout:
+    """Holds changes back until what they come after is rolled out.
 
-    Whatever is not is told with its reason, after `roll_seconds` at most, and the step fails and is run again
-    by the next update. A preview, and a run that changes nothing of the step, asks for nothing.
+    Whatever is not is told with its reason, after `roll_seconds` at most; the resource that was to be made or
+    changed fails, and the next update tries again. A preview, and a run that changes nothing of the resource,
+    asks for nothing.
     """
-    known = pki.read(
-        lambda machines, texts: (
-            cfg.api_endpoint(machines.api_host),
-            texts["ca.crt"],
-            texts["super-admin.crt"] + texts["super-admin.key"],
-            expected(cfg, machines),
+
+    def __init__(self, cfg: ClusterConfig, pki: Pki, api: Api) -> None:
+        self._api = api
+        self._expected = pki.read(lambda machines, _: expected(cfg, machines))
+
+    def of_everything(self) -> pulumi.ResourceOptions:
+        """Options of a step that is made or changed when all nodes are Ready and all workloads rolled out."""
+
+        async def wait(_: pulumi.ResourceHookArgs) -> None:
+            async with self._api.connect() as api:
+                await _await(api, await self._wanted())
+
+        hook = pulumi.ResourceHook("rollout", wait)
+        return pulumi.ResourceOptions(
+            hooks=pulumi.ResourceHookBinding(before_create=[hook], before_update=[hook])
         )
-    )
 
-    async def wait(_: pulumi.ResourceHookArgs) -> None:
-        found = await known.future()
+    def of_workloads(self, *names: str) -> pulumi.ResourceOptions:
+        """Options of a workload that is changed only when those of these names are rolled out; it is made
+        beside them. One that does not serve at all is changed at once: they may be waiting for it.
+        """
+
+        async def wait(args: pulumi.ResourceHookArgs) -> None:
+            async with self._api.connect() as api:
+                if await _serves(api, (args.new_inputs or {})["metadata"]["name"]):
+                    await _await(api, replace(await self._wanted(), nodes=(), workloads=names))
+
+        hook = pulumi.ResourceHook(f"rollout of {', '.join(names)}", wait)
+        return pulumi.ResourceOptions(hooks=pulumi.ResourceHookBinding(before_update=[hook]))
+
+    async def _wanted(self) -> Expected:
+        found = await self._expected.future()
         assert found is not None, "an update knows all of its inputs"
-        endpoint, ca, pair, wanted = found
-        async with client(endpoint, ca, pair) as api:
-            problems = await await_rollout(api, wanted, _tell)
-        if problems:
-            raise pulumi.RunError("\n".join(problems))
-
-    hook = pulumi.ResourceHook("rollout", wait)
-    return pulumi.ResourceOptions(
-        hooks=pulumi.ResourceHookBinding(before_create=[hook], before_update=[hook])
-    )
+        return found
 
 
-def client(endpoint: str, ca: str, pair: str) -> httpx.AsyncClient:
-    """A client of the API at its endpoint. `pair` is a client's certificate and key, `ca` whom it trusts."""
-    context = ssl.create_default_context(cadata=ca)
-    # OpenSSL takes them from files only. This one is private, and gone before anything is asked for.
-    with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:
-        file.write(pair)
-        file.flush()
-        context.load_cert_chain(file.name)
-    return httpx.AsyncClient(
-        base_url=endpoint,
-        verify=context,
-        timeout=REQUEST_SECONDS,
-        trust_env=not _is_direct(urlsplit(endpoint).hostname or "", os.environ),
-    )
+async def _await(api: httpx.AsyncClient, wanted: Expected) -> None:
+    if problems := await await_rollout(api, wanted, _tell):
+        raise pulumi.RunError("\n".join(problems))
 
 
-def _is_direct(host: str, environment: Mapping[str, str]) -> bool:
-    """Whether NO_PROXY has a range that the address is in: the provider's Go heeds those, httpx does not."""
+async def _serves(api: httpx.AsyncClient, name: str) -> bool:
+    """Whether a workload has a pod that is Ready. What the API does not tell is left to the wait."""
     try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    for each in (environment.get("NO_PROXY") or environment.get("no_proxy") or "").split(","):
-        try:
-            if address in ipaddress.ip_network(each.strip(), strict=False):
-                return True
-        except ValueError:
-            continue  # a name
-    return False
+        observed = await _observe(api, [])
+    except (httpx.HTTPError, ValueError):
+        return True
+    return any(counts(each).ready for each in observed.workloads if each["metadata"]["name"] == name)
 
 
 def _tell(text: str) -> None:
@@ -123,7 +116,7 @@ async def await_rollout(api: httpx.AsyncClient, wanted: Expected, tell: Callable
         try:
             observed, trouble = await _observe(api, _late(wanted, observed)), ""
         except (httpx.HTTPError, ValueError) as error:
-            trouble = f"the API does not answer: {_reason(error)}"
+            trouble = f"the API does not answer: {reason(error)}"
         waited = monotonic() - begin
         decided = verdict(wanted, None if trouble else observed, waited)
         if decided is Verdict.DONE:
@@ -183,7 +176,7 @@ async def _nudge(api: httpx.AsyncClient, pods: Iterable[str]) -> None:
             # One that has gone, or that a webhook keeps as it is, is waited for like the others.
             await api.patch(f"{SYSTEM}/pods/{pod}", json=body, headers=headers)
     except httpx.HTTPError as error:
-        pulumi.log.debug(f"pods of the roll were not touched: {_reason(error)}")
+        pulumi.log.debug(f"pods of the roll were not touched: {reason(error)}")
 
 
 async def _look_closer(api: httpx.AsyncClient, wanted: Expected, observed: Observed) -> Observed:
@@ -234,11 +227,7 @@ async def _try(attempt: Callable[[], Awaitable[bool]], seconds: float) -> None:
             if await attempt():
                 return
         except (httpx.HTTPError, ValueError) as error:
-            pulumi.log.debug(f"nothing more is known of the roll: {_reason(error)}")
+            pulumi.log.debug(f"nothing more is known of the roll: {reason(error)}")
         if monotonic() >= deadline:
             return
         await sleep(LOOK_SECONDS)
-
-
-def _reason(error: Exception) -> str:
-    return f"{type(error).__name__} {error}".strip().splitlines()[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pulumi
@@ -26,6 +26,7 @@ from components.config import ClusterConfig
 from components.hosts.host import Hosts
 from components.hosts.machine import Machines
 from components.pki import Pki, Texts
+from components.rollout import Rollout
 from components.ssh import RemoteStep
 
 __all__ = ["Manifest", "SelfHosted"]
@@ -51,8 +52,8 @@ class Manifest(pulumi.CustomResource):
 class SelfHosted(pulumi.ComponentResource):
     """Applies every object in `manifests/` of the asset directory to the API that `bootstrap` started.
 
-    It waits for no pod: the rollout waits for all of them, within one deadline, and tells what the containers
-    said.
+    What is made waits for no pod: the rollout before the hand-over waits for all of them, within one
+    deadline, and tells what the containers said. What is changed does: see `_apply_workloads`.
     """
 
     objects: list[pulumi.Resource]
@@ -66,6 +67,7 @@ class SelfHosted(pulumi.ComponentResource):
         hosts: Hosts,
         pki: Pki,
         bootstrap: RemoteStep,
+        rollout: Rollout,
         opts: pulumi.ResourceOptions,
     ) -> None:
         super().__init__("kubepivot:selfhosted:SelfHosted", f"{name}-self-hosted", None, opts)
@@ -92,12 +94,37 @@ class SelfHosted(pulumi.ComponentResource):
         mounted = [self._apply(file, m) for file, m in lifted.items() if m["kind"] in MOUNTED]
         # The control plane's pods go where the role is.
         before = [*mounted, *self._label_roles(cfg)]
-        others = [self._apply(file, m, before) for file, m in lifted.items() if m["kind"] not in MOUNTED]
-        self.objects = [*before, *others]
+        rest = {file: m for file, m in lifted.items() if m["kind"] not in (*MOUNTED, *WORKLOADS)}
+        self.objects = [*before, *(self._apply(file, m, before) for file, m in rest.items())]
+        self.objects += self._apply_workloads(
+            {file: m for file, m in lifted.items() if m["kind"] in WORKLOADS}, before, rollout
+        )
         self.workloads = values.digest({f: m for f, m in unfilled.items() if m["kind"] in WORKLOADS})
         self.register_outputs({})
 
-    def _apply(self, file: str, manifest: Object, after: Sequence[pulumi.Resource] = ()) -> Manifest:
+    def _apply_workloads(
+        self, manifests: Mapping[str, Object], before: Sequence[pulumi.Resource], rollout: Rollout
+    ) -> list[pulumi.Resource]:
+        """Made all together, they are changed tier by tier: none is newer than a kube-apiserver it asks."""
+        done: list[pulumi.Resource] = []
+        earlier: list[str] = []
+        for tier in _tiers(manifests.values()):
+            gate = rollout.of_workloads(*earlier) if earlier else pulumi.ResourceOptions()
+            done += [
+                self._apply(file, manifest, [*before, *done], gate)
+                for file, manifest in manifests.items()
+                if manifest["metadata"]["name"] in tier
+            ]
+            earlier += tier
+        return done
+
+    def _apply(
+        self,
+        file: str,
+        manifest: Object,
+        after: Sequence[pulumi.Resource] = (),
+        gate: pulumi.ResourceOptions | None = None,
+    ) -> Manifest:
         name = manifest["metadata"]["name"]
         own = pulumi.ResourceOptions(
             depends_on=list(after),
@@ -106,7 +133,7 @@ class SelfHosted(pulumi.ComponentResource):
             # run took the change back, it is the newest one's name. The hand-over removes what is not used.
             retain_on_delete=CONTENT_LABEL in manifest["metadata"].get("labels", {}),
         )
-        opts = pulumi.ResourceOptions.merge(self._opts, own)
+        opts = pulumi.ResourceOptions.merge(pulumi.ResourceOptions.merge(self._opts, gate), own)
         return Manifest(f"{self._name}-{file.removesuffix('.yaml')}", manifest, opts)
 
     def _label_roles(self, cfg: ClusterConfig) -> list[pulumi.Resource]:
@@ -115,6 +142,14 @@ class SelfHosted(pulumi.ComponentResource):
             Manifest(f"{self._name}-{host}-role", role(host), self._opts, patch=True)
             for host in cfg.controllers
         ]
+
+
+def _tiers(workloads: Iterable[Object]) -> Iterator[Sequence[str]]:
+    """Names of workloads in the order of an upgrade: kube-apiserver, what leads, all others."""
+    first, *leaders = COMPONENTS
+    yield [first]
+    yield leaders
+    yield sorted(each["metadata"]["name"] for each in workloads if each["metadata"]["name"] not in COMPONENTS)
 
 
 _PLACEHOLDER = re.compile(r"⟦([^⟧]+)⟧")

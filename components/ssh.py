@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import pulumi
 import pulumi_command as command
@@ -13,7 +12,15 @@ import pulumi_command as command
 from components.archive import File, digest_lines, pack
 from components.hosts.host import Host
 
-__all__ = ["DONE", "SET_PATH", "Payload", "RemoteStep", "command_text", "for_any_shell"]
+__all__ = [
+    "DONE",
+    "SET_PATH",
+    "Payload",
+    "RemoteDeletion",
+    "RemoteStep",
+    "command_text",
+    "for_any_shell",
+]
 
 # sudo's `secure_path` lacks /usr/local/bin on Red Hat's systems, and there the binaries are.
 SET_PATH = "export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -29,6 +36,8 @@ class Payload:
 
     script: str
     files: Mapping[str, File]
+    about: str = ""
+    """What a preview shows besides the files' names, in one line."""
 
     @property
     def all_files(self) -> dict[str, File]:
@@ -36,19 +45,20 @@ class Payload:
         return {**self.files, "run": File(self.script, mode=0o700)}
 
 
-def command_text(payload: Payload, *, user: str, timeout: int) -> str:
+def command_text(payload: Payload, *, user: str, timeout: int, turns: int = 1) -> str:
     """The text of the remote command: names and digests of what comes by stdin, never content.
 
     The lock keeps a script that outlived a killed `pulumi up` from running beside its successor. Whoever
     holds it removes what one that was itself killed has left behind, secrets among it. What the login shell
     is does not matter: see `for_any_shell`.
     """
+    patience = turns * timeout
     body = f"""{SET_PATH};
 set -eu;
 umask 077;
 exec 9>/run/kubepivot.lock;
-flock --wait {timeout} 9 || {{
-  echo "error: another step has held /run/kubepivot.lock for {timeout} s: run again when it has ended" >&2;
+flock --wait {patience} 9 || {{
+  echo "error: another step has held /run/kubepivot.lock for {patience} s: run again when it has ended" >&2;
   exit 1;
 }};
 rm -rf /run/kubepivot.??????;
@@ -64,7 +74,8 @@ exit $status"""
     root = for_any_shell(body)
     if user != "root":
         root = f"sudo --non-interactive {root}"
-    return f"{digest_lines(payload.all_files)}\nexec {root}"
+    about = f"# {payload.about}\n" if payload.about else ""
+    return f"{about}{digest_lines(payload.all_files)}\nexec {root}"
 
 
 def for_any_shell(body: str) -> str:
@@ -85,8 +96,9 @@ class RemoteStep(command.remote.Command):
     and the directory goes when the script ends. Any change of script or files runs it again; a new machine
     replaces the step. Standard output is for a few facts in plain text: a script prints no secret. It ends
     after `timeout` seconds, whatever the script does. With `stream_stderr` the user reads what it writes to
-    standard error while it runs. `said` is what it printed; a login that ran nothing and ended well is an
-    error.
+    standard error while it runs. With a `change`, of which a preview may know nothing, it runs when that is
+    another one, and when it is made only if that is not `unchanged`. `said` is what it printed; a login that
+    ran nothing and ended well is an error.
     """
 
     said: pulumi.Output[str]
@@ -99,25 +111,22 @@ class RemoteStep(command.remote.Command):
         *,
         timeout: int,
         stream_stderr: bool = False,
+        change: pulumi.Output[str] | None = None,
+        unchanged: str = "",
         depends_on: Sequence[pulumi.Resource] = (),
         opts: pulumi.ResourceOptions,
     ) -> None:
         settled = pulumi.Output.secret(payload)
+        text = pulumi.Output.unsecret(
+            settled.apply(lambda p: command_text(p, user=host.ssh.user, timeout=timeout))
+        )
+        skip = pulumi.Output.from_input(change).apply(lambda known: change is not None and known == unchanged)
         super().__init__(
             name,
-            connection=command.remote.ConnectionArgs(
-                host=host.ssh.host,
-                user=host.ssh.user,
-                port=host.ssh.port,
-                private_key=pulumi.Output.secret(host.ssh.private_key),
-                host_key=host.ssh.host_key,
-                dial_error_limit=host.ssh.dial_tries,
-                per_dial_timeout=10,
-            ),
-            create=pulumi.Output.unsecret(
-                settled.apply(lambda p: command_text(p, user=host.ssh.user, timeout=timeout))
-            ),
-            stdin=settled.apply(lambda p: base64.b64encode(pack(p.all_files)).decode()),
+            connection=_connection(host),
+            create=text if change is None else _unless(skip, text),
+            update=None if change is None else text,
+            stdin=pulumi.Output.all(settled, change).apply(lambda known: _stdin(*known)),
             logging=command.remote.Logging.STDERR if stream_stderr else command.remote.Logging.NONE,
             add_previous_output_in_env=False,
             triggers=[host.instance_id],
@@ -125,11 +134,60 @@ class RemoteStep(command.remote.Command):
                 opts, pulumi.ResourceOptions(depends_on=list(depends_on), delete_before_replace=True)
             ),
         )
-        self.said = self.stdout.apply(partial(_said, name, host))
+        self.said = pulumi.Output.all(self.stdout, skip).apply(lambda known: _said(name, host, *known))
 
 
-def _said(step: str, host: Host, stdout: str | None) -> str:
-    if stdout is None:
+class RemoteDeletion(command.remote.Command):
+    """Does nothing until it is deleted; then it runs such a script on a host that others share."""
+
+    def __init__(
+        self,
+        name: str,
+        host: Host,
+        payload: pulumi.Input[Payload],
+        *,
+        timeout: int,
+        turns: int,
+        opts: pulumi.ResourceOptions,
+    ) -> None:
+        settled = pulumi.Output.secret(payload)
+        super().__init__(
+            name,
+            connection=_connection(host),
+            delete=pulumi.Output.unsecret(
+                settled.apply(lambda p: command_text(p, user=host.ssh.user, timeout=timeout, turns=turns))
+            ),
+            stdin=settled.apply(lambda p: _stdin(p, None)),
+            logging=command.remote.Logging.NONE,
+            add_previous_output_in_env=False,
+            opts=opts,
+        )
+
+
+def _connection(host: Host) -> command.remote.ConnectionArgs:
+    return command.remote.ConnectionArgs(
+        host=host.ssh.host,
+        user=host.ssh.user,
+        port=host.ssh.port,
+        private_key=pulumi.Output.secret(host.ssh.private_key),
+        host_key=host.ssh.host_key,
+        dial_error_limit=host.ssh.dial_tries,
+        per_dial_timeout=10,
+    )
+
+
+def _stdin(payload: Payload, change: str | None) -> str:
+    files = payload.all_files | ({} if change is None else {"change": File(change)})
+    return base64.b64encode(pack(files)).decode()
+
+
+def _unless(skip: pulumi.Output[bool], text: pulumi.Output[str]) -> pulumi.Output[str]:
+    # Of an input that is nothing the types know only where it is so at once.
+    return pulumi.Output.all(skip, text).apply(lambda known: None if known[0] else known[1])
+
+
+def _said(step: str, host: Host, stdout: str | None, skipped: bool) -> str:
+    if stdout is None or (skipped and not stdout):
         return ""  # in a destroy, or a targeted update, that runs the program: the step is gone
     said, done, _ = f"\n{stdout}\n".partition(f"\n{DONE}\n")
     if not done:

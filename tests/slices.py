@@ -12,7 +12,7 @@ import pytest
 # scenarios come or go; one that is not here counts as the mean.
 SECONDS = {
     "tests/e2e/test_backup.py": 180,
-    "tests/e2e/test_bad_changes.py": 420,
+    "tests/e2e/test_bad_changes.py": 850,
     "tests/e2e/test_baremetal.py": 300,
     "tests/e2e/test_carried_over.py": 150,
     "tests/e2e/test_checkpoints.py": 470,
@@ -32,6 +32,7 @@ SECONDS = {
     "tests/e2e/test_power_cuts.py": 210,
     "tests/e2e/test_reboot.py": 180,
     "tests/e2e/test_recovery.py": 450,
+    "tests/e2e/test_upgrades.py": 1250,
     "tests/plugins/test_digitalocean_godo.py": 5,
     "tests/plugins/test_digitalocean_life.py": 250,
     "tests/plugins/test_kubernetes.py": 40,

@@ -67,6 +67,7 @@ def node_files(
     return {
         **download_files(cfg, machine),
         "download": File(script("download")),
+        "stage": File(script("stage")),
         "containerd.toml": File(_template("containerd.toml", values)),
         **{f"root{path}": file for path, file in placed.items()},
     }

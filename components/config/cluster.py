@@ -37,6 +37,7 @@ from components.config.k8s_names import Taint
 from components.config.lab import LabConfig
 from components.config.mirror import MirrorConfig
 from components.config.releases import LATEST, RELEASES, Release
+from components.config.upgrade import UpgradeConfig
 from components.tables.ports import API, NODE_PORTS, SSH, port_range
 
 __all__ = ["ClusterConfig", "ConfigError", "HostConfig", "Problem", "Taint", "parse"]
@@ -298,6 +299,7 @@ class ClusterConfig(Section):
     flags: FlagsConfig = FlagsConfig()
     images: ImagesConfig = ImagesConfig()
     pki: PkiConfig = PkiConfig()
+    upgrade: UpgradeConfig = UpgradeConfig()
     recovery: RecoveryConfig = RecoveryConfig()
     etcd: EtcdConfig = EtcdConfig()
     backup: BackupConfig = BackupConfig()

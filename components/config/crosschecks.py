@@ -16,9 +16,10 @@ from components.config.addresses import NODE_PREFIX, PODS, SERVICES
 from components.config.base import number
 from components.config.digitalocean import LONGEST_NAME
 from components.config.errors import Problem
-from components.config.flags import refusal
+from components.config.flags import refusal, unknown_gates
 from components.config.k8s_names import CLUSTER_DOMAIN, LONGEST_DNS_NAME
 from components.config.lab import NETWORK, SUBNET, TAKEN
+from components.config.releases import LATEST, RELEASES
 from components.tables.ports import API, NODE_PORTS, PORTS, SSH, port_range
 
 __all__ = ["problems"]
@@ -67,6 +68,7 @@ def problems(raw: Raw) -> Iterator[Problem]:
     yield from _node_ports(raw, hosts)
     yield from _addresses(raw, hosts)
     yield from _flags(_part(raw, "flags"))
+    yield from _gates(raw)
     yield from _recovery(_part(raw, "recovery"), hosts)
 
 
@@ -236,6 +238,17 @@ def _flags(flags: Raw) -> Iterator[Problem]:
             # What is no text has a problem of its own.
             if isinstance(value, str | int | float) and (mend := refusal(flag, str(value))):
                 yield Problem.at(["flags", component, flag], value, mend)
+
+
+def _gates(raw: Raw) -> Iterator[Problem]:
+    release = RELEASES.get(str(raw.get("kubernetesVersion", LATEST)))
+    if release is None:
+        return
+    flags = _part(raw, "flags")
+    for component in flags:
+        given = _part(flags, component).get("feature-gates")
+        if isinstance(given, str) and (mend := unknown_gates(given, release.minor)):
+            yield Problem.at(["flags", component, "feature-gates"], given, mend)
 
 
 def _addresses(raw: Raw, hosts: Mapping[str, Raw]) -> Iterator[Problem]:

@@ -13,8 +13,9 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, cre
 
 from components.config.base import ByComponent
 from components.tables.components import CONTROL_PLANE, Component
+from components.tables.feature_gates import GONE, NEW
 
-__all__ = ["FlagsConfig", "merged", "refusal"]
+__all__ = ["FlagsConfig", "merged", "refusal", "unknown_gates"]
 
 _RESERVED = {flag.name: flag.reserved for component in CONTROL_PLANE.values() for flag in component.flags}
 """Why a flag may not be given, to whichever component; nothing if it may."""
@@ -113,6 +114,21 @@ def refusal(flag: str, value: str) -> str | None:
             return None if value in _TLS_VERSIONS else f"use {' or '.join(_TLS_VERSIONS)}"
         case _:
             return None
+
+
+def unknown_gates(value: str, minor: int) -> str | None:
+    """Why a minor may not have these feature gates, with the mend; None if it may.
+
+    A component that is given a gate which it does not know ends as soon as it starts.
+    """
+    given = {gate for gate, _ in _switches(_parts(value))}
+    gone = {gate for gate in given if gate in GONE and GONE[gate] <= minor}
+    early = {gate for gate in given if gate in NEW and NEW[gate] > minor}
+    mends = (
+        _without(gone, f"1.{minor} does not have it any more"),
+        _without(early, f"1.{minor} does not have it yet"),
+    )
+    return "; ".join(filter(None, mends)) or None
 
 
 def _without(parts: set[str], reason: str) -> str | None:

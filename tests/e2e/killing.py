@@ -170,6 +170,15 @@ def has_begun(stack: Stack, verb: str, resource: str) -> bool:
     return there or "creating" in operations if verb == "up" else not there or "deleting" in operations
 
 
+def is_updating(stack: Stack, resource: str) -> bool:
+    """Whether a run is changing the resource."""
+    return any(
+        operation["type"] == "updating"
+        and operation["resource"]["urn"].endswith(f"::{stack.name}-{resource}")
+        for operation in _state(stack)["pending_operations"]
+    )
+
+
 def _holds(stack: Stack, point: Point) -> bool:
     if point.holds is None:
         return True

@@ -23,6 +23,7 @@ from components.assets.preflight import preflight_files
 from components.assets.recovery import recovery_files
 from components.assets.registration import KEEP_NODE
 from components.assets.render import render
+from components.assets.upgrade import upgrade_files
 from components.config import parse
 from components.config.images import release_images
 from components.config.k8s_names import Taint
@@ -32,7 +33,7 @@ Files = dict[str, File]
 
 # What only the machine knows; its scripts fill it in.
 LEFT_TO_THE_HOST = {"@ARCH@", "@RESTRICT_OOM_SCORE_ADJ@", "@RUNC@", "@SERVICE_IP@", "@SYSTEMD_CGROUP@"}
-STEPS_OWN = ("claims", "download", "lib.sh", "network.sh", "preflight", "rollout.sh")
+STEPS_OWN = ("claims", "download", "lib.sh", "network.sh", "preflight", "rollout.sh", "stage")
 WITH_PLACEHOLDERS = {"env", "containerd.toml", "download", "network-check.yaml", "network.sh"}
 WITH_PLACEHOLDERS |= {"preflight", "preflight.env"}
 
@@ -46,6 +47,7 @@ def steps(case: Case) -> dict[str, Files]:
     for name, machine in case.machines.items():
         found[f"{name}/preflight"] = preflight_files(case.cfg, machine)
         found[f"{name}/node"] = node_files(case.cfg, machine, case.machines, case.texts)
+        found[f"{name}/upgrade"] = upgrade_files(case.cfg)
     first = case.machines[case.cfg.bootstrap_controller]
     found[f"{first.name}/bootstrap"] = bootstrap_files(case.cfg, first, case.machines, case.texts)
     found[f"{first.name}/handover"] = handover_files(case.cfg, first, case.machines, case.texts)

@@ -101,6 +101,7 @@ def arrange(host: Sandbox) -> Sandbox:
     host.path("/usr/local/bin").mkdir(parents=True)
     host.write("/proc/mounts", "overlay / overlay rw 0 0\n")
     host.write("/proc/sys/kernel/random/boot_id", "first")
+    host.write("/proc/sys/kernel/random/uuid", "a-uuid")
     host.write("/var/downloads")
     host.write("/var/calls")
     host.write("/var/kernel", "".join(f"{key} = {value}\n" for key, value in THEIRS.items()))

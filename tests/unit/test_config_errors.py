@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from components.config import ConfigError, parse
-from components.config.releases import LATEST
+from components.config.releases import RELEASES
 from tests.unit.raw_configs import HOST_KEY, LEFT_OUT, S3, Raw, baremetal, errors, lab, with_value
 
 pytestmark = pytest.mark.usefixtures("home")
@@ -79,10 +79,17 @@ LOCKED = "~/.ssh/id_locked"
         case("assetDirectory", "~", "only a shell knows ~"),
         case("name", "My_Cluster", DNS_LABEL),
         case("name", "a" * 41, "at most 40"),
-        case("kubernetesVersion", "1.20.0", f"not supported; use one of {LATEST}"),
+        case("kubernetesVersion", "1.20.0", f"not supported; use one of {', '.join(RELEASES)}"),
         case("kubernetesVersion", 1.36, "in quotes"),
         case("pki protect", "perhaps", "true or false"),
         case("lab image", "x", "for platform lab only", base=baremetal, key="lab", shown="(a map)"),
+        # Upgrades
+        case("upgrade maxUnavailable", 0, "use a whole number from 1 to 1000"),
+        case("upgrade maxUnavailable", "25%", "use a whole number from 1 to 1000"),
+        case("upgrade drain seconds", 0, "use a whole number from 1 to 86400"),
+        case("upgrade drain seconds", "5m", "use a whole number from 1 to 86400"),
+        case("upgrade drain deleteEmptyDir", "yes", "true or false"),
+        case("upgrade drain force", 1, "true or false"),
         # Recovery
         case("recovery generation", -1, "use a whole number from 0 to 1000000"),
         case("recovery generation", "again", "use a whole number from 0 to 1000000"),

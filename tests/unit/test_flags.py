@@ -6,8 +6,11 @@ import pytest
 
 from components.assets.controlplane import bootstrap_pod
 from components.config import parse
+from components.config.flags import unknown_gates
+from components.config.releases import RELEASES
 from components.hosts.machine import configured_machines
 from components.tables.components import ComponentName
+from components.tables.feature_gates import GONE, NEW
 from tests.golden.objects import flags_of
 from tests.unit.raw_configs import errors, lab, with_value
 
@@ -93,6 +96,75 @@ def test_what_would_switch_a_guard_off_is_refused(component: str, flag: str, val
 )
 def test_what_leaves_the_guards_alone_is_taken(flag: str, value: str) -> None:
     assert parse(with_value(lab(), f"flags {APISERVER} {flag}", value), stack="dev").flags.of(APISERVER)
+
+
+@pytest.mark.parametrize(
+    ("value", "minor", "mend"),
+    [
+        ("MemoryManager=true", 35, None),
+        ("MemoryManager=true", 36, "leave out MemoryManager: 1.36 does not have it any more"),
+        ("MemoryManager=false", 37, "leave out MemoryManager: 1.37 does not have it any more"),
+        ("SidecarContainers=true", 36, None),
+        ("SidecarContainers=true", 37, "leave out SidecarContainers: 1.37 does not have it any more"),
+        ("NativeHistograms=true", 35, "leave out NativeHistograms: 1.35 does not have it yet"),
+        ("NativeHistograms=true", 36, None),
+        ("NativeHistograms=true", 37, None),
+        ("EtcdRangeStream=false", 35, "leave out EtcdRangeStream: 1.35 does not have it yet"),
+        # It came and went.
+        ("WorkloadAwarePreemption=true", 35, "leave out WorkloadAwarePreemption: 1.35 does not have it yet"),
+        ("WorkloadAwarePreemption=true", 36, None),
+        (
+            "WorkloadAwarePreemption=true",
+            37,
+            "leave out WorkloadAwarePreemption: 1.37 does not have it any more",
+        ),
+        ("AllAlpha=true,SomeGate=true", 36, None),
+        ("", 36, None),
+        (
+            '"kube:TopologyAwareHints=true", A=true,MemoryManager = false,NFTablesNetlink=true',
+            36,
+            "leave out MemoryManager, TopologyAwareHints: 1.36 does not have it any more; "
+            "leave out NFTablesNetlink: 1.36 does not have it yet",
+        ),
+    ],
+)
+def test_a_gate_that_a_minor_does_not_have_is_found(value: str, minor: int, mend: str | None) -> None:
+    assert unknown_gates(value, minor) == mend
+
+
+@pytest.mark.parametrize("component", [APISERVER, CONTROLLER_MANAGER, SCHEDULER])
+@pytest.mark.parametrize(
+    ("version", "value", "mend"),
+    [
+        ("1.35.4", "NativeHistograms=true", "leave out NativeHistograms: 1.35 does not have it yet"),
+        ("1.36.3", "A=true,MemoryManager=true", "leave out MemoryManager: 1.36 does not have it any more"),
+    ],
+)
+def test_a_gate_that_the_release_does_not_have_is_refused(
+    component: str, version: str, value: str, mend: str
+) -> None:
+    raw = with_value(lab(), "kubernetesVersion", version)
+    (problem,) = errors(with_value(raw, f"flags {component} feature-gates", value)).problems
+    assert problem.key == f"kubepivot:flags.{component}.feature-gates"
+    assert (problem.value, problem.mend) == (f'"{value}"', mend)
+
+
+def test_of_a_release_that_is_not_supported_no_gate_is_judged() -> None:
+    raw = with_value(lab(), f"flags {APISERVER} feature-gates", "MemoryManager=true")
+    (problem,) = errors(with_value(raw, "kubernetesVersion", "1.20.0")).problems
+    assert problem.key == "kubepivot:kubernetesVersion"
+
+
+@pytest.mark.parametrize("version", RELEASES)
+def test_the_programs_own_gates_are_known_to_the_release(version: str) -> None:
+    cfg = parse(with_value(lab(), "kubernetesVersion", version), stack="dev")
+    for component in (APISERVER, CONTROLLER_MANAGER, SCHEDULER):
+        flags = flags_of(bootstrap_pod(component, cfg, configured_machines(cfg))["spec"])
+        assert unknown_gates(flags.get("feature-gates", ""), cfg.release.minor) is None
+
+
+def test_a_gate_that_came_and_went_came_first() -> None:
+    assert all(NEW[gate] < GONE[gate] for gate in NEW.keys() & GONE.keys())
 
 
 USERS = "beside which kube-apiserver takes no other"

@@ -28,7 +28,11 @@ from tests.unit.recorder import (
     revealed,
 )
 
-STEPS = ("preflight", "download", "node", "bootstrap", "handover")
+STEPS = ("preflight", "download", "node", "bootstrap", "handover", "upgrade", "removal")
+COMMANDS = {"create", "update", "delete"}
+# Of an upgrade there is nothing to do when its host is made, of a removal before the worker leaves.
+WHEN = {"upgrade": "update", "removal": "delete"}
+RECORDS = ("lasting", "kubernetes-version")
 
 
 # -- names ---------------------------------------------------------------------------------------------------
@@ -39,10 +43,10 @@ def test_no_two_resources_are_the_same(run: Run) -> None:
 
 
 def test_names_begin_with_the_clusters(run: Run, case: Case) -> None:
-    """But for the record that holds a cluster to its name."""
+    """But for the records, which another name meets as well."""
     cluster = case.cfg.name
     others = {each.name for each in run.resources if not each.name.startswith(f"{cluster}-")}
-    assert others == {cluster, "lasting"}
+    assert others == {cluster, *RECORDS}
 
 
 def test_what_is_a_hosts_has_its_name(run: Run, case: Case) -> None:
@@ -75,8 +79,9 @@ def test_every_remote_command_is_a_step(up: Run, case: Case) -> None:
         assert isinstance(step.inputs["connection"], Secret), step.name
         assert step.inputs["logging"] == "none", step.name
         assert step.inputs["addPreviousOutputInEnv"] is False, step.name
-        assert step.delete_before_replace, step.name
-        assert not {"delete", "update", "environment"} & step.inputs.keys(), step.name
+        assert step.delete_before_replace or step.name.endswith("-removal"), step.name
+        assert "environment" not in step.inputs, step.name
+        assert COMMANDS & step.inputs.keys() == {WHEN.get(step.name.rpartition("-")[2], "create")}, step.name
         connection = revealed(step.inputs["connection"])
         assert connection["hostKey"].startswith("ssh-ed25519 "), step.name
         assert connection["dialErrorLimit"] > 0 < connection["perDialTimeout"], step.name
@@ -84,6 +89,8 @@ def test_every_remote_command_is_a_step(up: Run, case: Case) -> None:
 
 def test_a_step_runs_anew_on_another_machine_only(up: Run, case: Case) -> None:
     for step in up.of(REMOTE):
+        if step.name.endswith("-removal"):
+            continue  # what it does is the same on any controller
         connection = revealed(step.inputs["connection"])
         (host,) = [name for name, host in case.cfg.hosts.items() if host.address == connection["host"]]
         instance = case.cfg.hosts[host].host_key or f"id of {case.cfg.name}-{host}-container"
@@ -92,8 +99,9 @@ def test_a_step_runs_anew_on_another_machine_only(up: Run, case: Case) -> None:
 
 def test_a_preview_shows_names_of_files_and_no_secret(up: Run, case: Case) -> None:
     for step in up.of(REMOTE):
-        text = step.inputs["create"]
-        for path in step.files:
+        (text,) = (step.inputs[each] for each in COMMANDS & step.inputs.keys())
+        # That of an upgrade is the host's to say.
+        for path in step.files.keys() - {"change"}:
             assert f"# {path} " in text, step.name
         assert "KEY" not in text and "CERTIFICATE" not in text, step.name
 
@@ -109,7 +117,7 @@ def test_nothing_secret_is_in_the_state_in_plain_text(run: Run, case: Case) -> N
 
 def test_a_host_is_logged_in_to_five_times_at_most(up: Run) -> None:
     """Every step rewrites the whole state, and its connection stays open until the plugin ends."""
-    logins = Counter(step.plain["connection"]["host"] for step in up.of(REMOTE))
+    logins = Counter(step.plain["connection"]["host"] for step in up.of(REMOTE) if step.inputs.get("create"))
     assert max(logins.values()) <= 5
 
 
@@ -155,7 +163,7 @@ def test_a_barrier_is_the_same_whatever_the_hosts(case: Case) -> None:
     raw = read(case.name)
     raw["hosts"].popitem()
     few, all_of_them = (
-        {each.name: each.inputs for each in run.of("pulumi:index:Stash") if each.name != "lasting"}
+        {each.name: each.inputs for each in run.of("pulumi:index:Stash") if each.name not in RECORDS}
         for run in (program(raw), ran(case.name, preview=True))
     )
     assert few == all_of_them

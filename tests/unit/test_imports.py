@@ -21,6 +21,7 @@ STAGES = """
     components.assets.networks
     components.config.flags components.config.images components.config.s3
     components.config.etcd components.config.backup components.config.lab components.config.mirror
+    components.config.upgrade
     components.config.errors
     components.config.crosschecks
     components.config.cluster
@@ -32,11 +33,16 @@ STAGES = """
     components.hosts
     components.pki
     components.assets
-    components.reset components.node components.bootstrap
+    components.api
+    components.reset components.upgrade_checks
+    components.upgrade_path components.node components.bootstrap
     components.recovery
-    components.selfhosted
     components.rollout
+    components.selfhosted
     components.handover
+    components.removal
+    components.drain
+    components.upgrade
     components.backup
     components.cluster components.rendering
 """
@@ -66,6 +72,7 @@ PURE = (
     "components.config.sshkeys",
     "components.programs.reuseport",
     "components.config.releases",
+    "components.config.upgrade",
 )
 KNOWS_PULUMI = ("components.config.cluster", "components.config.errors")
 

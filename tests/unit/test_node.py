@@ -12,7 +12,6 @@ from components.assets.controlplane import FORMER_UID, UID
 from components.assets.node import MIRRORED_REGISTRIES
 from tests.cases import load
 from tests.unit.new_host import (
-    DOWNLOADS,
     INSTALL,
     NODES,
     OURS,
@@ -172,7 +171,8 @@ for file; do
       echo "$file: $(head -n 1 "$file")" >>/var/synced ;;
   esac
 done
-[ $# != 0 ] || echo "$(cat /usr/local/bin/kubelet) from '$(cat /var/lib/kubepivot/kubelet)'" >>/var/synced
+[ $# != 0 ] || [ ! -e /usr/local/bin/kubelet ] ||
+  echo "$(cat /usr/local/bin/kubelet) from '$(cat /var/lib/kubepivot/kubelet)'" >>/var/synced
 """
 
 
@@ -182,13 +182,17 @@ def test_a_power_cut_leaves_neither_an_empty_mark_nor_a_url_without_its_binary(h
     host.fake("sync", SYNC)
     assert install(host, "gpu") == (0, "")
     synced = host.path("/var/synced").read_text().replace(str(host.root), "").splitlines()
-    parts = sorted(DOWNLOADS - {"etcd", "kubectl"}, key=["containerd", "cni", "kubelet"].index)
+    parts = {part: env_of("gpu")[f"{part.upper()}_URL"] for part in ("cni", "containerd", "kubelet")}
+    swapped = [*parts][1:]
     assert synced == [
         "/etc/kubernetes/kubepivot.made.new: tree /etc/cni/net.d",
         "/etc/kubernetes/kubepivot.cluster.new: metal/gpu",
-        *(f"/var/lib/kubepivot/{part}.new: " for part in parts),
+        "/var/lib/kubepivot/cni.new: ",
+        f"/var/lib/kubepivot/cni.new: {parts['cni']}",
+        *(f"/var/lib/kubepivot/{part}.new: " for part in swapped),
         "downloaded from ''",
-        *(f"/var/lib/kubepivot/{part}.new: {env_of('gpu')[f'{part.upper()}_URL']}" for part in parts),
+        *(f"/var/lib/kubepivot/{part}.new: {parts[part]}" for part in swapped),
+        "/var/lib/kubepivot/last-change.new: none",
     ]
 
 

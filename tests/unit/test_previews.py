@@ -44,13 +44,13 @@ def test_a_preview_of_a_worker_that_joins_shows_nothing_of_the_others(name: str,
 
 READERS: dict[str, list[str]] = {
     "admin": [],
-    "super-admin": ["bootstrap", "cluster", "handover"],
+    "super-admin": ["bootstrap", "cluster", "handover", "worker-1-removal"],
     "apiserver": ["handover", "kube-apiserver", "kube-apiserver-secret"],
     "bootstrap-apiserver": ["bootstrap"],
     "scheduler": ["bootstrap", "handover", "kube-scheduler", "kube-scheduler-secret"],
-    "kubelet-serving-worker-1": ["worker-1-node"],
-    "kubelet-client-controller-1": ["controller-1-node"],
-    "etcd-peer-controller-1": ["controller-1-node"],
+    "kubelet-serving-worker-1": ["worker-1-node", "worker-1-upgrade"],
+    "kubelet-client-controller-1": ["controller-1-node", "controller-1-upgrade"],
+    "etcd-peer-controller-1": ["controller-1-node", "controller-1-upgrade"],
 }
 """What in the cluster `lab` reads a leaf, be it through the digest of workloads."""
 

@@ -152,7 +152,7 @@ def test_every_node_and_every_workload_is_waited_for(case: str) -> None:
     asked = expected(cfg, load(case).machines)
     assert tuple(asked.workloads) == WORKLOADS
     assert list(asked.nodes) == sorted(cfg.hosts)
-    assert asked.seconds == roll_seconds(cfg) == 120 + 60 * len(cfg.controllers)
+    assert asked.seconds == roll_seconds(cfg) == 120 + 60 * len(cfg.controllers) + 15 * len(cfg.hosts)
 
 
 def test_a_cluster_as_it_should_be_is_done() -> None:

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable
 from typing import Any
 
 import httpx
 import pulumi
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from components.assets.rollout import expected, roll_seconds
-from components.rollout import _is_direct, await_rollout, client
+from components.rollout import await_rollout
 from tests.cases import load
 from tests.unit.recorder import pki_texts, ran
 from tests.unit.test_rollout import LATE, NODES, WORKLOADS, Object, container, event, pod, workload
@@ -246,8 +240,7 @@ def test_an_api_that_goes_at_the_end_leaves_what_was_known(api: Api, clock: Cloc
 
 def test_the_hand_over_is_made_and_changed_after_it_and_no_preview_asks() -> None:
     run = ran("lab")
-    (step,) = [each for each in run.resources if each.before_create]
-    assert step.name == "lab-handover"
+    (step,) = [each for each in run.resources if each.name == "lab-handover"]
     assert step.before_create == step.before_update == ("rollout",)
     options = run.hooks["rollout"].opts
     assert options is None or not options.on_dry_run
@@ -262,7 +255,7 @@ def test_the_hook_asks_as_super_admin_at_the_endpoint_and_fails_with_what_it_lea
         asked.append((arguments[0], arguments[1], arguments[2]))
         return httpx.AsyncClient(base_url="https://api", transport=httpx.MockTransport(api.answer))
 
-    monkeypatch.setattr("components.rollout.client", made_up)
+    monkeypatch.setattr("components.api.client", made_up)
     monkeypatch.setattr("components.rollout._tell", lambda _: None)
     hook: Any = ran("lab").hooks["rollout"]
     arguments = pulumi.ResourceHookArgs(urn="", id="", name="", type="")
@@ -275,50 +268,41 @@ def test_the_hook_asks_as_super_admin_at_the_endpoint_and_fails_with_what_it_lea
         asyncio.run(hook(arguments))
 
 
+@pytest.mark.parametrize(
+    ("late", "error"),
+    [("kube-apiserver", "--- kube-apiserver is not rolled out"), ("coredns", None), ("kube-scheduler", None)],
+)
+def test_a_later_tier_waits_for_those_before_it_alone(
+    api: Api, clock: Clock, monkeypatch: pytest.MonkeyPatch, late: str, error: str | None
+) -> None:
+    breaks(api, late, "CrashLoopBackOff")
+    if error is None:
+        changes(api, monkeypatch, "kube-controller-manager")
+    else:
+        with pytest.raises(pulumi.RunError, match=error):
+            changes(api, monkeypatch, "kube-controller-manager")
+
+
+def test_a_workload_that_does_not_serve_is_changed_at_once(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a scheduler the kube-apiserver that is waited for would never be there."""
+    breaks(api, "kube-apiserver", "CrashLoopBackOff")
+    api.counts["kube-scheduler"] = "2|2|1|0|0|0|0"
+    changes(api, monkeypatch, "kube-scheduler")
+
+
+def changes(api: Api, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """What happens before one of the second tier is changed."""
+
+    def made_up(*_: str) -> httpx.AsyncClient:
+        return httpx.AsyncClient(base_url="https://api", transport=httpx.MockTransport(api.answer))
+
+    monkeypatch.setattr("components.api.client", made_up)
+    monkeypatch.setattr("components.rollout._tell", lambda _: None)
+    hook: Any = ran("lab").hooks["rollout of kube-apiserver"]
+    new = {"metadata": {"name": name}}
+    asyncio.run(hook(pulumi.ResourceHookArgs(urn="", id="", name="", type="", new_inputs=new)))
+
+
 def test_a_step_of_an_earlier_program_is_changed_and_not_replaced() -> None:
     """Its name was another."""
     assert {each.name: each.aliases for each in ran("lab").resources if each.aliases} == {"lab-handover": 1}
-
-
-def _pem() -> Iterator[str]:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "x")])
-    begin = datetime.now(UTC)
-    made = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
-    made = made.serial_number(1).not_valid_before(begin).not_valid_after(begin + timedelta(days=1))
-    yield made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
-    yield key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    ).decode()
-
-
-def test_the_key_is_in_a_private_file_that_is_gone_afterwards(
-    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    modes: list[int] = []
-    load_pair = ssl.SSLContext.load_cert_chain
-
-    def load(context: ssl.SSLContext, path: Any) -> None:
-        modes.extend(each.stat().st_mode & 0o777 for each in tmp_path.iterdir())
-        load_pair(context, path)
-
-    monkeypatch.setattr(ssl.SSLContext, "load_cert_chain", load)
-    certificate, key = _pem()
-    asyncio.run(client("https://api:6443", certificate, certificate + key).aclose())
-    assert modes == [0o600]
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(
-    ("host", "listed", "direct"),
-    [
-        ("172.30.0.11", "example.com, 172.16.0.0/12", True),
-        ("172.30.0.11", "10.0.0.0/8,example.com/12", False),
-        ("172.30.0.11", "", False),
-        ("api.example.com", "172.16.0.0/12", False),
-    ],
-)
-def test_a_range_without_proxy_is_heeded_as_the_provider_does(host: str, listed: str, direct: bool) -> None:
-    for name in ("NO_PROXY", "no_proxy"):
-        assert _is_direct(host, {name: listed}) == direct

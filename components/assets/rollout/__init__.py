@@ -6,6 +6,7 @@ from components.assets.rollout.objects import (
     NAME_LABEL,
     Expected,
     Observed,
+    counts,
     expected,
     roll_seconds,
 )
@@ -18,6 +19,7 @@ __all__ = [
     "Expected",
     "Observed",
     "Verdict",
+    "counts",
     "expected",
     "explain",
     "late_workloads",

@@ -53,8 +53,10 @@ class Observed:
 
 
 def roll_seconds(cfg: ClusterConfig) -> int:
-    """How long a roll of all workloads may take. Controllers' pods roll one after another."""
-    return 120 + 60 * len(cfg.controllers)
+    """How long a roll of all workloads may take. Controllers' pods roll one after another, kube-proxy and
+    flannel a tenth of the nodes at a time.
+    """
+    return 120 + 60 * len(cfg.controllers) + 15 * min(10, len(cfg.hosts))
 
 
 def expected(cfg: ClusterConfig, machines: Machines) -> Expected:

@@ -29,13 +29,19 @@ fetch() {
 
 # A file is as it was verified as long as the power has not failed.
 boot=$(cat /proc/sys/kernel/random/boot_id)
-missing="" fetching=""
-# need NAME URL SUMS: fetches it in the background unless the host has what is at this URL.
+missing="" held="" fetching=""
+# need NAME URL SUMS: fetches it in the background unless the host has what is at this URL, in place or staged.
 need() {
   [ "$(cat "/var/lib/kubepivot/$1" 2>/dev/null)" != "$2" ] || return 0
+  if [ -e "/var/lib/kubepivot/stage/$1" ] &&
+    [ "$(cut -d ' ' -f 1 "/var/lib/kubepivot/stage/$1.url" 2>/dev/null)" = "$2" ]; then
+    held="$held $1"
+    return 0
+  fi
   missing="$missing $1"
   [ "$(cat "$downloads/$1.url" 2>/dev/null)" != "$2 $boot" ] || return 0
-  rm -f "$downloads/$1.url"
+  # What is staged may be the same file by another name: it is not to be written over.
+  rm -f "$downloads/$1.url" "$downloads/$1"
   fetch "$@" &
   fetching="$fetching $!"
 }

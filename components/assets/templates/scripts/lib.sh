@@ -31,6 +31,13 @@ wait_for() {
   done
 }
 
+# is_placed FILE: whether it is what root/ has in its place.
+is_placed() {
+  [ -f "$1" ] && cmp -s "root$1" "$1" || return 1
+  both=$(stat -c %a:%u "root$1" "$1")
+  [ "${both%%$nl*}" = "${both##*$nl}" ]
+}
+
 # Puts the files below root/ in their places: each at once, only where it differs, and on the disk when it counts as
 # placed: who calls the step done looks at none again. Adds their names to the file $pending, before they change, so that
 # a run that is cut short leaves them to the next one; after a power cut everything starts anew without it.
@@ -40,10 +47,7 @@ place() {
   set --
   for file in $(cd root && find . -type f | sed 's/^\.//' | sort); do
     directory=${file%/*}
-    if [ -f "$file" ] && cmp -s "root$file" "$file"; then
-      both=$(stat -c %a:%u "root$file" "$file")
-      [ "${both%%$nl*}" != "${both##*$nl}" ] || continue
-    fi
+    ! is_placed "$file" || continue
     [ -d "$directory" ] || mkdir -p "$directory"
     cp -p "root$file" "$directory/.${file##*/}.new"
     set -- "$@" "$file"

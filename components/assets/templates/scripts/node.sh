@@ -20,47 +20,31 @@ if [ "$marked" != "$CLUSTER/$NAME" ]; then
 fi
 mkdir -p /var/lib/kubepivot
 
-# What has changed and is not in use yet.
-pending=/var/lib/kubepivot/pending
+. ./stage
+# A node that serves is not restarted here: `upgrade.sh` does so, one host after another. Where the kubelet is down there
+# is nothing to spare, nor where its last change was not seen to serve: what mends it would wait for the node. At another
+# address it serves nobody.
+deferring=""
+if [ -e "$last_change" ] && [ ! -e "$unproven" ] && systemctl is-active --quiet containerd && kubelet_is_healthy &&
+  grep -qs -- "--node-ip=$ADDRESS " /etc/systemd/system/kubelet.service; then
+  deferring=yes
+fi
 
-binary() { # target, file
-  install -m 0755 "$2" "$1.new"
-  put "$1.new" "$1"
-}
-unpack() { # directory, file
-  for member in $(tar --list --gzip --file "$2"); do
-    # All of the CNI plugins' directory is recorded.
-    case $1/$member in /opt/cni/bin/* | */) ;; *) claim file "$1/${member#./}" ;; esac
-  done
-  save_claims
-  mkdir -p -m 0755 "$1"
-  tar --extract --gzip --no-same-owner --unlink-first --directory "$1" --file "$2"
-}
-snapshot_tools() { # file
-  # Of the archive's many files these alone: etcd itself runs from its image.
-  tar --extract --gzip --no-same-owner --strip-components 1 --wildcards --directory "$downloads" --file "$1" \
-    '*/etcdctl' '*/etcdutl'
-  for tool in etcdctl etcdutl; do binary "/usr/local/bin/$tool" "$downloads/$tool"; done
-}
-
-# Until a part is whole it is of no URL; a runc that was cut short here is ours all the same.
+# All of the CNI plugins' directory is recorded.
+case " $missing " in
+  *" containerd "*)
+    for member in $(tar --list --gzip --file "$downloads/containerd"); do
+      case $member in */) ;; *) claim file "/usr/local/${member#./}" ;; esac
+    done
+    save_claims
+    ;;
+esac
+now=""
 for part in $missing; do
-  echo "$part" >>"$pending"
-  record "/var/lib/kubepivot/$part" ""
+  case " $staged_parts " in *" $part "*) ;; *) now="$now $part" ;; esac
 done
-for part in $missing; do
-  file=$downloads/$part
-  case $part in
-    containerd) unpack /usr/local "$file" ;;
-    cni) unpack /opt/cni/bin "$file" ;;
-    etcd) snapshot_tools "$file" ;;
-    *) binary "/usr/local/bin/$part" "$file" ;;
-  esac
-done
-[ -z "$missing" ] || sync
-for part in $missing; do
-  record "/var/lib/kubepivot/$part" "$(cut -d ' ' -f 1 "$downloads/$part.url")"
-done
+# shellcheck disable=SC2086
+install_parts "$downloads" $now
 
 # What depends on the machine is found out here.
 if [ -e /sys/fs/cgroup/cgroup.controllers ]; then systemd_cgroup=true; else systemd_cgroup=false; fi
@@ -101,14 +85,15 @@ if [ "$ROLE" = controller ]; then
   fi
 fi
 install -d -m 0755 /etc/cni/net.d /opt/cni/bin /etc/kubernetes/manifests
+stage_changes
 place
+[ -n "$deferring" ] || swap_in
 # A mirror that the config no longer has would still be asked.
 for registry in /etc/containerd/certs.d/*; do
   [ -e "root$registry" ] || rm -rf "$registry"
 done
 # The kubelet renews its certificate by pointing this link at another file. One that Pulumi has renewed takes over: a host
 # that was off for long may have none that is still valid.
-identity=/var/lib/kubelet/pki/kubelet-client-initial.pem
 if has_changed "$identity" || [ ! -e /var/lib/kubelet/pki/kubelet-client-current.pem ]; then
   ln -sfn "${identity##*/}" /var/lib/kubelet/pki/kubelet-client-current.pem
   sync /var/lib/kubelet/pki
@@ -141,17 +126,9 @@ if [ "$ROLE" = controller ] &&
   systemctl enable --quiet "$timer"
   systemctl restart "$timer"
 fi
-if has_changed containerd /etc/containerd/config.toml /etc/systemd/system/containerd.service ||
-  ! systemctl is-active --quiet containerd; then
-  systemctl enable --quiet containerd
-  systemctl restart containerd
-fi
-if has_changed kubelet /etc/kubernetes/kubelet.yaml /etc/systemd/system/kubelet.service \
-  /etc/kubernetes/pki/kubelet-serving.crt "$identity" || ! systemctl is-active --quiet kubelet; then
-  systemctl enable --quiet kubelet
-  systemctl restart kubelet
-fi
-rm -f "$pending"
+restart_changed
+[ -n "$deferring" ] || rm -rf "$stage"
+[ -e "$last_change" ] || record "$last_change" none
 
 # Copies snapshots. It is published in .zip archives, which few hosts can unpack; its image has the same binary.
 rclone=/usr/local/libexec/kubepivot/rclone
@@ -173,3 +150,4 @@ elif [ "$(cat /var/lib/kubepivot/rclone 2>/dev/null)" != "$RCLONE_IMAGE" ]; then
   record /var/lib/kubepivot/rclone "$RCLONE_IMAGE"
 fi
 rm -rf "$downloads"
+echo "change=$(cat "$last_change")"

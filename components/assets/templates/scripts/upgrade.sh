@@ -1,0 +1,56 @@
+# Swaps in what `node.sh` has staged for containerd and the kubelet, waits until the node is Ready with it, and takes back
+# the cordon of the upgrade. Who runs this has drained the node before, if it has to be. Converges.
+. ./env
+. ./lib.sh
+. ./stage
+. /etc/kubernetes/node.env # how this host's kubelet reaches the API
+
+ask_api() { # PATH ARGUMENT...: as the kubelet, which may change its own Node
+  path=$1
+  shift
+  # shellcheck disable=SC2086
+  curl --silent --show-error --fail --noproxy '*' --max-time 10 --cacert /etc/kubernetes/pki/ca.crt $THROUGH \
+    --cert /var/lib/kubelet/pki/kubelet-client-current.pem "$@" "$API$path"
+}
+
+since=""
+# What a step staged that failed, and was taken back without running again, is nobody's wish any more.
+[ "$(cat change)" = "$(cat "$last_change")" ] || rm -rf "$stage"
+if [ -d "$stage" ]; then
+  record "$unproven" ""
+  swap_in
+  systemctl daemon-reload
+  since=$(date -u +%Y-%m-%dT%H:%M:%SZ)
+  restart_changed
+  rm -rf "$stage"
+fi
+
+# A status of before the restart says nothing of the kubelet that runs now.
+is_ready() {
+  kubelet_is_healthy || return 1
+  node=$(ask_api "/api/v1/nodes/$NAME" 2>/dev/null) || return 1
+  objects=$(printf '%s' "$node" | tr -d ' \n' | tr '{}' '\n\n')
+  case $objects in *"\"kubeletVersion\":\"$KUBELET_VERSION\""*) ;; *) return 1 ;; esac
+  condition=$(printf '%s\n' "$objects" | grep '"type":"Ready"') || return 1
+  case $condition in *'"status":"True"'*) ;; *) return 1 ;; esac
+  heard=$(printf '%s\n' "$condition" | sed 's/.*"lastHeartbeatTime":"\([^"]*\)".*/\1/')
+  [ -z "$since" ] || [ "$(printf '%s\n' "$since" "$heard" | sort | tail -n 1)" = "$heard" ]
+}
+(wait_for 180 "node $NAME to be Ready with kubelet $KUBELET_VERSION" is_ready) || {
+  journalctl --unit kubelet --lines 8 --output cat --no-pager >&2 || true
+  die "the hosts after $NAME are as they were, and so is its cordon. Mend what 'journalctl -u kubelet' says there, or, within a minor, put the former values back in the config; then run 'pulumi up' again"
+}
+
+rm -f "$unproven"
+
+is_uncordoned() {
+  node=$(ask_api "/api/v1/nodes/$NAME" 2>/dev/null) || return 1
+  case $(printf '%s' "$node" | tr -d ' \n') in
+    *'"kubepivot.dev/cordoned":'*)
+      ask_api "/api/v1/nodes/$NAME" --output /dev/null --request PATCH \
+        --header 'Content-Type: application/merge-patch+json' \
+        --data '{"metadata": {"annotations": {"kubepivot.dev/cordoned": null}}, "spec": {"unschedulable": null}}'
+      ;;
+  esac
+}
+wait_for 60 "node $NAME to be uncordoned" is_uncordoned

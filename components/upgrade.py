@@ -1,0 +1,102 @@
+"""Upgrades containerd and kubelets, one host after another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import httpx
+import pulumi
+
+from components.api import Api, ask
+from components.assets.drain import Rules, takes_over
+from components.assets.templates import script
+from components.assets.upgrade import FIRST, UPGRADE_SECONDS, kubelet_version, last_change, upgrade_files
+from components.config import ClusterConfig
+from components.drain import drain
+from components.hosts.host import Host, Hosts
+from components.ssh import Payload, RemoteStep
+
+__all__ = ["upgrade_hosts"]
+
+
+def upgrade_hosts(
+    name: str,
+    cfg: ClusterConfig,
+    hosts: Hosts,
+    api: Api,
+    nodes: Mapping[str, RemoteStep],
+    *,
+    after: RemoteStep,
+    opts: pulumi.ResourceOptions,
+) -> list[RemoteStep]:
+    """Swaps in what the step of `nodes` has staged on a host that serves: controllers first, as many hosts at
+    once as the config says. The first that fails stops the rest.
+
+    A host whose kubelet becomes another version is drained before. Nothing is done when the steps are made:
+    a new host has nothing staged.
+    """
+    steps: list[RemoteStep] = []
+    at_once = cfg.upgrade.max_unavailable
+    payload = Payload(
+        script=script("upgrade"),
+        files=upgrade_files(cfg),
+        about=f"kubelet {cfg.release.kubernetes}, containerd {cfg.release.containerd}",
+    )
+    for host in sorted(hosts.values(), key=lambda each: (not each.is_controller, each.name)):
+        change = nodes[host.name].said.apply(last_change)
+        hook = _make_way(cfg, host, api, change)
+        steps.append(
+            RemoteStep(
+                f"{name}-{host.name}-upgrade",
+                host,
+                payload,
+                timeout=UPGRADE_SECONDS,
+                change=change,
+                unchanged=FIRST,
+                depends_on=[after, *([steps[-at_once]] if len(steps) >= at_once else [])],
+                opts=pulumi.ResourceOptions.merge(opts, hook),
+            )
+        )
+    return steps
+
+
+def _make_way(cfg: ClusterConfig, host: Host, api: Api, change: pulumi.Output[str]) -> pulumi.ResourceOptions:
+    """Options of a step before which the host is drained, if its kubelet becomes another version."""
+
+    async def make_way(_: pulumi.ResourceHookArgs) -> None:
+        if await change.future() == FIRST:
+            return
+        async with api.connect() as client:
+            problems = await _drain(client, cfg, host.name)
+        if problems:
+            raise pulumi.RunError("\n".join([*problems, _WAYS_ON]))
+
+    hook = pulumi.ResourceHook(f"drain of {host.name}", make_way)
+    return pulumi.ResourceOptions(
+        hooks=pulumi.ResourceHookBinding(before_create=[hook], before_update=[hook])
+    )
+
+
+_WAYS_ON = (
+    "The hosts after it are as they were. Mend that and run 'pulumi up' again; or, within a minor, put the "
+    "former values back in the config and run it: it takes back what has been upgraded."
+)
+
+
+async def _drain(api: httpx.AsyncClient, cfg: ClusterConfig, name: str) -> list[str]:
+    """Drains the node unless its kubelet stays what it is: what is only restarted leaves the pods alone."""
+    listed = await ask(api, "/api/v1/nodes")
+    nodes = {node["metadata"]["name"]: node for node in listed["items"]}
+    node = nodes.get(name)
+    if node is None or node["status"]["nodeInfo"]["kubeletVersion"] == kubelet_version(cfg):
+        return []
+    if not takes_over(node, list(nodes.values())):
+        pulumi.log.info(f"{name} is not drained, for no other node could take its pods: they stay on it")
+        return []
+    drain_config = cfg.upgrade.drain
+    rules = Rules(
+        seconds=drain_config.seconds,
+        delete_empty_dir=drain_config.delete_empty_dir,
+        force=drain_config.force,
+    )
+    return await drain(api, name, rules, lambda text: pulumi.log.info(text, ephemeral=True))
