@@ -180,6 +180,8 @@ def record(
 
     # In a task of its own, because Pulumi keeps its settings in context variables.
     async def main() -> None:
+        # A run that fails raises; each Output that waited would be told as well, by the thousand.
+        asyncio.get_running_loop().set_exception_handler(lambda *_: None)
         # What a run that failed has left.
         SETTINGS.rpc_manager.clear()
         SETTINGS.outputs.clear()
