@@ -28,7 +28,7 @@ def upgrade_hosts(
     *,
     after: RemoteStep,
     opts: pulumi.ResourceOptions,
-) -> list[RemoteStep]:
+) -> None:
     """Swaps in what the step of `nodes` has staged on a host that serves: controllers first, as many hosts at
     once as the config says. The first that fails stops the rest.
 
@@ -57,7 +57,6 @@ def upgrade_hosts(
                 opts=pulumi.ResourceOptions.merge(opts, hook),
             )
         )
-    return steps
 
 
 def _make_way(cfg: ClusterConfig, host: Host, api: Api, change: pulumi.Output[str]) -> pulumi.ResourceOptions:
