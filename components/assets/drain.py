@@ -22,7 +22,6 @@ __all__ = [
     "answered",
     "cordon_patch",
     "eviction",
-    "is_ours",
     "names",
     "plan",
     "still_there",
@@ -51,11 +50,6 @@ class Rules:
 
 
 # -- the node ------------------------------------------------------------------------------------------------
-
-
-def is_ours(node: Object) -> bool:
-    """Whether the node is cordoned, and the program did it."""
-    return _is_cordoned(node) and _is_annotated(node)
 
 
 def cordon_patch(node: Object) -> Object | None:
