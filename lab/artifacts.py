@@ -50,7 +50,7 @@ def artifacts_of(release: pins.Release) -> tuple[Artifact, ...]:
         toolchain.bundle_of(name, release)
         for name in ("kubelet", "kubectl", "containerd", "bridge", "etcdctl")
     )
-    etcd_directory = f"etcd-v{pins.ETCD}-linux-{pins.architecture()}"
+    etcd_directory = f"etcd-v{release.etcd}-linux-{pins.architecture()}"
     return (
         Artifact(bundle=kubelet, members=("kubelet",)),
         Artifact(bundle=kubectl, members=("kubectl",)),

@@ -95,8 +95,9 @@ def images_of(release: pins.Release) -> tuple[Image, ...]:
             entrypoint=("/pause",),
         ),
         Image(
-            name=f"registry.k8s.io/etcd:{pins.ETCD_IMAGE}",
+            name=f"quay.io/coreos/etcd:v{release.etcd}",
             files=tuple((f"usr/local/bin/{name}", name) for name in ("etcd", "etcdctl", "etcdutl")),
+            release=release,
         ),
         _kubernetes("kube-apiserver", release),
         _kubernetes("kube-controller-manager", release),

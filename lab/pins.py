@@ -21,6 +21,7 @@ class Release:
     """One Kubernetes release, and what it does not run in the same version as every other."""
 
     kubernetes: str  # lab/toolchain/kubernetes has a directory of this name, whose go.mod pins it
+    etcd: str  # lab/toolchain/etcd too
     coredns: str  # lab/toolchain/coredns too
     pause: str
 
@@ -28,9 +29,10 @@ class Release:
 RELEASES = {
     release.kubernetes: release
     for release in (
-        Release(kubernetes="1.35.4", coredns="1.13.1", pause="3.10.1"),
-        Release(kubernetes="1.36.1", coredns="1.14.2", pause="3.10.2"),
-        Release(kubernetes="1.36.3", coredns="1.14.2", pause="3.10.2"),
+        Release(kubernetes="1.35.4", etcd="3.6.16", coredns="1.13.1", pause="3.10.1"),
+        Release(kubernetes="1.36.1", etcd="3.6.16", coredns="1.14.2", pause="3.10.2"),
+        Release(kubernetes="1.36.3", etcd="3.6.16", coredns="1.14.2", pause="3.10.2"),
+        Release(kubernetes="1.37.2", etcd="3.7.3", coredns="1.14.6", pause="3.10.2"),
     )
 }
 """What the lab can make, by Kubernetes version, oldest first. It makes what is asked for."""
@@ -40,7 +42,6 @@ NEWEST = list(RELEASES.values())[-1]
 
 # No Go module pins these.
 PYTHON_IMAGE = "3.11-slim-bookworm"  # what Debian bookworm has
-ETCD_IMAGE = "3.6.8-0"
 FLANNEL_CNI_IMAGE = (
     "v1.6.2-flannel1"  # the official image's tag; what we build is the v0.9.1 of flannel-cni-plugin/go.mod
 )
@@ -100,7 +101,6 @@ def architecture() -> str:
 
 
 PULUMI = module_version("pulumi", "github.com/pulumi/pulumi/pkg/v3")
-ETCD = module_version("etcd", "go.etcd.io/etcd/server/v3")
 CONTAINERD = module_version("containerd", "github.com/containerd/containerd/v2")
 CNI_PLUGINS = module_version("cni-plugins", "github.com/containernetworking/plugins")
 FLANNEL = module_version("flannel", "github.com/flannel-io/flannel")

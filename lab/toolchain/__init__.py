@@ -27,15 +27,6 @@ VERSION_SECONDS = 20
 
 SITES = Sites()
 
-_BUNDLE_OF = {
-    release: {
-        file: bundle
-        for bundle in (*bundles_of(release), *ON_DEMAND, *PLUGINS.values())
-        for file in bundle.files
-    }
-    for release in pins.RELEASES.values()
-}
-
 
 def ensure(
     name: str,
@@ -82,7 +73,13 @@ def source(bundle: Bundle, *, sites: Sites = SITES) -> Literal["installed", "cac
 
 def bundle_of(name: str, release: pins.Release = pins.NEWEST) -> Bundle:
     """Return the bundle of a release that has the binary `name`."""
-    return _BUNDLE_OF[release][name]
+    return _bundle_of(release)[name]
+
+
+@cache
+def _bundle_of(release: pins.Release) -> dict[str, Bundle]:
+    bundles = (*bundles_of(release), *ON_DEMAND, *PLUGINS.values())
+    return {file: bundle for bundle in bundles for file in bundle.files}
 
 
 def cached(bundle: Bundle) -> Path:

@@ -132,15 +132,15 @@ def _pulumi() -> Bundle:
     )
 
 
-def _etcd() -> Bundle:
-    tag = f"v{pins.ETCD}"
+def _etcd(version: str) -> Bundle:
+    tag = f"v{version}"
     packages = {"etcd": "server", "etcdctl": "etcdctl", "etcdutl": "etcdutl"}
     return Bundle(
         name="etcd",
-        version=pins.ETCD,
+        version=version,
         official=_release("etcd-io/etcd", tag, f"etcd-{tag}-linux-{ARCHITECTURE}.tar.gz", "SHA256SUMS"),
         builds={
-            name: Build(module="etcd", package=f"go.etcd.io/etcd/{path}/v3")
+            name: Build(module=f"etcd/{version}", package=f"go.etcd.io/etcd/{path}/v3")
             for name, path in packages.items()
         },
     )
@@ -266,7 +266,7 @@ def bundles_of(release: pins.Release) -> tuple[Bundle, ...]:
     """Return the tools, and what runs a cluster of this release."""
     return (
         _pulumi(),
-        _etcd(),
+        _etcd(release.etcd),
         *(_kubernetes(name, release.kubernetes) for name in KUBERNETES),
         _containerd(),
         _cni_plugins(),

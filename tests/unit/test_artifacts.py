@@ -25,7 +25,10 @@ CNI = (
     f"github.com/containernetworking/plugins/releases/download/v{pins.CNI_PLUGINS}/"
     f"cni-plugins-linux-{ARCHITECTURE}-v{pins.CNI_PLUGINS}.tgz"
 )
-ETCD = f"github.com/etcd-io/etcd/releases/download/v{pins.ETCD}/etcd-v{pins.ETCD}-linux-{ARCHITECTURE}.tar.gz"
+ETCD = (
+    f"github.com/etcd-io/etcd/releases/download/v{pins.NEWEST.etcd}/"
+    f"etcd-v{pins.NEWEST.etcd}-linux-{ARCHITECTURE}.tar.gz"
+)
 CHECKSUMS = {
     f"{KUBERNETES}/kubelet": f"{KUBERNETES}/kubelet.sha256",
     f"{KUBERNETES}/kubectl": f"{KUBERNETES}/kubectl.sha256",
@@ -75,7 +78,7 @@ def test_archives_are_laid_out_as_the_official_ones() -> None:
         "bin/ctr",
     }
     assert set(members(tree / CNI)) == {"./bridge", "./host-local", "./loopback", "./portmap"}
-    directory = f"etcd-v{pins.ETCD}-linux-{ARCHITECTURE}"
+    directory = f"etcd-v{pins.NEWEST.etcd}-linux-{ARCHITECTURE}"
     assert members(tree / ETCD) == {f"{directory}/{name}": (0o755, 0) for name in ("etcdctl", "etcdutl")}
     with tarfile.open(tree / CNI) as tar:
         content = tar.extractfile("./portmap")
@@ -148,10 +151,16 @@ def test_another_release_lies_beside_the_newest_and_what_they_share_is_made_once
     newest = files(artifacts.ensure_tree(Progress(), sites=unreachable()))
     made, other = len(go.calls), next(iter(pins.RELEASES.values()))
     tree = artifacts.ensure_tree(Progress(), artifacts.artifacts_of(other), sites=unreachable())
-    assert go.built[made:] == ["k8s.io/kubernetes/cmd/kubelet", "k8s.io/kubernetes/cmd/kubectl"]
-    directory = f"dl.k8s.io/v{other.kubernetes}/bin/linux/{ARCHITECTURE}"
-    names = ("kubelet", "kubelet.sha256", "kubectl", "kubectl.sha256")
-    assert set(files(tree)) - set(newest) == {f"{directory}/{name}" for name in names}
+    assert go.built[made:] == [
+        *(f"k8s.io/kubernetes/cmd/{name}" for name in ("kubelet", "kubectl")),
+        *(f"go.etcd.io/etcd/{name}/v3" for name in ("server", "etcdctl", "etcdutl")),
+    ]
+    kubernetes = f"dl.k8s.io/v{other.kubernetes}/bin/linux/{ARCHITECTURE}"
+    etcd = f"github.com/etcd-io/etcd/releases/download/v{other.etcd}"
+    assert set(files(tree)) - set(newest) == {
+        *(f"{kubernetes}/{name}" for name in ("kubelet", "kubelet.sha256", "kubectl", "kubectl.sha256")),
+        *(f"{etcd}/{name}" for name in (f"etcd-v{other.etcd}-linux-{ARCHITECTURE}.tar.gz", "SHA256SUMS")),
+    }
     capsys.readouterr()
     artifacts.ensure_tree(Progress(), sites=unreachable())
     artifacts.ensure_tree(Progress(), artifacts.artifacts_of(other), sites=unreachable())

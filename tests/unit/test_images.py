@@ -72,12 +72,11 @@ def test_names_are_the_official_ones_of_the_pinned_versions() -> None:
     assert {
         f"registry.k8s.io/kube-apiserver:v{pins.NEWEST.kubernetes}",
         f"registry.k8s.io/kube-proxy:v{pins.NEWEST.kubernetes}",
-        f"registry.k8s.io/etcd:{pins.ETCD_IMAGE}",
+        f"quay.io/coreos/etcd:v{pins.NEWEST.etcd}",
         f"registry.k8s.io/coredns/coredns:v{pins.NEWEST.coredns}",
         f"registry.k8s.io/pause:{pins.NEWEST.pause}",
         f"ghcr.io/flannel-io/flannel:v{pins.FLANNEL}",
     } <= names
-    assert pins.ETCD_IMAGE.split("-")[0] == pins.ETCD
     assert len(names) == len(IMAGES)
 
 
@@ -85,7 +84,7 @@ def test_names_are_the_official_ones_of_the_pinned_versions() -> None:
     ("repository", "place"),
     [
         ("registry.k8s.io/kube-apiserver", "usr/local/bin/kube-apiserver"),
-        ("registry.k8s.io/etcd", "usr/local/bin/etcdctl"),
+        ("quay.io/coreos/etcd", "usr/local/bin/etcdctl"),
         ("registry.k8s.io/coredns/coredns", "coredns"),
         ("registry.k8s.io/pause", "pause"),
         ("ghcr.io/flannel-io/flannel", "opt/bin/flanneld"),
@@ -149,7 +148,7 @@ def test_capability_to_bind_privileged_ports_is_an_attribute_of_the_file(tmp_pat
 
 
 def test_key_changes_with_whatever_changes_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
-    image = BY_REPOSITORY["registry.k8s.io/etcd"]
+    image = BY_REPOSITORY["quay.io/coreos/etcd"]
     keys = {image.key, replace(image, user="1").key, replace(image, files=image.files[:1]).key}
     monkeypatch.setattr(images, "directory_digest", lambda directory: f"other {directory.name}")
     keys.add(image.key)
@@ -200,6 +199,7 @@ def test_another_release_has_images_of_its_own_beside_those_that_it_shares(
     components = ("apiserver", "controller-manager", "scheduler", "proxy")
     assert made == [
         f"registry.k8s.io/pause:{other.pause}",
+        f"quay.io/coreos/etcd:v{other.etcd}",
         *(f"registry.k8s.io/kube-{name}:v{other.kubernetes}" for name in components),
         f"registry.k8s.io/coredns/coredns:v{other.coredns}",
     ]

@@ -263,7 +263,7 @@ class TestKey:
     def test_decides_what_is_in_the_cache(self, go: FakeGo, monkeypatch: pytest.MonkeyPatch) -> None:
         old = toolchain.ensure("kubelet", sites=unreachable())
         newer = dataclasses.replace(toolchain.bundle_of("kubelet"), version="1.36.4")
-        monkeypatch.setitem(toolchain._BUNDLE_OF[pins.NEWEST], "kubelet", newer)
+        monkeypatch.setitem(toolchain._bundle_of(pins.NEWEST), "kubelet", newer)
         new = toolchain.ensure("kubelet", sites=unreachable())
         assert old != new
         assert old.exists()
