@@ -48,7 +48,7 @@ test: check ## that, then what a cluster goes through in its life, on real ones:
 	$(call on-clusters,e2e and life)
 
 SLICE ?= 1/1
-scenarios: .venv/ready ## all that can befall a cluster; NAME=reboot for what has that name, SLICE=1/4 for a part
+scenarios: .venv/ready ## all that can befall a cluster; NAME=reboot for what has that name, SLICE=1/8 for a part
 	$(call on-clusters,$(if $(NAME),e2e,e2e and not life),$(if $(NAME),-k '$(NAME)',--slice='$(SLICE)'))
 
 # One cluster at a time: two at once keep two cores so busy that limits of seconds are missed, and take as long.

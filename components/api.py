@@ -7,7 +7,7 @@ import os
 import ssl
 import tempfile
 from asyncio import sleep
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from time import monotonic
 from typing import Any
@@ -19,11 +19,31 @@ import pulumi
 from components.config import ClusterConfig
 from components.pki import Pki
 
-__all__ = ["Api", "ask", "client", "reason"]
+__all__ = [
+    "Api",
+    "Refused",
+    "ask",
+    "change",
+    "client",
+    "reason",
+    "request",
+    "status",
+    "try_to_change",
+]
 
 REQUEST_SECONDS = 10
 ASK_SECONDS = 60
 PAUSE_SECONDS = 1
+
+Object = dict[str, Any]
+
+
+class Refused(Exception):
+    """The API's answer, which no other try changes."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class Api:
@@ -40,9 +60,13 @@ class Api:
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[httpx.AsyncClient]:
-        """A client of the API. In a preview, which may not know all, there is none."""
+        """A client of the API. Raises RunError in a preview that does not know yet how to log in."""
         login = await self._login.future()
-        assert login is not None, "an update knows all of its inputs"
+        if login is None:
+            raise pulumi.RunError(
+                "what logs in to the API is about to change, and this has to be asked there: run pulumi up "
+                "with the former values first"
+            )
         async with client(*login) as api:
             yield api
 
@@ -78,19 +102,67 @@ def _is_direct(host: str, environment: Mapping[str, str]) -> bool:
     return False
 
 
-async def ask(api: httpx.AsyncClient, path: str) -> dict[str, Any]:
+async def ask(api: httpx.AsyncClient, path: str) -> Object:
     """What the API has at a path. Without an answer it is asked again, for ASK_SECONDS."""
     deadline = monotonic() + ASK_SECONDS
     while True:
         try:
             answer = await api.get(path)
             answer.raise_for_status()
-            found: dict[str, Any] = answer.json()
+            found: Object = answer.json()
             return found
         except (httpx.HTTPError, ValueError) as error:
             if monotonic() >= deadline:
                 raise pulumi.RunError(f"the API does not answer: {reason(error)}") from error
         await sleep(PAUSE_SECONDS)
+
+
+async def request(api: httpx.AsyncClient, method: str, path: str, **rest: Any) -> Object:
+    """The object that the API answers with. Refused if asking again is of no use, another error if it is."""
+    response = await api.request(method, path, **rest)
+    # A conflict: the object has changed since it was looked at. Too many requests: of others.
+    if response.is_client_error and response.status_code not in (409, 429):
+        raise Refused(response.status_code, status(response).get("message") or response.reason_phrase)
+    response.raise_for_status()
+    found: Object = response.json()
+    return found
+
+
+async def change(api: httpx.AsyncClient, path: str, patch: Callable[[Object], Object | None]) -> None:
+    """Changes an object by the merge patch that is made of it; by none if that is None."""
+    body = patch(await request(api, "GET", path))
+    if body is not None:
+        headers = {"Content-Type": "application/merge-patch+json"}
+        await request(api, "PATCH", path, json=body, headers=headers)
+
+
+async def try_to_change(
+    api: httpx.AsyncClient, path: str, patch: Callable[[Object], Object | None], seconds: float
+) -> str:
+    """Changes an object, again and again without an answer. Returns why it is not changed: "" if it is, or if
+    there is no such object.
+    """
+    deadline = monotonic() + seconds
+    while True:
+        try:
+            await change(api, path, patch)
+            return ""
+        except Refused as refused:
+            return "" if refused.status == httpx.codes.NOT_FOUND else f"the API refuses it: {refused}"
+        except (httpx.HTTPError, ValueError) as error:
+            trouble = f"the API does not answer: {reason(error)}"
+        if monotonic() >= deadline:
+            return trouble
+        await sleep(PAUSE_SECONDS)
+
+
+def status(response: httpx.Response) -> Object:
+    """The Status that the API answers with; empty if the answer is a proxy's, or cut off."""
+    try:
+        body = response.json()
+    except ValueError:
+        return {}
+    return body if isinstance(body, dict) else {}
 
 
 def reason(error: Exception) -> str:

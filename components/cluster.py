@@ -9,15 +9,18 @@ from components.assets.credentials import client_kubeconfig
 from components.backup import make_backups
 from components.bootstrap import start_bootstrap
 from components.config import ClusterConfig
+from components.etcd import swap_etcd
 from components.handover import hand_over
 from components.hosts import create_hosts
+from components.labels import label_nodes
 from components.node import make_nodes, prepare_hosts
 from components.pki import Pki
 from components.recovery import recover
 from components.removal import remove_workers
 from components.reset import reset_on_destroy
 from components.rollout import Rollout
-from components.selfhosted import SelfHosted
+from components.selfhosted import Intents, SelfHosted
+from components.snapshot import snapshot_before_upgrade
 from components.upgrade import upgrade_hosts
 from components.upgrade_path import KubernetesVersion
 
@@ -43,21 +46,24 @@ class Cluster(pulumi.ComponentResource):
         # Made first, so that a destroy runs it last.
         resets = reset_on_destroy(name, hosts, child)
         prepared = prepare_hosts(name, cfg, hosts, pki, after=resets, opts=child)
+        snapshot = snapshot_before_upgrade(name, cfg, controller, api, after=prepared, opts=child)
         # Nothing that runs has been changed so far, but for droplets that are made anew.
-        version = KubernetesVersion(cfg, api, [prepared], child)
+        version = KubernetesVersion(cfg, api, [snapshot], child)
         nodes = make_nodes(name, cfg, hosts, pki, after=[version], opts=child)
-        recovered = recover(name, cfg, hosts, pki, after=list(nodes.values()), opts=child)
-        bootstrap = start_bootstrap(
-            name, cfg, controller, pki, after=[*nodes.values(), *recovered], opts=child
-        )
+        stores = swap_etcd(name, cfg, hosts, pki, nodes, opts=child)
+        intents = Intents(name, cfg, hosts, pki, after=[version], opts=child)
+        recovered = recover(name, cfg, hosts, pki, intents.token, after=stores, opts=child)
+        bootstrap = start_bootstrap(name, cfg, controller, pki, after=[*stores, *recovered], opts=child)
+        label_nodes(name, hosts, api, nodes, bootstrap=bootstrap, opts=child)
         rollout = Rollout(cfg, pki, api)
-        selfhosted = SelfHosted(name, cfg, hosts, pki, bootstrap, rollout, child)
+        selfhosted = SelfHosted(name, cfg, pki, intents, bootstrap, rollout, child)
         handed_over = hand_over(
             name,
             cfg,
             controller,
             pki,
             workloads=selfhosted.workloads,
+            token=intents.token,
             after=selfhosted.objects,
             gate=rollout.of_everything(),
             opts=child,

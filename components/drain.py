@@ -5,16 +5,14 @@ from __future__ import annotations
 from asyncio import Semaphore, gather, sleep
 from collections.abc import Callable, Collection
 from time import monotonic
-from typing import Any
 
 import httpx
 
-from components.api import reason
+from components.api import Refused, change, reason, request, status, try_to_change
 from components.assets.drain import (
     Answer,
     Outcome,
     Plan,
-    Rules,
     answered,
     cordon_patch,
     eviction,
@@ -25,6 +23,7 @@ from components.assets.drain import (
     uncordon_patch,
 )
 from components.assets.manifests import Object
+from components.config.upgrade import DrainConfig
 
 __all__ = ["drain", "uncordon"]
 
@@ -37,15 +36,9 @@ MOST_LINES = 10
 NOT_ASKED = Answer(outcome=Outcome.RETRY, reason="not asked to end yet")
 
 
-class _Refused(Exception):
-    """The API's answer, which no other try changes."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-
-
-async def drain(api: httpx.AsyncClient, node: str, rules: Rules, tell: Callable[[str], None]) -> list[str]:
+async def drain(
+    api: httpx.AsyncClient, node: str, rules: DrainConfig, tell: Callable[[str], None]
+) -> list[str]:
     """Cordons a node and evicts its pods. Returns why it is not drained: nothing if it is.
 
     If it is not, the node gets pods again. `tell` gets a line whenever what is waited for has changed. A run
@@ -57,7 +50,7 @@ async def drain(api: httpx.AsyncClient, node: str, rules: Rules, tell: Callable[
         trouble, problems = "", []
         try:
             problems = await work.go_on()
-        except _Refused as refused:
+        except Refused as refused:
             problems = [f"the API refuses it: {refused}"]
         except (httpx.HTTPError, ValueError) as error:
             trouble = reason(error)
@@ -82,30 +75,20 @@ async def drain(api: httpx.AsyncClient, node: str, rules: Rules, tell: Callable[
 
 async def uncordon(api: httpx.AsyncClient, node: str) -> list[str]:
     """Takes back the program's own cordon, if there is one. Returns why it stays: nothing if it does not."""
-    deadline = monotonic() + UNCORDON_SECONDS
-    while True:
-        try:
-            await _change(api, node, uncordon_patch)
-            return []
-        except _Refused as refused:
-            if refused.status == 404:
-                return []  # with its node it is gone
-            return [_stays_cordoned(node, f"the API refuses to uncordon it: {refused}")]
-        except (httpx.HTTPError, ValueError) as error:
-            trouble = f"the API does not answer: {reason(error)}"
-        if monotonic() >= deadline:
-            return [_stays_cordoned(node, trouble)]
-        await sleep(LOOK_SECONDS)
+    why = await try_to_change(api, _path(node), uncordon_patch, UNCORDON_SECONDS)
+    if not why:
+        return []
+    return [f"node {node} may stay cordoned, for {why}; 'kubectl uncordon {node}' lets pods on it again"]
 
 
-def _stays_cordoned(node: str, why: str) -> str:
-    return f"node {node} may stay cordoned, for {why}; 'kubectl uncordon {node}' lets pods on it again"
+def _path(node: str) -> str:
+    return f"/api/v1/nodes/{node}"
 
 
 class _Drain:
     """What is known of the drain of one node."""
 
-    def __init__(self, api: httpx.AsyncClient, node: str, rules: Rules, deadline: float) -> None:
+    def __init__(self, api: httpx.AsyncClient, node: str, rules: DrainConfig, deadline: float) -> None:
         self._api, self._node, self._rules, self._deadline = api, node, rules, deadline
         self._cordoned = False
         self._first: set[str] | None = None
@@ -120,7 +103,7 @@ class _Drain:
         Returns why there is no use in going on.
         """
         if not self._cordoned:
-            await _change(self._api, self._node, cordon_patch)
+            await change(self._api, _path(self._node), cordon_patch)
             self._cordoned = True
         self.plan = plan(await self._pods(), self._rules)
         if self.plan.refused:
@@ -148,7 +131,7 @@ class _Drain:
         Evicted, such a pod may come straight back, again and again.
         """
         query = {"fieldSelector": f"spec.nodeName={self._node}"}
-        found = (await _ask(self._api, "GET", "/api/v1/pods", params=query))["items"]
+        found = (await request(self._api, "GET", "/api/v1/pods", params=query))["items"]
         if self._first is None:
             self._first = {pod["metadata"]["uid"] for pod in found}
         return [pod for pod in found if pod["metadata"]["uid"] in self._first or not tolerates_cordon(pod)]
@@ -173,33 +156,5 @@ class _Drain:
                 self._answers[meta["uid"]] = Answer(outcome=Outcome.RETRY, reason=why)
             else:
                 self._answers[meta["uid"]] = answered(
-                    meta["namespace"], response.status_code, _status(response)
+                    meta["namespace"], response.status_code, status(response)
                 )
-
-
-async def _change(api: httpx.AsyncClient, node: str, patch: Callable[[Object], Object | None]) -> None:
-    path = f"/api/v1/nodes/{node}"
-    body = patch(await _ask(api, "GET", path))
-    if body is not None:
-        headers = {"Content-Type": "application/merge-patch+json"}
-        await _ask(api, "PATCH", path, json=body, headers=headers)
-
-
-async def _ask(api: httpx.AsyncClient, method: str, path: str, **rest: Any) -> Object:
-    """The object that the API answers with. _Refused if asking again is of no use, another error if it is."""
-    response = await api.request(method, path, **rest)
-    # A conflict: the node has changed since it was looked at. Too many requests: of others.
-    if response.is_client_error and response.status_code not in (409, 429):
-        raise _Refused(response.status_code, _status(response).get("message") or response.reason_phrase)
-    response.raise_for_status()
-    found: Object = response.json()
-    return found
-
-
-def _status(response: httpx.Response) -> Object:
-    """The Status that the API answers with; empty if the answer is a proxy's, or cut off."""
-    try:
-        body = response.json()
-    except ValueError:
-        return {}
-    return body if isinstance(body, dict) else {}

@@ -24,6 +24,7 @@ def hand_over(
     pki: Pki,
     *,
     workloads: pulumi.Output[str],
+    token: pulumi.Output[str],
     after: Sequence[pulumi.Resource],
     gate: pulumi.ResourceOptions,
     opts: pulumi.ResourceOptions,
@@ -32,7 +33,8 @@ def hand_over(
     mounts any more. Fails closed: the temporary one stays until the other one answers on the shared port and
     its checkpoints are on disk.
 
-    `workloads` is text that changes with any workload: the step then runs again, and with it its `gate`.
+    `workloads` is text that changes with any workload, `token` is that of their intents: with another of them
+    the step runs again, and with it its `gate`.
     """
     # States made before November 2026 have the step by that name.
     former = pulumi.ResourceOptions(aliases=[pulumi.Alias(name=f"{name}-retire")])
@@ -44,6 +46,7 @@ def hand_over(
             workloads,
         ).apply(lambda known: _payload(*known)),
         timeout=HANDOVER_SECONDS,
+        token=token,
         depends_on=after,
         opts=pulumi.ResourceOptions.merge(pulumi.ResourceOptions.merge(opts, gate), former),
     )

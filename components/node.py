@@ -15,6 +15,7 @@ from components.assets.templates import script
 from components.config import ClusterConfig
 from components.hosts.host import Hosts
 from components.hosts.machine import Machines
+from components.intent import Intent
 from components.pki import Pki, Texts
 from components.ssh import Payload, RemoteStep
 
@@ -75,17 +76,16 @@ def make_nodes(
 
     A host's step ends when its kubelet has been started, not when its node is Ready.
     """
-    return {
-        host.name: RemoteStep(
-            f"{name}-{host.name}-node",
-            host,
-            pki.read(partial(_node, cfg, host.name)),
-            timeout=900,
-            depends_on=after,
-            opts=opts,
+    steps = {}
+    for host in hosts.values():
+        step = f"{name}-{host.name}-node"
+        payload = pki.read(partial(_node, cfg, host.name))
+        digest = pulumi.Output.unsecret(payload.apply(lambda known: known.digest))
+        intent = Intent(step, digest, after=after, opts=opts)
+        steps[host.name] = RemoteStep(
+            step, host, payload, timeout=900, token=intent.token, depends_on=after, opts=opts
         )
-        for host in hosts.values()
-    }
+    return steps
 
 
 class _Barrier(pulumi.Stash):

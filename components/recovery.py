@@ -22,6 +22,7 @@ def recover(
     cfg: ClusterConfig,
     hosts: Hosts,
     pki: Pki,
+    token: pulumi.Output[str],
     *,
     after: Sequence[pulumi.Resource],
     opts: pulumi.ResourceOptions,
@@ -29,7 +30,8 @@ def recover(
     """Brings the control plane back, once for each generation of the config, and nothing for generation 0.
 
     A temporary control plane starts on one controller and goes when a new real one serves. The cluster's data
-    are those that etcd has, or the snapshot's. The step ends when the API is the real one's again.
+    are those that etcd has, or the snapshot's. The step ends when the API is the real one's again, and every
+    workload says which intent it is of, by the `token` of them all.
     """
     if cfg.recovery.generation == 0:
         return []
@@ -47,6 +49,7 @@ def recover(
             # As with the hand-over, which is the last part of it.
             timeout=1800 + HANDOVER_SECONDS,
             stream_stderr=True,
+            token=token,
             depends_on=list(after),
             opts=opts,
         )

@@ -28,6 +28,7 @@ from components.assets.rollout import (
     to_nudge,
     unexplained,
     verdict,
+    without_lost,
 )
 from components.config import ClusterConfig
 from components.pki import Pki
@@ -112,9 +113,11 @@ async def await_rollout(api: httpx.AsyncClient, wanted: Expected, tell: Callable
     """
     begin = nudged = monotonic()
     observed, trouble, told = None, "", ""
+    late: list[str] = []
     while True:
         try:
-            observed, trouble = await _observe(api, _late(wanted, observed)), ""
+            observed, late = await _look(api, wanted, late)
+            trouble = ""
         except (httpx.HTTPError, ValueError) as error:
             trouble = f"the API does not answer: {reason(error)}"
         waited = monotonic() - begin
@@ -134,12 +137,18 @@ async def await_rollout(api: httpx.AsyncClient, wanted: Expected, tell: Callable
     heading = [f"after {waited:.0f} s not everything is rolled out", *([trouble] if trouble else [])]
     if observed is None:
         return heading
-    seen = observed if trouble else await _look_closer(api, wanted, observed)
+    seen = observed if trouble else await _look_closer(api, wanted, observed, late)
     return heading + explain(wanted, seen, {} if trouble else await _logs(api, quoted(wanted, seen)))
 
 
-def _late(wanted: Expected, observed: Observed | None) -> list[str]:
-    return late_workloads(wanted, observed) if observed else []
+async def _look(
+    api: httpx.AsyncClient, wanted: Expected, late: Iterable[str], *, events: bool = False
+) -> tuple[Observed, list[str]]:
+    """What there is but for lost nodes, and the names of what is late if they count: of these the pods have
+    to be known the next time.
+    """
+    found = await _observe(api, late, events=events)
+    return without_lost(wanted, found), late_workloads(wanted, found)
 
 
 async def _observe(api: httpx.AsyncClient, late: Iterable[str], *, events: bool = False) -> Observed:
@@ -179,12 +188,14 @@ async def _nudge(api: httpx.AsyncClient, pods: Iterable[str]) -> None:
         pulumi.log.debug(f"pods of the roll were not touched: {reason(error)}")
 
 
-async def _look_closer(api: httpx.AsyncClient, wanted: Expected, observed: Observed) -> Observed:
+async def _look_closer(
+    api: httpx.AsyncClient, wanted: Expected, observed: Observed, late: list[str]
+) -> Observed:
     """Looks again, now with events, until everything late has a cause or for CAUSE_SECONDS."""
 
     async def look() -> bool:
-        nonlocal observed
-        observed = await _observe(api, _late(wanted, observed), events=True)
+        nonlocal observed, late
+        observed, late = await _look(api, wanted, late, events=True)
         return not unexplained(wanted, observed)
 
     await _try(look, CAUSE_SECONDS)

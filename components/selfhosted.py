@@ -25,14 +25,16 @@ from components.assets.manifests import (
 from components.config import ClusterConfig
 from components.hosts.host import Hosts
 from components.hosts.machine import Machines
+from components.intent import Intent
 from components.pki import Pki, Texts
 from components.rollout import Rollout
 from components.ssh import RemoteStep
 
-__all__ = ["Manifest", "SelfHosted"]
+__all__ = ["Intents", "Manifest", "SelfHosted"]
 
 
 MOUNTED = ("ConfigMap", "Secret", "ServiceAccount")
+INTENT = "kubepivot.dev/intent"
 # A cluster keeps the user that it was made with: a kube-apiserver shares its port only with one of the same.
 USER = [f"spec.template.spec.securityContext.{key}" for key in ("runAsUser", "runAsGroup", "fsGroup")]
 
@@ -47,6 +49,48 @@ class Manifest(pulumi.CustomResource):
         group = "core/" if version == "v1" else ""
         token = f"kubernetes:{group}{version}:{manifest['kind']}{'Patch' if patch else ''}"
         super().__init__(token, name, managed(manifest), opts)
+
+
+class Intents:
+    """What every workload is about to become, recorded before any of them changes.
+
+    Its token is an annotation of the workload, so that the provider applies it again; the pods have none.
+    """
+
+    token: pulumi.Output[str]
+    """A line for each workload with its intent's. A recovery, which applies them without Pulumi, sets the
+    annotation by it.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        cfg: ClusterConfig,
+        hosts: Hosts,
+        pki: Pki,
+        *,
+        after: Sequence[pulumi.Resource],
+        opts: pulumi.ResourceOptions,
+    ) -> None:
+        self.values = _Values(cfg, hosts, pki)
+        workloads = {file: m for file, m in self.values.unfilled.items() if m["kind"] in WORKLOADS}
+        self._of = {
+            file: Intent(_resource(name, file), self.values.digest({file: each}), after=after, opts=opts)
+            for file, each in workloads.items()
+        }
+        lines = [
+            pulumi.Output.concat(f"{each['kind']}/{each['metadata']['name']} ", self._of[file].token, "\n")
+            for file, each in workloads.items()
+        ]
+        self.token = pulumi.Output.concat(*lines)
+
+    def annotated(self, file: str, manifest: Object) -> Object:
+        """The manifest, a workload with its intent."""
+        if file not in self._of:
+            return manifest
+        metadata = manifest["metadata"]
+        annotations = {**metadata.get("annotations", {}), INTENT: self._of[file].token}
+        return {**manifest, "metadata": {**metadata, "annotations": annotations}}
 
 
 class SelfHosted(pulumi.ComponentResource):
@@ -64,8 +108,8 @@ class SelfHosted(pulumi.ComponentResource):
         self,
         name: str,
         cfg: ClusterConfig,
-        hosts: Hosts,
         pki: Pki,
+        intents: Intents,
         bootstrap: RemoteStep,
         rollout: Rollout,
         opts: pulumi.ResourceOptions,
@@ -87,9 +131,9 @@ class SelfHosted(pulumi.ComponentResource):
             # They end with the cluster; deleting them one by one would take the API from under the rest.
             deleted_with=bootstrap,
         )
-        values = _Values(cfg, hosts, pki)
+        values = intents.values
         unfilled = values.unfilled
-        lifted = {file: values.lift(manifest) for file, manifest in unfilled.items()}
+        lifted = {file: intents.annotated(file, values.lift(each)) for file, each in unfilled.items()}
         # What pods mount comes first, and goes last: neither the old nor the new ones of a roll lack it.
         mounted = [self._apply(file, m) for file, m in lifted.items() if m["kind"] in MOUNTED]
         # The control plane's pods go where the role is.
@@ -134,7 +178,7 @@ class SelfHosted(pulumi.ComponentResource):
             retain_on_delete=CONTENT_LABEL in manifest["metadata"].get("labels", {}),
         )
         opts = pulumi.ResourceOptions.merge(pulumi.ResourceOptions.merge(self._opts, gate), own)
-        return Manifest(f"{self._name}-{file.removesuffix('.yaml')}", manifest, opts)
+        return Manifest(_resource(self._name, file), manifest, opts)
 
     def _label_roles(self, cfg: ClusterConfig) -> list[pulumi.Resource]:
         """Gives controllers the role that places the control plane: no kubelet may set that label itself."""
@@ -142,6 +186,10 @@ class SelfHosted(pulumi.ComponentResource):
             Manifest(f"{self._name}-{host}-role", role(host), self._opts, patch=True)
             for host in cfg.controllers
         ]
+
+
+def _resource(cluster: str, file: str) -> str:
+    return f"{cluster}-{file.removesuffix('.yaml')}"
 
 
 def _tiers(workloads: Iterable[Object]) -> Iterator[Sequence[str]]:

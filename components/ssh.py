@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -43,6 +44,11 @@ class Payload:
     def all_files(self) -> dict[str, File]:
         """The script is a file like the others: the command's text stays short and bare of content."""
         return {**self.files, "run": File(self.script, mode=0o700)}
+
+    @property
+    def digest(self) -> str:
+        """Another one with any other content."""
+        return hashlib.sha256(digest_lines(self.all_files).encode()).hexdigest()
 
 
 def command_text(payload: Payload, *, user: str, timeout: int, turns: int = 1) -> str:
@@ -97,8 +103,8 @@ class RemoteStep(command.remote.Command):
     replaces the step. Standard output is for a few facts in plain text: a script prints no secret. It ends
     after `timeout` seconds, whatever the script does. With `stream_stderr` the user reads what it writes to
     standard error while it runs. With a `change`, of which a preview may know nothing, it runs when that is
-    another one, and when it is made only if that is not `unchanged`. `said` is what it printed; a login that
-    ran nothing and ended well is an error.
+    another one, and when it is made only if that is not `unchanged`. Another `token` of an `Intent` runs it
+    again, too. `said` is what it printed; a login that ran nothing and ended well is an error.
     """
 
     said: pulumi.Output[str]
@@ -113,6 +119,7 @@ class RemoteStep(command.remote.Command):
         stream_stderr: bool = False,
         change: pulumi.Output[str] | None = None,
         unchanged: str = "",
+        token: pulumi.Output[str] | None = None,
         depends_on: Sequence[pulumi.Resource] = (),
         opts: pulumi.ResourceOptions,
     ) -> None:
@@ -126,7 +133,7 @@ class RemoteStep(command.remote.Command):
             connection=_connection(host),
             create=text if change is None else _unless(skip, text),
             update=None if change is None else text,
-            stdin=pulumi.Output.all(settled, change).apply(lambda known: _stdin(*known)),
+            stdin=pulumi.Output.all(settled, change, token).apply(lambda known: _stdin(*known)),
             logging=command.remote.Logging.STDERR if stream_stderr else command.remote.Logging.NONE,
             add_previous_output_in_env=False,
             triggers=[host.instance_id],
@@ -157,7 +164,7 @@ class RemoteDeletion(command.remote.Command):
             delete=pulumi.Output.unsecret(
                 settled.apply(lambda p: command_text(p, user=host.ssh.user, timeout=timeout, turns=turns))
             ),
-            stdin=settled.apply(lambda p: _stdin(p, None)),
+            stdin=settled.apply(_stdin),
             logging=command.remote.Logging.NONE,
             add_previous_output_in_env=False,
             opts=opts,
@@ -176,8 +183,10 @@ def _connection(host: Host) -> command.remote.ConnectionArgs:
     )
 
 
-def _stdin(payload: Payload, change: str | None) -> str:
-    files = payload.all_files | ({} if change is None else {"change": File(change)})
+def _stdin(payload: Payload, change: str | None = None, token: str | None = None) -> str:
+    # Not in the command's text, since a preview may not know them: it names the other files all the same.
+    unseen = {"change": change, "token": token}
+    files = payload.all_files | {name: File(text) for name, text in unseen.items() if text is not None}
     return base64.b64encode(pack(files)).decode()
 
 

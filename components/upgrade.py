@@ -8,9 +8,10 @@ import httpx
 import pulumi
 
 from components.api import Api, ask
-from components.assets.drain import Rules, takes_over
+from components.assets.drain import takes_over
 from components.assets.templates import script
 from components.assets.upgrade import FIRST, UPGRADE_SECONDS, kubelet_version, last_change, upgrade_files
+from components.assets.upgrade_plan import host_order, how_far
 from components.config import ClusterConfig
 from components.drain import drain
 from components.hosts.host import Host, Hosts
@@ -42,7 +43,7 @@ def upgrade_hosts(
         files=upgrade_files(cfg),
         about=f"kubelet {cfg.release.kubernetes}, containerd {cfg.release.containerd}",
     )
-    for host in sorted(hosts.values(), key=lambda each: (not each.is_controller, each.name)):
+    for host in map(hosts.__getitem__, host_order(cfg)):
         change = nodes[host.name].said.apply(last_change)
         hook = _make_way(cfg, host, api, change)
         steps.append(
@@ -60,19 +61,38 @@ def upgrade_hosts(
 
 
 def _make_way(cfg: ClusterConfig, host: Host, api: Api, change: pulumi.Output[str]) -> pulumi.ResourceOptions:
-    """Options of a step before which the host is drained, if its kubelet becomes another version."""
+    """Options of a step before which the host is drained, if its kubelet becomes another version, and whose
+    failure tells what is upgraded by then.
+    """
 
     async def make_way(_: pulumi.ResourceHookArgs) -> None:
         if await change.future() == FIRST:
             return
         async with api.connect() as client:
             problems = await _drain(client, cfg, host.name)
-        if problems:
-            raise pulumi.RunError("\n".join([*problems, _WAYS_ON]))
+            if problems:
+                raise pulumi.RunError("\n".join([*problems, await _how_far(cfg, client), _WAYS_ON]))
+
+    async def tell(_: pulumi.ErrorHookArgs) -> bool:
+        async with api.connect() as client:
+            pulumi.log.error(await _how_far(cfg, client))
+        return False  # what a script has waited for is not tried again by itself
 
     hook = pulumi.ResourceHook(f"drain of {host.name}", make_way)
+    failed = pulumi.ErrorHook(f"failure of {host.name}", tell)
     return pulumi.ResourceOptions(
-        hooks=pulumi.ResourceHookBinding(before_create=[hook], before_update=[hook])
+        hooks=pulumi.ResourceHookBinding(before_create=[hook], before_update=[hook], on_error=[failed])
+    )
+
+
+async def _how_far(cfg: ClusterConfig, api: httpx.AsyncClient) -> str:
+    """Which hosts have their new kubelet by now, and which do not."""
+    try:
+        nodes = (await ask(api, "/api/v1/nodes"))["items"]
+    except pulumi.RunError as error:
+        return f"which hosts are upgraded is not known: {error}"
+    return how_far(
+        cfg, {each["metadata"]["name"]: each["status"]["nodeInfo"]["kubeletVersion"] for each in nodes}
     )
 
 
@@ -92,10 +112,4 @@ async def _drain(api: httpx.AsyncClient, cfg: ClusterConfig, name: str) -> list[
     if not takes_over(node, list(nodes.values())):
         pulumi.log.info(f"{name} is not drained, for no other node could take its pods: they stay on it")
         return []
-    drain_config = cfg.upgrade.drain
-    rules = Rules(
-        seconds=drain_config.seconds,
-        delete_empty_dir=drain_config.delete_empty_dir,
-        force=drain_config.force,
-    )
-    return await drain(api, name, rules, lambda text: pulumi.log.info(text, ephemeral=True))
+    return await drain(api, name, cfg.upgrade.drain, lambda text: pulumi.log.info(text, ephemeral=True))

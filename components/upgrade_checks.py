@@ -6,14 +6,31 @@ from asyncio import sleep, timeout
 from collections.abc import Collection
 
 import httpx
+import pulumi
 
-from components.assets.upgrade_checks import etcd_problems, new_hosts, node_problems, removed_apis
+from components.api import Api, reason
+from components.assets.upgrade_checks import (
+    etcd_problems,
+    has_begun,
+    new_hosts,
+    node_problems,
+    removed_apis,
+)
+from components.config import ClusterConfig
 from components.config.releases import minor_of
 
-__all__ = ["look"]
+__all__ = ["check", "is_to_go_back", "look"]
 
 LOOK_SECONDS = 30
 PAUSE_SECONDS = 1
+
+
+async def check(api: Api, cfg: ClusterConfig, from_version: str) -> None:
+    """Ends the run if the upgrade to the config's version may not begin."""
+    async with api.connect() as client:
+        problems = await look(client, cfg.hosts, from_version, cfg.kubernetes_version)
+    if problems:
+        raise pulumi.RunError("\n".join(["nothing has been upgraded:", *problems]))
 
 
 async def look(
@@ -24,42 +41,53 @@ async def look(
     `hosts` are the names of those that are in the config.
 
     Back to an earlier patch nothing is checked: what is not well may be what one goes back for. Of an API
-    that is removed only the kube-apiserver that answers knows, by what it was asked for itself.
+    that is removed only the kube-apiserver that answers knows, by what it was asked for itself. An etcd that
+    is only busy fails a check of kube-apiserver for a moment, so that it is looked at again.
     """
     if _patch(to_version) < _patch(from_version):
         return []
-    trouble = "no answer"
+    trouble = [_silence("no answer", from_version)]
     try:
         async with timeout(LOOK_SECONDS):
             while True:
                 try:
-                    return await _problems(api, hosts, from_version, to_version)
+                    etcd = await _etcd_problems(api)
+                    trouble = [*etcd, *await _problems(api, hosts, from_version, to_version)]
+                    if not etcd:
+                        return trouble
                 except (httpx.HTTPError, ValueError) as error:
-                    trouble = f"{type(error).__name__} {error}".strip().splitlines()[0]
+                    trouble = [_silence(reason(error), from_version)]
                 await sleep(PAUSE_SECONDS)
     except TimeoutError:
-        return [
-            f"the API does not answer: {trouble}: bring it back first, then run pulumi up again. If the "
-            f"cluster never came up, put {from_version} back, or destroy it first"
-        ]
+        return trouble
+
+
+def _silence(trouble: str, from_version: str) -> str:
+    return (
+        f"the API does not answer: {trouble}: bring it back first, then run pulumi up again. If the cluster "
+        f"never came up, put {from_version} back, or destroy it first"
+    )
 
 
 def _patch(version: str) -> tuple[int, ...]:
     return tuple(map(int, version.split(".")))
 
 
-async def _problems(
-    api: httpx.AsyncClient, hosts: Collection[str], from_version: str, to_version: str
-) -> list[str]:
+async def _etcd_problems(api: httpx.AsyncClient) -> list[str]:
     ready = await api.get("/readyz?verbose")
     # So it answers when a check fails, and tells which.
     if ready.status_code != httpx.codes.INTERNAL_SERVER_ERROR:
         ready.raise_for_status()
+    return etcd_problems(ready.text)
+
+
+async def _problems(
+    api: httpx.AsyncClient, hosts: Collection[str], from_version: str, to_version: str
+) -> list[str]:
     listed = await api.get("/api/v1/nodes")
     listed.raise_for_status()
     nodes = listed.json()["items"]
     problems = [
-        *etcd_problems(ready.text),
         *node_problems(nodes, from_version, to_version),
         *new_hosts(nodes, hosts, from_version, to_version),
     ]
@@ -68,3 +96,19 @@ async def _problems(
         metrics.raise_for_status()
         problems += removed_apis(metrics.text, to_version)
     return problems
+
+
+_APISERVER = "/apis/apps/v1/namespaces/kube-system/daemonsets/kube-apiserver"
+
+
+async def is_to_go_back(api: httpx.AsyncClient, to_version: str) -> bool:
+    """Whether no kube-apiserver of a newer minor than this has begun, so that all that is stored can be read.
+
+    One that does not answer may have.
+    """
+    try:
+        found = await api.get(_APISERVER)
+        found.raise_for_status()
+        return not has_begun(found.json(), minor_of(to_version))
+    except (httpx.HTTPError, ValueError):
+        return False

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 import pulumi
 
 from components.api import Api
+from components.assets.upgrade_plan import upgrade_plan
 from components.config import ClusterConfig, Problem
 from components.config.releases import RELEASES, minor_of
 from components.lasting import refuse
-from components.upgrade_checks import look
+from components.upgrade_checks import check, is_to_go_back
 
-__all__ = ["KubernetesVersion", "refusal"]
+__all__ = ["KubernetesVersion", "refusal", "refuse_path"]
 
 
 class KubernetesVersion(pulumi.Stash):
@@ -21,12 +22,14 @@ class KubernetesVersion(pulumi.Stash):
 
     What is in `after` changes nothing that runs, and whatever does change something comes later. So an
     upgrade that was stopped by its downloads can be taken back. One that has begun is recorded as if it had
-    ended: kube-apiserver may have stored objects by then that the minor before can't read.
+    ended. To the minor before leads no path once kube-apiserver, which may have stored objects that that one
+    can't read, has begun to be the newer: of this one alone a preview asks the cluster.
 
     Kubelets may be three minors behind kube-apiserver and never ahead of it. All hosts get one version,
     minors go up one by one, and kubelets come last: `upgrade_checks` refuses those that would not.
 
-    What keeps an upgrade from beginning is told before anything is changed: see `upgrade_checks`.
+    What keeps an upgrade from beginning is told before anything is changed: see `upgrade_checks`; and what it
+    will do, in previews too.
 
     Its name must have nothing of the config, so that a cluster of another name meets the record as well.
     """
@@ -37,14 +40,12 @@ class KubernetesVersion(pulumi.Stash):
         version = cfg.kubernetes_version
 
         async def look_at_path(args: pulumi.ResourceHookArgs) -> None:
-            problem = refusal((args.old_inputs or {})["input"], version)
-            refuse([problem] if problem else [])
+            begun = (args.old_inputs or {})["input"]
+            await refuse_path(api, begun, version)
+            pulumi.log.info(upgrade_plan(cfg, begun))
 
         async def look_at_cluster(args: pulumi.ResourceHookArgs) -> None:
-            async with api.connect() as client:
-                problems = await look(client, cfg.hosts, (args.old_inputs or {})["input"], version)
-            if problems:
-                raise pulumi.RunError("\n".join(["nothing has been upgraded:", *problems]))
+            await check(api, cfg, (args.old_inputs or {})["input"])
 
         path = pulumi.ResourceHook("upgrade-path", look_at_path, pulumi.ResourceHookOptions(on_dry_run=True))
         cluster = pulumi.ResourceHook("upgrade-checks", look_at_cluster)
@@ -52,6 +53,16 @@ class KubernetesVersion(pulumi.Stash):
             depends_on=list(after), hooks=pulumi.ResourceHookBinding(before_update=[path, cluster])
         )
         super().__init__("kubernetes-version", input=version, opts=pulumi.ResourceOptions.merge(opts, own))
+
+
+async def refuse_path(api: Api, begun: str, wanted: str) -> None:
+    """Ends the run if no path leads from the version that the cluster has begun to run to the other."""
+    problem = refusal(begun, wanted)
+    if problem and minor_of(wanted) == minor_of(begun) - 1:
+        async with api.connect() as client:
+            if await is_to_go_back(client, wanted):
+                return
+    refuse([problem] if problem else [])
 
 
 def refusal(begun: str, wanted: str) -> Problem | None:

@@ -66,6 +66,12 @@ def pytest_collection_finish() -> None:
     gc.set_threshold(100_000)  # runs of the program make as many objects in no time
 
 
+def pytest_sessionfinish() -> None:
+    # pytest looks through all that the tests made, five times over.
+    gc.collect()
+    gc.freeze()
+
+
 class Scheduling(LoadScopeScheduling):
     """With several processes, a file's tests run in one, as they share what was made for the first of them.
 

@@ -14,7 +14,7 @@ SECONDS = {
     "tests/e2e/test_backup.py": 180,
     "tests/e2e/test_bad_changes.py": 850,
     "tests/e2e/test_baremetal.py": 300,
-    "tests/e2e/test_carried_over.py": 150,
+    "tests/e2e/test_carried_over.py": 300,
     "tests/e2e/test_checkpoints.py": 470,
     "tests/e2e/test_clock.py": 260,
     "tests/e2e/test_digitalocean.py": 300,
@@ -32,7 +32,12 @@ SECONDS = {
     "tests/e2e/test_power_cuts.py": 210,
     "tests/e2e/test_reboot.py": 180,
     "tests/e2e/test_recovery.py": 450,
-    "tests/e2e/test_upgrades.py": 1250,
+    "tests/e2e/test_upgrades.py": 800,
+    "tests/e2e/test_upgrades_minor.py": 900,
+    "tests/e2e/test_upgrades_killed.py": 1100,
+    "tests/e2e/test_upgrades_refused.py": 650,
+    "tests/e2e/test_upgrades_power_cuts.py": 900,
+    "tests/e2e/test_workers.py": 390,
     "tests/plugins/test_digitalocean_godo.py": 5,
     "tests/plugins/test_digitalocean_life.py": 250,
     "tests/plugins/test_kubernetes.py": 40,
@@ -45,7 +50,7 @@ def parse(text: str) -> tuple[int, int]:
     """Which part of how many, from "k/n"."""
     number, _, count = text.partition("/")
     if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
-        raise argparse.ArgumentTypeError(f'"{text}" is no k/n with k from 1 to n, such as 1/4')
+        raise argparse.ArgumentTypeError(f'"{text}" is no k/n with k from 1 to n, such as 1/8')
     return int(number), int(count)
 
 

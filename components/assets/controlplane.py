@@ -181,4 +181,5 @@ def _known(cfg: ClusterConfig, machines: Machines, form: Form) -> dict[str, str]
         "etcd-servers": ",".join(f"https://{machines[name].address}:2379" for name in cfg.controllers),
         "pods": cfg.network.pods,
         "services": cfg.network.services,
+        "tolerate-lookup-failure": "true" if temporary else "",
     }

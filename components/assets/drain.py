@@ -11,6 +11,7 @@ from components.assets.controlplane import COMPONENTS
 from components.assets.manifests import Object
 from components.assets.rollout import NAME_LABEL
 from components.assets.rollout.objects import condition
+from components.config.upgrade import DrainConfig
 from components.tables.components import POD_CHECKPOINTER
 
 __all__ = [
@@ -18,7 +19,6 @@ __all__ = [
     "Answer",
     "Outcome",
     "Plan",
-    "Rules",
     "answered",
     "cordon_patch",
     "eviction",
@@ -38,15 +38,6 @@ OWN = (*COMPONENTS, POD_CHECKPOINTER.name)
 """Pods of `kube-system`, by name label, that stay: they tolerate a cordon and would come straight back."""
 
 MOST_NAMES = 10
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rules:
-    """What a drain may do, and for how long: `kubepivot:upgrade.drain`."""
-
-    seconds: int
-    delete_empty_dir: bool
-    force: bool
 
 
 # -- the node ------------------------------------------------------------------------------------------------
@@ -127,7 +118,7 @@ class Plan:
         return [*self.evict, *self.ending]
 
 
-def plan(pods: Sequence[Object], rules: Rules) -> Plan:
+def plan(pods: Sequence[Object], rules: DrainConfig) -> Plan:
     """What to do with each of these pods, which are all of one node."""
     going = [pod for pod in pods if not _stays(pod)]
     # One that is ending has lost what it has, so it refuses nothing any more.
@@ -169,7 +160,7 @@ def _is_ending(pod: Object) -> bool:
     return "deletionTimestamp" in pod["metadata"]
 
 
-def _refusals(pods: Sequence[Object], rules: Rules) -> Iterator[str]:
+def _refusals(pods: Sequence[Object], rules: DrainConfig) -> Iterator[str]:
     """Why pods are not evicted: what `kubectl drain` asks two options for, for the same reasons."""
     local = [pod for pod in pods if any("emptyDir" in each for each in pod["spec"].get("volumes", []))]
     if local and not rules.delete_empty_dir:

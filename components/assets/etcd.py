@@ -1,4 +1,4 @@
-"""Renders etcd: a static pod on every controller, with TLS for clients and peers."""
+"""Renders etcd: a static pod on every controller, with TLS for clients and peers, and what swaps it."""
 
 from __future__ import annotations
 
@@ -7,13 +7,18 @@ from typing import Any
 
 from components.archive import File
 from components.assets import document
-from components.assets.controlplane import MANIFESTS, UID
+from components.assets.controlplane import FORMER_UID, MANIFESTS, UID
+from components.assets.document import env_file
+from components.assets.templates import script
 from components.config import ClusterConfig, sizes
-from components.config.etcd import DEFAULT_QUOTA
 from components.hosts.machine import Machine, Machines
 
-__all__ = ["etcd_files", "etcd_pod"]
+__all__ = ["ETCD_SECONDS", "etcd_config", "etcd_files", "etcd_pod", "swap_files"]
 
+ETCD_SECONDS = 600
+"""How long a swap may take: most of it for an image over a slow line."""
+
+CONFIG = "/etc/kubernetes/etcd.conf.yml"
 DATA = "/var/lib/etcd"
 PKI = "/etc/kubernetes/pki/etcd"
 
@@ -32,17 +37,46 @@ def etcd_files(
     files = {
         f"{PKI}/{name}": File(texts[source], mode=0o600, owner=UID) for name, source in certificates.items()
     }
-    pod = document.dump(etcd_pod(cfg, machine, machines))
-    return {**files, f"{MANIFESTS}/etcd.yaml": File(pod, mode=0o600)}
+    return {**files, **_pod_files(cfg, machine, machines)}
 
 
-def etcd_pod(cfg: ClusterConfig, machine: Machine, machines: Machines) -> dict[str, Any]:
-    """The static pod of a controller's etcd member, with TLS for clients and peers."""
+def swap_files(cfg: ClusterConfig, machine: Machine, machines: Machines) -> dict[str, File]:
+    """What `etcd.sh` finds beside it."""
+    files = _pod_files(cfg, machine, machines)
+    return {
+        "env": env_file(
+            NAME=machine.name,
+            ADDRESS=machine.address,
+            ETCD_IMAGE=cfg.release.etcd_image,
+            ETCD_VERSION=cfg.release.etcd,
+            CONTROL_PLANE_UID=str(UID),
+            FORMER_UID=str(FORMER_UID),
+        ),
+        "lib.sh": File(script("lib")),
+        **{f"root{path}": file for path, file in files.items()},
+    }
+
+
+def _pod_files(cfg: ClusterConfig, machine: Machine, machines: Machines) -> dict[str, File]:
+    return {
+        CONFIG: File(document.dump(etcd_config(cfg, machine, machines))),
+        f"{MANIFESTS}/etcd.yaml": File(document.dump(etcd_pod(cfg)), mode=0o600),
+    }
+
+
+def etcd_config(cfg: ClusterConfig, machine: Machine, machines: Machines) -> dict[str, Any]:
+    """etcd's options. With a file another option does not make another pod, which takes a kubelet most of a
+    minute: the container alone is started anew.
+    """
     address = machine.address
-    flags = {
+    return {
         "advertise-client-urls": f"https://{address}:2379",
-        "cert-file": "/pki/server.crt",
-        "client-cert-auth": "true",
+        "client-transport-security": {
+            "cert-file": "/pki/server.crt",
+            "client-cert-auth": True,
+            "key-file": "/pki/server.key",
+            "trusted-ca-file": "/pki/ca.crt",
+        },
         "data-dir": DATA,
         "initial-advertise-peer-urls": f"https://{address}:2380",
         "initial-cluster": ",".join(
@@ -50,21 +84,23 @@ def etcd_pod(cfg: ClusterConfig, machine: Machine, machines: Machines) -> dict[s
         ),
         "initial-cluster-state": "new",
         "initial-cluster-token": cfg.name,
-        "key-file": "/pki/server.key",
         "listen-client-urls": f"https://127.0.0.1:2379,https://{address}:2379",
         "listen-metrics-urls": "http://127.0.0.1:2381",
         "listen-peer-urls": f"https://{address}:2380",
         "name": machine.name,
-        "peer-cert-file": "/pki/peer.crt",
-        "peer-client-cert-auth": "true",
-        "peer-key-file": "/pki/peer.key",
-        "peer-trusted-ca-file": "/pki/ca.crt",
-        "snapshot-count": "10000",
-        "trusted-ca-file": "/pki/ca.crt",
+        "peer-transport-security": {
+            "cert-file": "/pki/peer.crt",
+            "client-cert-auth": True,
+            "key-file": "/pki/peer.key",
+            "trusted-ca-file": "/pki/ca.crt",
+        },
+        "quota-backend-bytes": sizes.in_bytes(cfg.etcd.quota),
+        "snapshot-count": 10000,
     }
-    if cfg.etcd.quota != DEFAULT_QUOTA:
-        # Not for nothing: another manifest takes etcd of a living cluster away for most of a minute.
-        flags["quota-backend-bytes"] = str(sizes.in_bytes(cfg.etcd.quota))
+
+
+def etcd_pod(cfg: ClusterConfig) -> dict[str, Any]:
+    """The static pod of a controller's etcd member."""
     health = {"host": "127.0.0.1", "port": 2381, "scheme": "HTTP"}
     return {
         "apiVersion": "v1",
@@ -88,7 +124,7 @@ def etcd_pod(cfg: ClusterConfig, machine: Machine, machines: Machines) -> dict[s
                 {
                     "name": "etcd",
                     "image": cfg.release.etcd_image,
-                    "command": ["etcd", *(f"--{flag}={value}" for flag, value in sorted(flags.items()))],
+                    "command": ["etcd", f"--config-file={CONFIG}"],
                     "resources": {"requests": {"cpu": "50m", "memory": "100Mi"}},
                     "securityContext": {
                         "allowPrivilegeEscalation": False,
@@ -108,6 +144,7 @@ def etcd_pod(cfg: ClusterConfig, machine: Machine, machines: Machines) -> dict[s
                     },
                     "readinessProbe": {"httpGet": {**health, "path": "/readyz"}, "timeoutSeconds": 15},
                     "volumeMounts": [
+                        {"name": "config", "mountPath": CONFIG, "readOnly": True},
                         {"name": "data", "mountPath": DATA},
                         {"name": "member", "mountPath": f"{DATA}/member"},
                         {"name": "pki", "mountPath": "/pki", "readOnly": True},
@@ -115,6 +152,7 @@ def etcd_pod(cfg: ClusterConfig, machine: Machine, machines: Machines) -> dict[s
                 }
             ],
             "volumes": [
+                {"name": "config", "hostPath": {"path": CONFIG, "type": "File"}},
                 {"name": "data", "hostPath": {"path": DATA, "type": "Directory"}},
                 # So that it doesn't start either when all in the directory is lost.
                 {"name": "member", "hostPath": {"path": f"{DATA}/member", "type": "Directory"}},

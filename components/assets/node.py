@@ -15,7 +15,7 @@ from components.assets.credentials import kubeconfig
 from components.assets.document import env_file
 from components.assets.etcd import etcd_files
 from components.assets.preflight import preflight_files
-from components.assets.registration import registration_files, taints
+from components.assets.registration import registration_files
 from components.assets.sites import kubernetes_site, site
 from components.assets.templates import script
 from components.config import ClusterConfig
@@ -43,7 +43,6 @@ def node_files(
     values = {
         "name": machine.name,
         "address": machine.address,
-        "labels": ",".join(f"{key}={value}" for key, value in sorted(machine.labels.items())),
         "pause-image": cfg.release.pause_image,
     }
     placed = {
@@ -108,6 +107,8 @@ def _node_env(cfg: ClusterConfig, machine: Machine) -> File:
         KUBECTL_SUMS=f"{kubernetes}/kubectl.sha256",
         ETCD_URL=f"{etcd}/etcd-v{release.etcd}-linux-@ARCH@.tar.gz",
         ETCD_SUMS=f"{etcd}/SHA256SUMS",
+        # Those of a control plane, or of a worker's DaemonSets, as archives and unpacked.
+        IMAGES_MIB="1000" if machine.is_controller else "500",
         RCLONE_IMAGE=release.rclone_image if machine.is_controller and cfg.backup.s3 else "",
         RUNC_URL=f"{runc}/runc.@ARCH@",
         RUNC_SUMS=f"{runc}/runc.sha256sum",
@@ -130,7 +131,6 @@ def _kubelet_configuration(cfg: ClusterConfig, machine: Machine) -> str:
         # cgroup v1 still works, and 1.36 refuses it unless told otherwise.
         "failCgroupV1": False,
         "readOnlyPort": 0,
-        "registerWithTaints": taints(machine),
         "resolvConf": "/etc/kubernetes/resolv.conf",
         "rotateCertificates": True,
         "serializeImagePulls": False,

@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from components.archive import File
-from components.assets import templates
+from components.assets import document, templates
+from components.assets.document import env_file
 from components.assets.manifests import CONTROL_PLANE_ROLE, Object, managed, manifests, role
 from components.assets.networks import Network
 from components.assets.templates import script
 from components.config import ClusterConfig
-from components.hosts.machine import Machine, Machines
+from components.hosts.machine import HostSpec, Machine, Machines
 from components.programs.reuseport import INCUMBENT
 
 __all__ = ["KEEP_NODE", "keep_node_script", "registration_files", "taints"]
@@ -22,11 +23,11 @@ KEEP_NODE = "/usr/local/libexec/kubepivot/keep-node"
 RESOURCES = {"Node": "nodes", "Endpoints": "endpoints", "EndpointSlice": "endpointslices"}
 
 
-def taints(machine: Machine) -> list[dict[str, str]]:
+def taints(host: HostSpec) -> list[dict[str, str]]:
     """Those that its kubelet registers with."""
     # By key and effect, of which the API takes no two: the config may name the control plane's as well.
-    found = {(t.key, t.effect): {"key": t.key, "value": t.value, "effect": t.effect} for t in machine.taints}
-    if machine.is_controller:
+    found = {(t.key, t.effect): {"key": t.key, "value": t.value, "effect": t.effect} for t in host.taints}
+    if host.is_controller:
         found.setdefault(
             (CONTROL_PLANE_ROLE, "NoSchedule"),
             {"key": CONTROL_PLANE_ROLE, "value": "", "effect": "NoSchedule"},
@@ -55,6 +56,7 @@ def registration_files(
         KEEP_NODE: File(keep_node_script(cfg.pod_network), mode=0o755),
         "/etc/kubernetes/node.env": File(settings),
         "/etc/kubernetes/node.json": _json(_registration(machine)),
+        **_kubelet_files(machine),
         "/etc/systemd/system/kubepivot-node.service": File(templates.read("files/kubepivot-node.service")),
     }
     if machine.is_controller:
@@ -87,6 +89,22 @@ def _registration(machine: Machine) -> Object:
         "metadata": {"name": machine.name, "labels": {**machine.labels, **given}},
         "spec": {"taints": taints(machine)},
         "status": {"capacity": room, "allocatable": room},
+    }
+
+
+def _kubelet_files(machine: Machine) -> dict[str, File]:
+    """What a kubelet registers with that makes its Node itself. They are files of their own, since a kubelet
+    that runs need not know of a change.
+    """
+    labels = ",".join(f"{key}={value}" for key, value in sorted(machine.labels.items()))
+    configuration = {
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "kind": "KubeletConfiguration",
+        "registerWithTaints": taints(machine),
+    }
+    return {
+        "/etc/kubernetes/kubelet.env": env_file(NODE_LABELS=labels),
+        "/etc/kubernetes/kubelet.d/taints.conf": File(document.dump(configuration)),
     }
 
 

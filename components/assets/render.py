@@ -8,7 +8,7 @@ from components.archive import File
 from components.assets import document
 from components.assets.controlplane import COMPONENTS, bootstrap_pod
 from components.assets.credentials import client_kubeconfig, manifest_value
-from components.assets.etcd import etcd_pod
+from components.assets.etcd import etcd_config, etcd_pod
 from components.assets.manifests import manifests
 from components.config import ClusterConfig
 from components.hosts.machine import Machines
@@ -18,7 +18,7 @@ __all__ = ["render"]
 
 def render(cfg: ClusterConfig, machines: Machines, texts: Mapping[str, str]) -> dict[str, File]:
     """Every asset by its path in the directory: `auth/`, `bootstrap-manifests/`, `manifests/`,
-    `static-manifests/`, `tls/` and `tls/etcd/`.
+    `static-manifests/`, `etcd/`, `tls/` and `tls/etcd/`.
 
     `texts` are the PEM texts of the PKI. Whatever holds a secret has mode 0600.
     """
@@ -31,8 +31,9 @@ def render(cfg: ClusterConfig, machines: Machines, texts: Mapping[str, str]) -> 
     for component in COMPONENTS:
         pod = bootstrap_pod(component, cfg, machines)
         files[f"bootstrap-manifests/{pod['metadata']['name']}.yaml"] = _yaml(pod)
+    files["static-manifests/etcd.yaml"] = _yaml(etcd_pod(cfg))
     for name in cfg.controllers:
-        files[f"static-manifests/etcd-{name}.yaml"] = _yaml(etcd_pod(cfg, machines[name], machines))
+        files[f"etcd/{name}.conf.yml"] = File(document.dump(etcd_config(cfg, machines[name], machines)))
     for name, manifest in manifests(cfg, machines, lambda name: manifest_value(cfg, name, texts)).items():
         files[f"manifests/{name}"] = _yaml(manifest)
     return files

@@ -20,9 +20,9 @@ def kubelet_version(cfg: ClusterConfig) -> str:
     return f"v{cfg.release.kubernetes}"
 
 
-def last_change(said: str) -> str:
-    """The name of a host's last change, staged or swapped in, from what its `node` step said."""
-    found = (line.removeprefix("change=") for line in said.splitlines() if line.startswith("change="))
+def last_change(said: str, *, of: str = "change") -> str:
+    """The name of a host's last change, waiting or swapped in, from what its `node` step said."""
+    found = (line.removeprefix(f"{of}=") for line in said.splitlines() if line.startswith(f"{of}="))
     return next(found, FIRST)
 
 

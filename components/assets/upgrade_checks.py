@@ -12,7 +12,7 @@ from components.assets.manifests import Object
 from components.assets.rollout.objects import condition
 from components.config.releases import minor_of
 
-__all__ = ["etcd_problems", "new_hosts", "node_problems", "removed_apis"]
+__all__ = ["etcd_problems", "has_begun", "new_hosts", "node_problems", "removed_apis"]
 
 _ETCD_CHECKS = ("etcd", "etcd-readiness")
 _OLDEST_KUBELET = 3
@@ -124,3 +124,11 @@ def etcd_problems(readyz: str) -> list[str]:
         for check in _ETCD_CHECKS
         if f"[+]{check} ok" not in lines
     ]
+
+
+def has_begun(daemonset: Object, minor: int) -> bool:
+    """Whether a kube-apiserver newer than that minor may have stored objects, by its DaemonSet."""
+    containers = daemonset["spec"]["template"]["spec"]["containers"]
+    image = next(each["image"] for each in containers if each["name"] == "kube-apiserver")
+    tag = re.search(r":v?1\.(\d+)\.\d+(?:-[\w.-]+)?$", image)
+    return tag is None or int(tag[1]) > minor

@@ -152,13 +152,13 @@ class HostConfig(Section):
     )
     labels: dict[LabelKey, LabelValue] = Field(
         default={},
-        description="Labels that the node registers with. Of kubernetes.io only those that a kubelet may set "
+        description="Labels of the node. Of kubernetes.io only those that a kubelet may set "
         "itself: node.kubernetes.io/…, kubelet.kubernetes.io/…, topology.kubernetes.io/region and zone.",
         examples=[{"topology.kubernetes.io/zone": "rack-1"}],
     )
     taints: Taints = Field(
         default=(),
-        description="Taints that the node registers with, each key[=value]:Effect.",
+        description="Taints of the node, each key[=value]:Effect.",
         examples=[["example.com/gpu=true:NoSchedule"]],
     )
     size: Size | None = Field(

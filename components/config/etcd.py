@@ -31,7 +31,6 @@ class EtcdConfig(Section):
     quota: Quota = Field(
         default=DEFAULT_QUOTA,
         description="How large its database may become, 64Mi to 8Gi; then nothing can be written until "
-        "somebody makes space. The preflight wants a disk that has it. A change makes etcd anew: "
-        "a single controller is without an API for most of a minute.",
+        "somebody makes space. The preflight wants a disk that has it.",
         examples=["4Gi"],
     )

@@ -18,7 +18,6 @@ class Release:
 
     kubernetes: str
     etcd: str
-    etcd_image_tag: str
     containerd: str
     cni: str
     runc: str
@@ -34,8 +33,8 @@ class Release:
 
     @property
     def etcd_image(self) -> str:
-        """Image of etcd."""
-        return f"registry.k8s.io/etcd:{self.etcd_image_tag}"
+        """Image of etcd: the project's own, for Kubernetes' registry does not have every patch."""
+        return f"quay.io/coreos/etcd:v{self.etcd}"
 
     @property
     def pause_image(self) -> str:
@@ -62,15 +61,14 @@ class Release:
 
 
 _NEWEST = Release(
-    kubernetes="1.36.3",
-    etcd="3.6.8",
-    etcd_image_tag="3.6.8-0",
+    kubernetes="1.37.2",
+    etcd="3.7.3",
     containerd="2.2.1",
     cni="1.9.1",
     runc="1.3.3",
     flannel="0.26.7",
     flannel_cni="1.6.2-flannel1",
-    coredns="1.14.2",
+    coredns="1.14.6",
     pause="3.10.2",
     python="3.11-slim-bookworm",
     rclone="1.76.0",
@@ -79,8 +77,10 @@ _NEWEST = Release(
 RELEASES: dict[str, Release] = {
     release.kubernetes: release
     for release in (
-        replace(_NEWEST, kubernetes="1.35.4", coredns="1.13.1", pause="3.10.1"),
-        replace(_NEWEST, kubernetes="1.36.1"),
+        # etcd 3.7 wants every member to have been at 3.6.11 or newer.
+        replace(_NEWEST, kubernetes="1.35.4", etcd="3.6.16", coredns="1.13.1", pause="3.10.1"),
+        replace(_NEWEST, kubernetes="1.36.1", etcd="3.6.16", coredns="1.14.2"),
+        replace(_NEWEST, kubernetes="1.36.3", etcd="3.6.16", coredns="1.14.2"),
         _NEWEST,
     )
 }

@@ -252,6 +252,8 @@ KUBE_CONTROLLER_MANAGER = Component(
     flag_example={"terminated-pod-gc-threshold": "500"},
     flags=(
         *_LEADER_FLAGS,
+        # The temporary one starts beside its kube-apiserver: it would end, and come back up to 10 s later.
+        Flag("authentication-tolerate-lookup-failure", "${tolerate-lookup-failure}"),
         # What these four are is the network's to say.
         Flag("allocate-node-cidrs", reserved=_PODS),
         Flag("cidr-allocator-type", reserved=_PODS),

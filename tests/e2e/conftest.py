@@ -21,6 +21,14 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
         yield Checkout(tmp_path_factory.mktemp("checkout"))
 
 
+@pytest.fixture(scope="module")
+def cloud(request: pytest.FixtureRequest, checkout: Checkout) -> Iterator[Cloud]:
+    """An account whose name and subnet the module's CLOUD says."""
+    name, subnet = request.module.CLOUD
+    with Cloud.of(checkout, name, subnet) as cloud:
+        yield cloud
+
+
 @pytest.fixture(scope="session")
 def platform(request: pytest.FixtureRequest) -> str:
     """Where the clusters are whose config says lab."""

@@ -120,7 +120,9 @@ def kill(stack: Stack, verb: str, at: str, reached: Callable[[], bool]) -> set[s
     process = stack.checkout.start_lab(verb, stack.name)
     begin = time.monotonic()
     while not reached():
-        assert process.poll() is None, f"{verb} has ended, and was not {at}"
+        assert process.poll() is None, (
+            f"{verb} has ended, and was not {at}:\n{stack.checkout.said.read_text()}"
+        )
         assert time.monotonic() < begin + DEADLINE_SECONDS, f"{verb} has not got so far: {at}"
         time.sleep(0.02)
     killed = set()

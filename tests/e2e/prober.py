@@ -33,6 +33,13 @@ class Tally:
         self.failed_after_retry: list[dict[str, object]] = []
         self.lost: list[dict[str, object]] = []
         self.slowest = 0.0
+        self.longest_without_answer = 0.0
+        self._answered = time.time()
+
+    def answered(self, now: float) -> None:
+        """Some request was answered now: how long had none been?"""
+        self.longest_without_answer = max(self.longest_without_answer, now - self._answered)
+        self._answered = now
 
     def summary(self) -> dict[str, object]:
         """The counts, with the first failures in words."""
@@ -42,6 +49,7 @@ class Tally:
             "failed_after_retry": len(self.failed_after_retry),
             "lost": len(self.lost),
             "slowest_seconds": round(self.slowest, 3),
+            "seconds_without_answer": round(self.longest_without_answer, 3),
             "failures": (self.lost + self.failed_after_retry + self.raw_failures)[:20],
         }
 
@@ -82,6 +90,8 @@ async def request(host: str, port: int, context: ssl.SSLContext, tally: Tally) -
             problem = await attempt(host, port, context)
             if problem is not None:
                 tally.lost.append({"at": start, "error": problem})
+    if problem is None:
+        tally.answered(time.time())
     tally.slowest = max(tally.slowest, time.time() - start)
 
 

@@ -6,6 +6,7 @@ import json
 import ssl
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,14 +62,23 @@ class Prober:
 
     @classmethod
     def start(
-        cls, known: dict[str, str], host: str, port: int, *, rate: int = 50, inside: str = ""
+        cls,
+        known: dict[str, str],
+        host: str,
+        port: int,
+        *,
+        rate: int = 50,
+        inside: str = "",
+        through: Sequence[str] = (),
     ) -> Prober:
-        """Starts a client here or, with `inside`, in a host's container."""
+        """Starts a client here or, with `inside`, in a host's container, there perhaps `through` a command
+        that enters a pod.
+        """
         arguments = [host, str(port), str(rate)]
         command = [sys.executable, str(SCRIPT), *arguments]
         if inside:
             script = ["python3", "-c", SCRIPT.read_text(), *arguments]
-            command = ["docker", "exec", "--interactive", inside, *script]
+            command = ["docker", "exec", "--interactive", inside, *through, *script]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert process.stdin is not None
         process.stdin.write(json.dumps(known) + "\n")

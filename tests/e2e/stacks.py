@@ -26,6 +26,7 @@ class Checkout:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self.said = directory / "lab.log"
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("PULUMI_")},
             "XDG_DATA_HOME": str(directory / "data"),
@@ -58,15 +59,16 @@ class Checkout:
         )
 
     def start_lab(self, verb: str, stack: str) -> subprocess.Popen[bytes]:
-        """The same, left running; what it says is dropped."""
-        return subprocess.Popen(
-            [".venv/bin/python", "-m", "lab", verb, "--stack", stack],
-            cwd=self.directory,
-            env=self.environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        """The same, left running; what it says is in `said`."""
+        with self.said.open("w") as log:
+            return subprocess.Popen(
+                [".venv/bin/python", "-m", "lab", verb, "--stack", stack],
+                cwd=self.directory,
+                env=self.environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
 
 
 class Stack:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from components.config.releases import LATEST
 from lab.engine import docker
 from tests.e2e.hosts import Box, KeyPair
 from tests.e2e.stacks import MIRROR, Stack, remove_hosts
@@ -262,7 +263,7 @@ def test_a_wrong_checksum_for_one_host_installs_nothing_on_any(fresh: Stack, box
     fresh.configure(config(boxes, name="metal", mirror={**MIRROR, "artifacts": "http://172.30.3.31"}))
     output = fresh.up(fails=True, timeout=150)
     docker("container", "rm", "--force", "--volumes", site.container)
-    assert "the checksum of http://172.30.3.31/dl.k8s.io/v1.36.3/bin/linux/amd64/kubectl is" in output
+    assert f"the checksum of http://172.30.3.31/dl.k8s.io/v{LATEST}/bin/linux/amd64/kubectl is" in output
     assert all(untouched(box) for box in boxes.values())
     fresh.destroy()
     for name, box in boxes.items():

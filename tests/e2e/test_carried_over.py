@@ -5,11 +5,15 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 
-from lab import pins
+from lab import lifecycle, pins
+from lab.artifacts import artifacts_of, ensure_tree
 from lab.engine import docker
+from lab.images import Image, ensure_images
+from lab.progress import Progress
 from tests.e2e.probing import Prober, credentials
 from tests.e2e.root_on_a_worker import check, taken
 from tests.e2e.stacks import Checkout, Stack, lab_config
@@ -21,7 +25,18 @@ CONTROLLER = f"172.30.{SUBNET}.11"
 
 # The last one whose workers joined with a token, and whose control plane went where a kubelet could send it.
 BEFORE = "f6a778552a2ce28a2428e5e274f0ea8245902da4"
+RELEASE = "1.36.3"
+ETCD_BEFORE = replace(pins.find_release(RELEASE), etcd="3.6.8")
 PROGRAM = ("components", "__main__.py", "Pulumi.yaml")
+
+
+def prepare() -> None:
+    """The lab serves what the cluster ran then, and what it runs now."""
+    progress = Progress()
+    lifecycle.prepare_release(RELEASE, progress)
+    ensure_tree(progress, artifacts_of(ETCD_BEFORE))
+    files = tuple((f"usr/local/bin/{name}", name) for name in ("etcd", "etcdctl", "etcdutl"))
+    ensure_images(progress, [Image(name="registry.k8s.io/etcd:3.6.8-0", files=files, release=ETCD_BEFORE)])
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +55,8 @@ def older(checkout: Checkout, new_stack: Callable[..., Stack]) -> Iterator[Stack
     selfhosted = checkout.directory / "components/selfhosted.py"
     # The SDK of now has no such argument: its provider always does so.
     selfhosted.write_text(selfhosted.read_text().replace("            upsert_existing_objects=True,\n", ""))
-    stack = new_stack("older", lab_config(SUBNET))
+    prepare()
+    stack = new_stack("older", lab_config(SUBNET) | {"kubernetesVersion": RELEASE})
     stack.up()
     shutil.rmtree(checkout.directory / "components")
     shutil.copytree(now, checkout.directory, dirs_exist_ok=True)

@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
+from components.config.releases import LATEST
 from lab.engine import docker
 from tests.e2e.network import PODS, fetch
 from tests.e2e.probing import Prober, credentials, wait_until_ready
@@ -144,7 +145,7 @@ def test_logs_and_exec_go_through_the_api(stack: Stack, component: str) -> None:
     assert len(stack.kubectl("logs", "--namespace=kube-system", name, "--tail=3").splitlines()) >= 1
     # The images hold one binary, so that is what can be run in them.
     version = stack.kubectl("exec", "--namespace=kube-system", name, "--", component, "--version")
-    assert version.strip() == "Kubernetes v1.36.3"
+    assert version.strip() == f"Kubernetes v{LATEST}"
 
 
 def test_a_pod_reaches_a_service_on_the_other_node_by_name(stack: Stack) -> None:
@@ -242,7 +243,7 @@ def test_outputs_are_what_a_user_needs(stack: Stack) -> None:
     assert outputs["api_endpoint"] == ENDPOINT
     assert outputs["kubeconfig"] == "[secret]"
     assert outputs["ca_certificate"].startswith("-----BEGIN CERTIFICATE-----")
-    assert outputs["kubernetes_version"] == "1.36.3"
+    assert outputs["kubernetes_version"] == LATEST
     assert outputs["nodes"]["worker-1"] == {"role": "worker", "address": addresses(stack)["worker-1"]}
 
 

@@ -6,7 +6,7 @@ import asyncio
 import json
 import re
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 
 import asyncssh
@@ -15,21 +15,16 @@ import yaml
 
 from tests.e2e.digitalocean.cloud import Cloud, droplets_config
 from tests.e2e.network import PODS, fetch
-from tests.e2e.stacks import Checkout, Stack, eventually
+from tests.e2e.stacks import Stack, eventually
 
 pytestmark = pytest.mark.e2e
 
+CLOUD = ("cloud", 204)
 BACK_SECONDS = 120
 CONTROLLER, WORKER = "cloud-controller-1", "cloud-worker-1"
 METADATA = "http://169.254.169.254/metadata/v1"
 NODE_PORT = 30080
 PERSON = asyncssh.generate_private_key("ssh-ed25519")
-
-
-@pytest.fixture(scope="module")
-def cloud(checkout: Checkout) -> Iterator[Cloud]:
-    with Cloud.of(checkout, "cloud", 204) as cloud:
-        yield cloud
 
 
 @pytest.fixture(scope="module")

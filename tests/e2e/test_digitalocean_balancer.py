@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
 from tests.e2e.digitalocean.cloud import Cloud, droplets_config
-from tests.e2e.stacks import Checkout, Stack, eventually
+from tests.e2e.stacks import Stack, eventually
 
 pytestmark = pytest.mark.e2e
 
+CLOUD = ("cutbalance", 212)
 PORT = 6443
 CONTROLLER, WORKER = "cutbalanced-controller-1", "cutbalanced-worker-1"
 # Two checks of 3 s each, whose answers take as long at most.
 CHECK_SECONDS = 30
 BACK_SECONDS = 60
-
-
-@pytest.fixture(scope="module")
-def cloud(checkout: Checkout) -> Iterator[Cloud]:
-    with Cloud.of(checkout, "cutbalance", 212) as cloud:
-        yield cloud
 
 
 @pytest.fixture(scope="module")

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
 from tests.e2e.digitalocean.cloud import ADMIN, TOKEN, Cloud, droplets_config
-from tests.e2e.stacks import Checkout, Stack, eventually
+from tests.e2e.stacks import Stack, eventually
 
 pytestmark = pytest.mark.e2e
 
+CLOUD = ("cutfault", 213)
 CONTROLLER, WORKER = "cutfaulty-controller-1", "cutfaulty-worker-1"
 ORDER = ("POST", "/v2/droplets")
 DROPLET = r"/v2/droplets/\d+"
@@ -19,12 +20,6 @@ ASSIGNMENT = r"/v2/reserved_ips/[^/]+/actions/\d+"
 OFFICE = "203.0.113.0/24"
 CONFIG = droplets_config(143)
 UP_SECONDS = 600
-
-
-@pytest.fixture(scope="module")
-def cloud(checkout: Checkout) -> Iterator[Cloud]:
-    with Cloud.of(checkout, "cutfault", 213) as cloud:
-        yield cloud
 
 
 @pytest.fixture(scope="module")

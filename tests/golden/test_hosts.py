@@ -63,6 +63,10 @@ def _env(files: Files) -> dict[str, str]:
     return dict(line.split("=", 1) for line in shlex.split(files[name].text))
 
 
+def _registered_taints(files: Files) -> Any:
+    return yaml.safe_load(_placed(files)["/etc/kubernetes/kubelet.d/taints.conf"].text)["registerWithTaints"]
+
+
 def _kubelet(files: Files) -> dict[str, Any]:
     configuration: dict[str, Any] = yaml.safe_load(_placed(files)["/etc/kubernetes/kubelet.yaml"].text)
     return configuration
@@ -105,7 +109,8 @@ def test_no_placeholder_is_left_but_for_the_host(steps: dict[str, Files]) -> Non
             assert set(re.findall("@[A-Z_]+@", file.text)) <= allowed, f"{step}: {path}"
             # The others are templates as they stand, with the shell's own variables.
             if path.removeprefix("root") not in (*STEPS_OWN, SCRIPT, KEEP_NODE):
-                assert not re.search(r"\$\{|⟦|\bNone\b", file.text), f"{step}: {path}"
+                text = file.text.replace("--node-labels=${NODE_LABELS}", "")  # systemd's
+                assert not re.search(r"\$\{|⟦|\bNone\b", text), f"{step}: {path}"
 
 
 def test_secrets_are_in_private_files_only(case: Case, steps: dict[str, Files]) -> None:
@@ -164,8 +169,7 @@ def test_static_pods_on_disk_are_the_rendered_ones(case: Case, steps: dict[str, 
     }
     first = case.cfg.bootstrap_controller
     expected = {
-        f"{name}/node etcd.yaml": rendered[f"static-manifests/etcd-{name}.yaml"].text
-        for name in case.cfg.controllers
+        f"{name}/node etcd.yaml": rendered["static-manifests/etcd.yaml"].text for name in case.cfg.controllers
     } | {
         f"{first}/bootstrap {path.rpartition('/')[2]}": file.text
         for path, file in rendered.items()
@@ -182,9 +186,9 @@ def test_static_pods_mount_what_their_step_brings(case: Case, steps: dict[str, F
         for path, file in placed.items():
             if path.startswith("/etc/kubernetes/manifests/"):
                 for volume in yaml.safe_load(file.text)["spec"]["volumes"]:
-                    directory = volume["hostPath"]["path"]
-                    brought = any(other.startswith(f"{directory}/") for other in placed)
-                    assert brought or directory in made_by_the_script, f"{step}: {path}"
+                    mounted = volume["hostPath"]["path"]
+                    brought = any(other == mounted or other.startswith(f"{mounted}/") for other in placed)
+                    assert brought or mounted in made_by_the_script, f"{step}: {path}"
 
 
 def test_the_kubelet_is_closed_to_the_anonymous(case: Case, steps: dict[str, Files]) -> None:
@@ -214,9 +218,7 @@ def test_no_taint_stands_twice() -> None:
     case = load("baremetal")
     named = Taint(key=CONTROL_PLANE_ROLE, effect="NoSchedule")
     files = node_files(case.cfg, replace(case.machines["alpha"], taints=(named,)), case.machines, case.texts)
-    assert _kubelet(files)["registerWithTaints"] == [
-        {"key": CONTROL_PLANE_ROLE, "value": "", "effect": "NoSchedule"}
-    ]
+    assert _registered_taints(files) == [{"key": CONTROL_PLANE_ROLE, "value": "", "effect": "NoSchedule"}]
 
 
 def test_labels_and_taints_are_those_of_config_and_role(case: Case, steps: dict[str, Files]) -> None:
@@ -226,12 +228,9 @@ def test_labels_and_taints_are_those_of_config_and_role(case: Case, steps: dict[
         taints = [{"key": t.key, "value": t.value, "effect": t.effect} for t in host.taints]
         if controller:
             taints.append({"key": CONTROL_PLANE_ROLE, "value": "", "effect": "NoSchedule"})
-        assert _kubelet(files)["registerWithTaints"] == taints
-        unit = shlex.split(_placed(files)["/etc/systemd/system/kubelet.service"].text.replace("\\\n", ""))
-        (argument,) = [word for word in unit if word.startswith("--node-labels=")]
-        labels = dict(
-            part.split("=", 1) for part in argument.removeprefix("--node-labels=").split(",") if part
-        )
+        assert _registered_taints(files) == taints
+        (setting,) = shlex.split(_placed(files)["/etc/kubernetes/kubelet.env"].text)
+        labels = dict(part.split("=", 1) for part in setting.removeprefix("NODE_LABELS=").split(",") if part)
         # The role is not the kubelet's to give.
         assert labels == host.labels
 

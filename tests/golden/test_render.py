@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
+import yaml
 
 from components.archive import File
 from components.assets.controlplane import COMPONENTS
@@ -71,10 +72,11 @@ def test_files_are_those_of_bootkube(case: Case, files: Files) -> None:
     assert manifests == SEED - LEFT_OUT | set(added)
     assert {path for path in files if path.startswith("bootstrap-manifests/")} == set(BOOTSTRAP.values())
     assert {path.rpartition("/")[0] for path in files} == {
-        *("auth", "bootstrap-manifests", "manifests", "static-manifests", "tls", "tls/etcd")
+        *("auth", "bootstrap-manifests", "etcd", "manifests", "static-manifests", "tls", "tls/etcd")
     }
-    assert {path for path in files if path.startswith("static-manifests/")} == {
-        f"static-manifests/etcd-{name}.yaml" for name in case.cfg.controllers
+    assert {path for path in files if path.startswith(("static-manifests/", "etcd/"))} == {
+        "static-manifests/etcd.yaml",
+        *(f"etcd/{name}.conf.yml" for name in case.cfg.controllers),
     }
 
 
@@ -314,13 +316,14 @@ def test_the_address_plan_is_everywhere_the_same(case: Case, objects: dict[str, 
     assert [found["ports"][0]["port"] for found in slices] == [cfg.api.port] * len(slices)
 
 
-def test_every_member_of_etcd_knows_all_of_them(case: Case, objects: dict[str, Object]) -> None:
-    members = {path: flags_of(spec) for path, spec in pod_specs(below("static-manifests/", objects))}
-    assert len({flags["initial-cluster"] for flags in members.values()}) == 1
-    peers = {f"{flags['name']}={flags['initial-advertise-peer-urls']}" for flags in members.values()}
-    clients = {flags["advertise-client-urls"] for flags in members.values()}
+def test_every_member_of_etcd_knows_all_of_them(case: Case, files: Files, objects: dict[str, Object]) -> None:
+    members = {path: yaml.safe_load(file.text) for path, file in files.items() if path.startswith("etcd/")}
+    assert len({options["initial-cluster"] for options in members.values()}) == 1
+    peers = {f"{options['name']}={options['initial-advertise-peer-urls']}" for options in members.values()}
+    clients = {options["advertise-client-urls"] for options in members.values()}
     apiserver = flags_of(objects[BOOTSTRAP["kube-apiserver"]]["spec"])
-    for path, flags in members.items():
-        assert set(flags["initial-cluster"].split(",")) == peers, path
-        assert (flags["client-cert-auth"], flags["peer-client-cert-auth"]) == ("true", "true"), path
+    for path, options in members.items():
+        assert set(options["initial-cluster"].split(",")) == peers, path
+        for transport in ("client-transport-security", "peer-transport-security"):
+            assert options[transport]["client-cert-auth"] is True, path
     assert set(apiserver["etcd-servers"].split(",")) == clients

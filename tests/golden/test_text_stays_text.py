@@ -79,7 +79,9 @@ def test_no_name_stands_without_quotes(files: dict[str, File]) -> None:
         re.compile(f"[-:] '({names})'$", re.MULTILINE),
         re.compile(f"[-:] ({names})$", re.MULTILINE),
     )
-    documents = {path: file.text for path, file in files.items() if path.endswith((".yaml", "kubeconfig"))}
+    documents = {
+        path: file.text for path, file in files.items() if path.endswith((".yaml", ".conf", "kubeconfig"))
+    }
     assert {match for text in documents.values() for match in quoted.findall(text)} == {
         *(CLUSTER, CONTROLLER, DOMAIN, IMAGE, "0o17")
     }
@@ -90,7 +92,8 @@ def test_no_name_stands_without_quotes(files: dict[str, File]) -> None:
 def test_names_are_read_as_they_were_given(files: dict[str, File]) -> None:
     kubelet = yaml.safe_load(files["worker/root/etc/kubernetes/kubelet.yaml"].text)
     assert kubelet["clusterDomain"] == DOMAIN
-    assert kubelet["registerWithTaints"] == [{"key": "0o17", "value": "09", "effect": "NoSchedule"}]
+    taints = yaml.safe_load(files["worker/root/etc/kubernetes/kubelet.d/taints.conf"].text)
+    assert taints["registerWithTaints"] == [{"key": "0o17", "value": "09", "effect": "NoSchedule"}]
     kubeconfig = yaml.safe_load(files["render/auth/kubeconfig"].text)
     assert kubeconfig["current-context"] == kubeconfig["clusters"][0]["name"] == CLUSTER
     coredns = yaml.safe_load(files["render/manifests/coredns-deployment.yaml"].text)

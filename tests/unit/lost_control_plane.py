@@ -137,6 +137,7 @@ case "$*" in
     printf "$kept" >/var/pods ;;
   "delete node "*) echo "$*" >>/var/calls; sed -i "/^$3$/d" /var/nodes ;;
   "label "*) echo "$*" >>/var/calls ;;
+  "annotate "*) echo "$*" >>/var/annotated ;;
 esac
 """
 BOOTSTRAP = """
@@ -151,6 +152,8 @@ echo "handover $NETWORK" >>/var/calls
 rm -f /etc/kubernetes/manifests/bootstrap-apiserver.yaml
 touch /var/lib/kubepivot/pivoted
 """
+
+TOKEN = "DaemonSet/kube-apiserver an-intent\nDeployment/kube-scheduler another\n"
 
 
 def pods(age: str, node: str = "controller-1", ready: str = "True") -> str:
@@ -206,7 +209,8 @@ def run(
     texts = dict(_files(generation, **rest))
     for path, text in (appended or {}).items():
         texts[path] += text
-    done = host.run(script("recover"), texts | {"bootstrap/run": BOOTSTRAP, "handover/run": HANDOVER})
+    steps = {"bootstrap/run": BOOTSTRAP, "handover/run": HANDOVER}
+    done = host.run(script("recover"), texts | steps | {"token": TOKEN})
     return done.returncode, done.stderr
 
 

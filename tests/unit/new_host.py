@@ -52,7 +52,9 @@ if [ "$1" = --output ]; then echo downloaded >"$2"; else echo good; fi
 # Only root may give a directory away.
 INSTALL = """
 if [ "$1" = -d ]; then
-  for word; do case $word in /*) mkdir -p "$word" ;; esac; done
+  directories=""
+  for word; do case $word in /*) directories="$directories $word" ;; esac; done
+  mkdir -p $directories
 else cp "$3" "$4"; fi
 """
 
@@ -84,8 +86,9 @@ def install(host: Sandbox, name: str) -> tuple[int, str]:
 def arrange(host: Sandbox) -> Sandbox:
     """A host that passes the preflight, has nothing set up and has runc from its own distribution."""
     host.real("awk", "cat", "chmod", "cmp", "cp", "cut", "find", "grep", "ln", "mkdir", "mktemp", "mv", "rm")
-    host.real("ls", "sed", "sh", "sort", "stat", "touch")
+    host.real("ls", "sed", "sh", "sort", "stat", "tail", "touch")
     host.fake("curl", CURL)
+    host.fake("df", "echo Avail; echo 20000")
     host.fake("install", INSTALL)
     host.fake("modprobe")
     host.fake("nft")

@@ -69,8 +69,11 @@ class Registered:
     before_update: tuple[str, ...]
     """Names of the hooks that run before it is updated."""
     before_create: tuple[str, ...]
+    on_error: tuple[str, ...]
     replacement_trigger: Any
     """Another value replaces it."""
+    replaced_by: tuple[str, ...]
+    """Inputs whose change replaces it."""
 
     @property
     def plain(self) -> Any:
@@ -90,6 +93,7 @@ class Run:
     resources: list[Registered] = field(default_factory=list)
     outputs: dict[str, Any] = field(default_factory=dict)
     hooks: dict[str, pulumi.ResourceHook] = field(default_factory=dict)
+    error_hooks: dict[str, pulumi.ErrorHook] = field(default_factory=dict)
 
     @property
     def by_urn(self) -> dict[str, Any]:
@@ -192,9 +196,16 @@ def record(
 
     def register_hook(hook: pulumi.ResourceHook) -> asyncio.Future[None]:
         run.hooks[hook.name] = hook
-        registered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        registered.set_result(None)
-        return registered
+        return registered()
+
+    def register_error_hook(hook: pulumi.ErrorHook) -> asyncio.Future[None]:
+        run.error_hooks[hook.name] = hook
+        return registered()
+
+    def registered() -> asyncio.Future[None]:
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        done.set_result(None)
+        return done
 
     with (
         # Where in the source each resource is made takes an eighth of the time to find out, below pytest's
@@ -202,6 +213,7 @@ def record(
         patch("pulumi.runtime.resource._get_stack_trace", source_pb2.StackTrace),
         # The SDK would start a server for the engine to call.
         patch("pulumi.resource_hooks.register_resource_hook", register_hook),
+        patch("pulumi.resource_hooks.register_error_hook", register_error_hook),
     ):
         asyncio.run(main())
     return run
@@ -325,7 +337,9 @@ def _registered(urn: str, request: resource_pb2.RegisterResourceRequest) -> Regi
         aliases=len(request.aliases),
         before_update=tuple(request.hooks.before_update),
         before_create=tuple(request.hooks.before_create),
+        on_error=tuple(request.hooks.on_error),
         replacement_trigger=_readable(rpc.deserialize_property(request.replacement_trigger)),
+        replaced_by=tuple(request.replaceOnChanges),
     )
 
 

@@ -41,6 +41,23 @@ class Sandbox:
         for directory in (self.root, self._bin, self._work):
             directory.mkdir()
 
+    def copied(self, root: Path) -> Sandbox:
+        """Another host with all that this one has; what names a path of it names the other's."""
+        copy = Sandbox(root)
+        ours, theirs = str(self.root.parent), str(root)
+        for path in sorted([*self.root.rglob("*"), *self._bin.iterdir()]):
+            # A file that waits for its turn lies below a copy of its whole path.
+            other = root / str(path.relative_to(ours)).replace(ours, theirs)
+            if path.is_symlink():
+                other.symlink_to(str(path.readlink()).replace(ours, theirs))
+                continue
+            if path.is_dir():
+                other.mkdir(parents=True)
+            else:
+                other.write_bytes(path.read_bytes().replace(ours.encode(), theirs.encode()))
+            shutil.copymode(path, other)
+        return copy
+
     def path(self, path: str) -> Path:
         """Where an absolute path of the host is."""
         return self.root / path.lstrip("/")

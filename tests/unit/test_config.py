@@ -70,7 +70,7 @@ def test_release_goes_with_the_version() -> None:
         "pod-checkpointer": f"docker.io/library/python:{release.python}",
     }
     assert usual.items() <= release_images(release).items()
-    assert release.etcd_image.startswith(f"registry.k8s.io/etcd:{release.etcd}-")
+    assert release.etcd_image == f"quay.io/coreos/etcd:v{release.etcd}"
     assert release.pause_image == f"registry.k8s.io/pause:{release.pause}"
 
 

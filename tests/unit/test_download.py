@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 
 from components.assets.templates import script
 from tests.cases import load
-from tests.unit.new_host import CURL, MARK, arrange, env_of, files_of, set_up
+from tests.unit.new_host import CURL, MARK, NODES, arrange, env_of, files_of, set_up
 from tests.unit.sandbox import Sandbox
 
 
@@ -124,6 +125,91 @@ def test_nothing_is_downloaded_to_a_host_that_another_has_taken(host: Sandbox) -
     assert _downloaded(host) == set()
     assert not host.path("/var/cache").exists()
 
+
+# -- room for it ---------------------------------------------------------------------------------------------
+
+
+def _disks(host: Sandbox, **free: int) -> None:
+    """Gives the directories of these names disks of their own, with so many MiB; all else has room."""
+    of = "".join(f"*/{name.replace('_', '/')}*) {{}} ;; " for name in free)
+    numbers = of.format(*(f"echo {number}" for number in range(2, 9)))
+    stat = shutil.which("stat")
+    host.fake(
+        "stat", f'case "$*" in *"-c %d "*) case $4 in {numbers} *) echo 1 ;; esac ;; *) {stat} "$@" ;; esac'
+    )
+    sizes = of.format(*(f"echo {size}" for size in free.values()))
+    host.fake("df", f"echo Avail; case $3 in {sizes} *) echo 20000 ;; esac")
+    for name in free:
+        host.path(f"/{name.replace('_', '/')}").mkdir(parents=True, exist_ok=True)
+
+
+def _needs(host: Sandbox, name: str, *has: str) -> str:
+    """The error of a host that is this one already, and has those parts."""
+    host.write(MARK, f"{load(NODES[name]).cfg.name}/{name}\n")
+    for part in has:
+        host.write(f"/var/lib/kubepivot/{part}", env_of(name)[f"{part.upper()}_URL"])
+    return host.run(script("download"), files_of(name)).stderr.replace(str(host.root), "")
+
+
+ROOM = {
+    "downloads": (
+        {"var_cache": 99},
+        ("containerd", "cni"),
+        "/var/cache/kubepivot: 99 MiB are free, and 100 are needed",
+    ),
+    "binaries": ({"usr": 99}, ("containerd", "cni"), "/usr/local/bin: 99 MiB are free, and 100 are needed"),
+    "plugins": ({"opt": 99}, ("containerd", "kubelet"), "/opt/cni/bin: 99 MiB are free, and 100 are needed"),
+    "images": (
+        {"var_lib_containerd": 499},
+        ("containerd", "cni"),
+        "/var/lib/containerd: 499 MiB are free, and 500 are needed",
+    ),
+    "what waits on another disk than the downloads": (
+        {"var_lib_kubepivot": 99},
+        ("containerd", "cni"),
+        "/var/lib/kubepivot: 99 MiB are free, and 100 are needed",
+    ),
+    "together on one disk": (
+        {"var": 749},
+        ("cni",),
+        "/var/cache/kubepivot, /var/lib/containerd: 749 MiB are free, and 750 are needed",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", ROOM)
+def test_without_room_nothing_is_downloaded(host: Sandbox, what: str) -> None:
+    free, has, told = ROOM[what]
+    _disks(host, **free)
+    assert _needs(host, "gpu", *has) == (
+        f"error: gpu has no room for what it is to get: {told}; make space there, then run 'pulumi up' "
+        "again. Nothing was changed\n"
+    )
+    assert _downloaded(host) == set()
+    _disks(host, **{name: size + 1 for name, size in free.items()})
+    assert _needs(host, "gpu", *has) == ""
+    assert _downloaded(host) != set()
+
+
+def test_every_disk_without_room_is_told(host: Sandbox) -> None:
+    _disks(host, usr=1, opt=2)
+    said = _needs(host, "alpha")
+    assert "/usr/local/bin: 1 MiB are free, and 430 are needed" in said
+    assert "/opt/cni/bin: 2 MiB are free, and 100 are needed" in said
+
+
+def test_a_host_that_has_everything_needs_no_room(host: Sandbox) -> None:
+    _disks(host, usr=0, opt=0, var=0)
+    assert _needs(host, "gpu", "containerd", "cni", "kubelet") == ""
+
+
+def test_what_was_downloaded_has_had_its_room(host: Sandbox) -> None:
+    assert _needs(host, "gpu") == ""
+    _disks(host, usr=0, opt=0, var=0)
+    assert _needs(host, "gpu") == ""
+
+
+# -- the client for copies -----------------------------------------------------------------------------------
 
 # Answers for the registry with the image that is in /var/rclone.tar.
 CTR = """

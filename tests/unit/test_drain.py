@@ -10,7 +10,6 @@ from components.assets.drain import (
     CORDONED,
     Answer,
     Outcome,
-    Rules,
     answered,
     cordon_patch,
     eviction,
@@ -21,10 +20,11 @@ from components.assets.drain import (
     tolerates_cordon,
     uncordon_patch,
 )
+from components.config.upgrade import DrainConfig
 
 Object = dict[str, Any]
 
-RULES = Rules(seconds=60, delete_empty_dir=False, force=False)
+RULES = DrainConfig.model_validate({"seconds": 60})
 OWNED = {"controller": True, "apiVersion": "apps/v1", "uid": "5d0c"}
 MIRROR = {"kubernetes.io/config.mirror": "f9d2"}
 EVERYTHING = [{"operator": "Exists"}]
@@ -132,7 +132,7 @@ LONE = (
 def test_what_refuses_is_named_with_its_mend_and_may_be_allowed(
     delete_empty_dir: bool, force: bool, refused: list[str]
 ) -> None:
-    rules = Rules(seconds=1, delete_empty_dir=delete_empty_dir, force=force)
+    rules = DrainConfig.model_validate({"deleteEmptyDir": delete_empty_dir, "force": force})
     assert plan(BOTH, rules).refused == refused
 
 

@@ -8,8 +8,10 @@ from collections.abc import Callable
 import httpx
 import pytest
 
-from components.assets.drain import CORDONED, Rules
+from components.assets.drain import CORDONED
+from components.config.upgrade import DrainConfig
 from components.drain import MOST_AT_ONCE, UNCORDON_SECONDS, drain, uncordon
+from tests.unit.clock import Clock
 from tests.unit.test_drain import (
     BLOCKED,
     BOTH,
@@ -30,20 +32,12 @@ from tests.unit.test_drain import (
 )
 
 
-class Clock:
-    """Time goes by only while somebody sleeps."""
-
-    now = 1000.0
-
-    async def sleep(self, seconds: float) -> None:
-        self.now += seconds
-
-
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr("components.drain.monotonic", lambda: clock.now)
-    monkeypatch.setattr("components.drain.sleep", clock.sleep)
+    for module in ("components.drain", "components.api"):
+        monkeypatch.setattr(f"{module}.monotonic", lambda: clock.now)
+        monkeypatch.setattr(f"{module}.sleep", clock.sleep)
     return clock
 
 
@@ -132,7 +126,7 @@ def api(clock: Clock) -> Api:
     return Api(clock)
 
 
-def run(api: Api, rules: Rules = RULES, told: list[str] | None = None) -> list[str]:
+def run(api: Api, rules: DrainConfig = RULES, told: list[str] | None = None) -> list[str]:
     """What the user reads: nothing if the node is drained."""
 
     async def go() -> list[str]:
@@ -236,7 +230,7 @@ def test_what_refuses_the_drain_keeps_all_pods_there(api: Api, clock: Clock) -> 
     api.pods = [pod("web-1"), *BOTH]
     assert run(api) == ["node worker-1 can't be drained", LOCAL, LONE]
     assert (api.evicted, clock.now, api.cordon) == ([], 1000, "nobody's")
-    assert run(api, Rules(seconds=60, delete_empty_dir=True, force=True)) == []
+    assert run(api, DrainConfig.model_validate({"deleteEmptyDir": True, "force": True})) == []
     assert sorted(name for _, name in api.evicted) == ["cache-1", "cache-2", "once", "web-1"]
 
 
@@ -400,7 +394,7 @@ def test_what_the_api_refuses_is_told_at_once(api: Api, clock: Clock, path: str)
     api.before = refuses
     found = run(api)
     assert found[:2] == ["node worker-1 can't be drained", "the API refuses it: no rights"]
-    refused = "node worker-1 may stay cordoned, for the API refuses to uncordon it: no rights"
+    refused = "node worker-1 may stay cordoned, for the API refuses it: no rights"
     assert [line.partition(";")[0] for line in found[2:]] == ([refused] if "nodes" in path else [])
     assert (clock.now, api.cordon) == (1000, "nobody's")
 

@@ -24,6 +24,8 @@ case "$*" in
 esac
 """
 POSTROUTING = "ip saddr 10.2.0.0/16 ip daddr != 224.0.0.0/4 masquerade fully-random\n"
+SUBNET = "/run/flannel/subnet.env"
+NETWORK = "/etc/cni/net.d/10-flannel.conflist"
 LINK = "6: flannel.1: <UP>\n    inet 10.2.1.0/32 scope global flannel.1\n"
 
 
@@ -31,13 +33,16 @@ LINK = "6: flannel.1: <UP>\n    inet 10.2.1.0/32 scope global flannel.1\n"
 def host(tmp_path: Path) -> Sandbox:
     """A node on which flanneld is done."""
     host = Sandbox(tmp_path)
-    host.real("cat", "grep")
+    host.real("cat", "cp", "grep", "mv", "test")
     host.fake("nft", NFT)
     host.fake("ip", IP)
     host.write("/var/rules/postrtg", POSTROUTING)
     host.write("/var/rules/forward", "ip saddr 10.2.0.0/16 accept\n")
     host.write("/var/link", LINK)
     host.write("/var/routes", "10.2.0.0/24 via 10.2.0.0 dev flannel.1 onlink\n")
+    host.write("/etc/kube-flannel/cni-conf.json", "{}")
+    host.write(SUBNET, "FLANNEL_SUBNET=10.2.0.1/24\n")
+    host.path(NETWORK).parent.mkdir(parents=True)
     assert passes(host, "startupProbe")
     return host
 
@@ -84,3 +89,23 @@ def test_flannel_has_not_started_before_its_rules_are_there(host: Sandbox) -> No
     host.write("/var/routes")
     assert not passes(host, "startupProbe")
     assert host.path("/var/routes").read_text() == "", "else a link that is being made would pass for marked"
+
+
+@pytest.mark.parametrize("lacking", [SUBNET, "/var/rules/forward"])
+def test_a_node_has_no_network_before_flannel_has_started(host: Sandbox, lacking: str) -> None:
+    """Or it would be Ready, and its first pods fail for want of what the plugin reads."""
+    host.path(NETWORK).unlink()
+    text = host.path(lacking).read_text()
+    host.path(lacking).unlink()
+    assert not passes(host, "startupProbe")
+    assert not host.path(NETWORK).exists()
+    host.write(lacking, text)
+    assert passes(host, "startupProbe")
+    assert host.path(NETWORK).read_text() == "{}"
+
+
+@pytest.mark.parametrize("probe", ["livenessProbe", "readinessProbe"])
+def test_later_probes_leave_the_network_alone(host: Sandbox, probe: str) -> None:
+    host.path(NETWORK).unlink()
+    assert passes(host, probe)
+    assert not host.path(NETWORK).exists()

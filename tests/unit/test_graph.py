@@ -16,6 +16,7 @@ from tests.cases import Case, load, read
 from tests.unit.recorder import (
     LOCAL,
     REMOTE,
+    Registered,
     Run,
     Secret,
     Unknown,
@@ -28,10 +29,12 @@ from tests.unit.recorder import (
     revealed,
 )
 
-STEPS = ("preflight", "download", "node", "bootstrap", "handover", "upgrade", "removal")
+STEPS = (
+    *("preflight", "download", "snapshot", "node", "etcd", "bootstrap", "handover", "upgrade", "removal"),
+)
 COMMANDS = {"create", "update", "delete"}
-# Of an upgrade there is nothing to do when its host is made, of a removal before the worker leaves.
-WHEN = {"upgrade": "update", "removal": "delete"}
+# Of a swap there is nothing to do when its host is made, of a removal before the worker leaves.
+WHEN = {"etcd": "update", "upgrade": "update", "removal": "delete"}
 RECORDS = ("lasting", "kubernetes-version")
 
 
@@ -100,8 +103,8 @@ def test_a_step_runs_anew_on_another_machine_only(up: Run, case: Case) -> None:
 def test_a_preview_shows_names_of_files_and_no_secret(up: Run, case: Case) -> None:
     for step in up.of(REMOTE):
         (text,) = (step.inputs[each] for each in COMMANDS & step.inputs.keys())
-        # That of an upgrade is the host's to say.
-        for path in step.files.keys() - {"change"}:
+        # What an upgrade brings is the host's to say, a token the engine's.
+        for path in step.files.keys() - {"change", "token"}:
             assert f"# {path} " in text, step.name
         assert "KEY" not in text and "CERTIFICATE" not in text, step.name
 
@@ -115,10 +118,11 @@ def test_nothing_secret_is_in_the_state_in_plain_text(run: Run, case: Case) -> N
         assert secret not in shown
 
 
-def test_a_host_is_logged_in_to_five_times_at_most(up: Run) -> None:
+def test_a_host_is_logged_in_to_three_times_and_the_first_controller_six(up: Run, case: Case) -> None:
     """Every step rewrites the whole state, and its connection stays open until the plugin ends."""
     logins = Counter(step.plain["connection"]["host"] for step in up.of(REMOTE) if step.inputs.get("create"))
-    assert max(logins.values()) <= 5
+    first = case.cfg.hosts[case.cfg.bootstrap_controller].address
+    assert logins == {host.address: 6 if host.address == first else 3 for host in case.cfg.hosts.values()}
 
 
 def test_nothing_is_written_before_every_host_has_passed(run: Run) -> None:
@@ -159,11 +163,19 @@ def test_the_graph_grows_with_the_hosts_and_not_with_their_square() -> None:
     assert brings_most - brings_more == brings_more - brings_few > 0
 
 
+def _barriers(run: Run) -> list[Registered]:
+    return [
+        each
+        for each in run.of("pulumi:index:Stash")
+        if each.name not in RECORDS and not each.name.endswith(("-intent", "-labels"))
+    ]
+
+
 def test_a_barrier_is_the_same_whatever_the_hosts(case: Case) -> None:
     raw = read(case.name)
     raw["hosts"].popitem()
     few, all_of_them = (
-        {each.name: each.inputs for each in run.of("pulumi:index:Stash") if each.name not in RECORDS}
+        {each.name: each.inputs for each in _barriers(run)}
         for run in (program(raw), ran(case.name, preview=True))
     )
     assert few == all_of_them
@@ -174,7 +186,7 @@ def test_a_barrier_is_the_same_whatever_the_hosts(case: Case) -> None:
 
 def test_a_cluster_without_barriers_gets_them_and_nothing_else(case: Case) -> None:
     before = ran(case.name)
-    barriers = {each.urn: each.name for each in before.of("pulumi:index:Stash")}
+    barriers = {each.urn: each.name for each in _barriers(before)}
     preview = program(read(case.name), preview=True, state=before.without(*barriers.values()))
     assert changed(before.without(*barriers.values()), preview) == barriers.keys()
 

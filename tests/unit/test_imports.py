@@ -28,7 +28,7 @@ STAGES = """
     components.config
     components.config.reference components.hosts.machine
     components.assets.templates components.assets.document
-    components.hosts.host components.lasting
+    components.hosts.host components.lasting components.intent
     components.ssh
     components.hosts
     components.pki
@@ -36,7 +36,9 @@ STAGES = """
     components.api
     components.reset components.upgrade_checks
     components.upgrade_path components.node components.bootstrap
-    components.recovery
+    components.etcd
+    components.recovery components.snapshot
+    components.labels
     components.rollout
     components.selfhosted
     components.handover

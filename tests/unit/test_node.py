@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -34,18 +36,41 @@ def host(tmp_path: Path) -> Sandbox:
     return arrange(Sandbox(tmp_path))
 
 
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Sandbox]:
+    """The host that has become the node of that name."""
+
+    @cache
+    def made(name: str) -> Sandbox:
+        host = arrange(Sandbox(tmp_path_factory.mktemp(name)))
+        assert set_up(host, name) == (0, "")
+        return host
+
+    return made
+
+
+@pytest.fixture
+def node(nodes: Callable[[str], Sandbox], tmp_path: Path) -> Callable[[str], Sandbox]:
+    """That one, for one test."""
+    return lambda name: nodes(name).copied(tmp_path)
+
+
 def _kernel(host: Sandbox) -> dict[str, str]:
     return dict(line.split(" = ") for line in host.path("/var/kernel").read_text().splitlines())
 
 
-def _restarts(host: Sandbox) -> list[str]:
+def _calls(host: Sandbox, verb: str) -> list[str]:
     calls = host.path("/var/calls").read_text().splitlines()
-    return [call for call in calls if call.startswith("restart")]
+    return [call for call in calls if call.startswith(verb)]
+
+
+def _restarts(host: Sandbox) -> list[str]:
+    return _calls(host, "restart")
 
 
 @pytest.mark.parametrize("name", NODES)
-def test_a_host_becomes_a_node(host: Sandbox, name: str) -> None:
-    assert set_up(host, name) == (0, "")
+def test_a_host_becomes_a_node(node: Callable[[str], Sandbox], name: str) -> None:
+    host = node(name)
     for path, text in files_of(name).items():
         if path.startswith("root/"):
             assert host.path(path.removeprefix("root")).read_text() == host.moved(text), path
@@ -58,12 +83,21 @@ def test_a_host_becomes_a_node(host: Sandbox, name: str) -> None:
         *timer,
         *("restart containerd", "restart kubelet"),
     ]
+    more = " kubepivot-backup.timer kubepivot-checkpoints" if timer else ""
+    assert _calls(host, "enable") == [f"enable --quiet containerd kubelet kubepivot-node.service{more}"]
     assert host.path("/var/downloads").read_text() == ""
 
 
+def test_of_containerd_a_host_gets_what_it_runs(host: Sandbox) -> None:
+    """Their names are on record. What else is in the archive is left there: nobody has to list it first."""
+    assert install(host, "gpu") == (0, "")
+    programs = {path.name for path in host.path("/usr/local/bin").iterdir()}
+    assert programs == {"containerd", "containerd-shim-runc-v2", "ctr", "kubelet"}
+
+
 @pytest.mark.parametrize("name", NODES)
-def test_a_second_run_changes_nothing(host: Sandbox, name: str) -> None:
-    set_up(host, name)
+def test_a_second_run_changes_nothing(node: Callable[[str], Sandbox], name: str) -> None:
+    host = node(name)
     host.write("/var/active")
     before = {path: path.stat().st_mtime_ns for path in host.path("/etc").rglob("*") if path.is_file()}
     host.write("/var/calls")
@@ -114,8 +148,8 @@ def test_without_a_name_server_there_is_one_to_ask(host: Sandbox, route: str, se
     assert host.path("/etc/kubernetes/resolv.conf").read_text() == f"nameserver {server}\n"
 
 
-def test_lost_data_of_etcd_are_not_made_up_for(host: Sandbox) -> None:
-    assert set_up(host, "controller-1", lacks="nothing") == (0, "")
+def test_lost_data_of_etcd_are_not_made_up_for(node: Callable[[str], Sandbox]) -> None:
+    host = node("controller-1")
     data = host.path("/var/lib/etcd")
     for lost in (data / "member", data):
         assert lost.is_dir()
@@ -204,10 +238,10 @@ def test_a_link_to_a_certificate_that_is_gone_is_mended(host: Sandbox) -> None:
     assert current.resolve().name == "kubelet-client-initial.pem"
 
 
-def test_a_renewed_certificate_takes_over_from_the_kubelets_own(host: Sandbox) -> None:
+def test_a_renewed_certificate_takes_over_from_the_kubelets_own(node: Callable[[str], Sandbox]) -> None:
     """Its own may have ended while the host was off."""
+    host = node("gpu")
     current = host.path("/var/lib/kubelet/pki/kubelet-client-current.pem")
-    assert set_up(host, "gpu") == (0, "")
     current.unlink()
     current.symlink_to("kubelet-client-2026.pem")
     host.write("/var/lib/kubelet/pki/kubelet-client-2026.pem", "the kubelet's own")
@@ -243,23 +277,23 @@ def test_a_cluster_keeps_the_user_that_it_was_made_with(host: Sandbox, older: bo
     assert not older or chowned.read_text().startswith(f"-R {former}:{former} root")
 
 
-def test_a_node_is_not_looked_at_again(host: Sandbox) -> None:
-    assert set_up(host, "gpu") == (0, "")
+def test_a_node_is_not_looked_at_again(node: Callable[[str], Sandbox]) -> None:
+    host = node("gpu")
     assert set_up(host, "gpu", preflight="exit 1") == (0, "")
 
 
 # -- kernel settings -----------------------------------------------------------------------------------------
 
 
-def test_kernel_settings_are_ours_until_the_host_is_given_back(host: Sandbox) -> None:
-    set_up(host, "worker-1")
+def test_kernel_settings_are_ours_until_the_host_is_given_back(node: Callable[[str], Sandbox]) -> None:
+    host = node("worker-1")
     assert _kernel(host) == THEIRS | OURS
     assert reset(host, "worker-1") == (0, "")
     assert _kernel(host) == THEIRS
 
 
-def test_what_was_set_before_is_not_forgotten_by_a_second_run(host: Sandbox) -> None:
-    set_up(host, "worker-1")
+def test_what_was_set_before_is_not_forgotten_by_a_second_run(node: Callable[[str], Sandbox]) -> None:
+    host = node("worker-1")
     set_up(host, "worker-1")
     assert host.path(BEFORE).read_text().splitlines() == [f"{key} = {THEIRS[key]}" for key in OURS]
     assert reset(host, "worker-1") == (0, "")

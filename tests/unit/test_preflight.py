@@ -369,6 +369,7 @@ def test_a_host_of_this_cluster_may_run_what_is_its_own(host: Sandbox) -> None:
     host.fake("systemctl", "case $3 in kubelet | firewalld) ;; *) exit 3 ;; esac")
     _rules(host, "drop")
     _api_port_taken(host)
+    host.fake("df", 'case "$*" in *size*) echo Size; echo 20000 ;; *) echo Avail; echo 300 ;; esac')
     assert _preflight(host)[0] == 0
 
 

@@ -42,15 +42,35 @@ def test_a_preview_of_a_worker_that_joins_shows_nothing_of_the_others(name: str,
     assert not has(Unknown, preview.outputs)
 
 
+@pytest.mark.parametrize(("name", "host"), [("lab", "worker-1"), ("baremetal", "alpha")])
+def test_a_preview_of_labels_and_taints_shows_their_host_only(name: str, host: str) -> None:
+    raw = read(name)
+    raw["hosts"][host] |= {"labels": {"example.com/a": "b"}, "taints": ["example.com/c:NoExecute"]}
+    shown = changed(ran(name), program(raw, preview=True, state=ran(name)))
+    stores = {f"{host}-etcd"} if raw["hosts"][host]["role"] == "controller" else set()
+    assert _parts(shown) == stores | {
+        f"{host}-{part}" for part in ("labels", "node", "node-intent", "upgrade")
+    }
+
+
 READERS: dict[str, list[str]] = {
     "admin": [],
     "super-admin": ["bootstrap", "cluster", "handover", "worker-1-removal"],
-    "apiserver": ["handover", "kube-apiserver", "kube-apiserver-secret"],
+    "apiserver": ["handover", "kube-apiserver", "kube-apiserver-intent", "kube-apiserver-secret"],
     "bootstrap-apiserver": ["bootstrap"],
-    "scheduler": ["bootstrap", "handover", "kube-scheduler", "kube-scheduler-secret"],
-    "kubelet-serving-worker-1": ["worker-1-node", "worker-1-upgrade"],
-    "kubelet-client-controller-1": ["controller-1-node", "controller-1-upgrade"],
-    "etcd-peer-controller-1": ["controller-1-node", "controller-1-upgrade"],
+    "scheduler": [
+        *("bootstrap", "handover", "kube-scheduler", "kube-scheduler-intent", "kube-scheduler-secret")
+    ],
+    "kubelet-serving-worker-1": ["worker-1-node", "worker-1-node-intent", "worker-1-upgrade"],
+    "kubelet-client-controller-1": [
+        *("controller-1-etcd", "controller-1-node", "controller-1-node-intent", "controller-1-upgrade")
+    ],
+    "etcd-peer-controller-1": [
+        "controller-1-etcd",
+        "controller-1-node",
+        "controller-1-node-intent",
+        "controller-1-upgrade",
+    ],
 }
 """What in the cluster `lab` reads a leaf, be it through the digest of workloads."""
 

@@ -16,6 +16,7 @@ from tests.unit.lost_control_plane import (
     MANIFESTS,
     SNAPSHOT,
     STATE,
+    TOKEN,
     arrange,
     calls,
     data,
@@ -50,6 +51,11 @@ def test_a_recovery_from_living_data(controller: Sandbox) -> None:
         controller.path("/var/applied").read_text().split()
     )
     assert "applying the cluster's objects" in told
+    # As Pulumi's state has it: it would find a difference.
+    assert controller.path("/var/annotated").read_text().splitlines() == [
+        f"annotate --overwrite --namespace=kube-system {workload} kubepivot.dev/intent={intent}"
+        for workload, intent in (line.split() for line in TOKEN.splitlines())
+    ]
 
 
 def test_every_old_pod_goes_whatever_the_api_says_of_it(controller: Sandbox) -> None:

@@ -14,6 +14,7 @@ from components.assets.manifests import OWNER
 from components.assets.recovery import recovery_files
 from components.assets.templates import script
 from components.config import parse
+from components.selfhosted import INTENT
 from tests.cases import Raw, load, read
 from tests.unit.recorder import REMOTE, Run, pki_texts, program, ran, revealed
 
@@ -99,6 +100,12 @@ def test_it_brings_the_steps_as_they_are_and_every_object_as_the_provider_gets_i
         for path, file in brought.items():
             assert files[f"{step}/{path}"] == file.text, path
     manifests = {path: yaml.safe_load(text) for path, text in files.items() if path.startswith("manifests/")}
+    for line in files["token"].splitlines():
+        workload, intent = line.split()
+        (manifest,) = [
+            each for each in manifests.values() if f"{each['kind']}/{each['metadata']['name']}" == workload
+        ]
+        manifest["metadata"]["annotations"][INTENT] = intent
     given = {
         f"manifests/{each.name.removeprefix('lab-')}.yaml": each.plain
         for each in run.of("kubernetes:")

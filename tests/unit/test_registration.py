@@ -275,11 +275,15 @@ def test_a_node_that_is_made_is_the_one_that_its_kubelet_registers(name: str) ->
     case = load(NODES[name])
     files = node_files(case.cfg, case.machines[name], case.machines, case.texts)
     made = json.loads(files["root/etc/kubernetes/node.json"].text)
-    kubelet = yaml.safe_load(files["root/etc/kubernetes/kubelet.yaml"].text)
+    kubelet = yaml.safe_load(files["root/etc/kubernetes/kubelet.d/taints.conf"].text)
     assert made["spec"]["taints"] == kubelet["registerWithTaints"]
+    (labels,) = shlex.split(files["root/etc/kubernetes/kubelet.env"].text)
+    pairs = dict(pair.split("=") for pair in labels.removeprefix("NODE_LABELS=").split(",") if pair)
     unit = files["root/etc/systemd/system/kubelet.service"].text
-    (labels,) = [word.split("=", 1)[1] for word in unit.split() if word.startswith("--node-labels=")]
-    pairs = dict(pair.split("=") for pair in labels.split(",") if pair)
+    assert (
+        "EnvironmentFile=/etc/kubernetes/kubelet.env\n" in unit and "--node-labels=${NODE_LABELS}\n" in unit
+    )
+    assert " --config-dir=/etc/kubernetes/kubelet.d " in unit
     role_of = {ROLE: ""} if case.machines[name].is_controller else {}
     assert made["metadata"]["labels"] == {**pairs, **role_of}
 

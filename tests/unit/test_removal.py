@@ -24,11 +24,13 @@ case "$*" in
 esac
 case $1 in
   annotate) case $4 in *=*) echo removal >/var/ours ;; *) rm -f /var/ours ;; esac ;;
-  drain) [ ! -e /var/blocked ] || {{ echo "it would violate the pod's disruption budget"; exit 1; }} ;;
+  drain) [ ! -e /var/dies ] || {{ echo "worker-1 Unknown true" >/var/node; exit 1; }}
+    [ ! -e /var/blocked ] || {{ echo "it would violate the pod's disruption budget"; exit 1; }} ;;
 esac
 """
 OURS = "annotate node worker-1 kubepivot.dev/cordoned=removal --overwrite"
 UNCORDON = ["uncordon worker-1", "annotate node worker-1 kubepivot.dev/cordoned-"]
+DELETE = "delete node worker-1 --ignore-not-found --wait=false"
 DRAIN = "drain worker-1 --ignore-daemonsets --timeout=300s"
 
 
@@ -55,9 +57,9 @@ def asked(host: Sandbox) -> list[str]:
 @pytest.mark.parametrize(
     ("node", "expected"),
     [
-        ("worker-1 True ", [OURS, DRAIN, "delete node worker-1 --wait=false"]),
-        ("worker-1 True true", [DRAIN, "delete node worker-1 --wait=false"]),
-        ("worker-1 Unknown ", ["delete node worker-1 --wait=false"]),
+        ("worker-1 True ", [OURS, DRAIN, DELETE]),
+        ("worker-1 True true", [DRAIN, DELETE]),
+        ("worker-1 Unknown ", [DELETE]),
         ("", []),
     ],
     ids=["ready", "cordoned", "dead", "gone already"],
@@ -66,6 +68,13 @@ def test_its_pods_go_elsewhere_and_its_node_is_deleted(host: Sandbox, node: str,
     done = run(host, node)
     assert (done.returncode, done.stderr) == (0, "")
     assert asked(host) == expected
+
+
+def test_one_that_was_dead_all_the_time_is_deleted(host: Sandbox) -> None:
+    host.write("/var/dies")
+    done = run(host, "worker-1 True ")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert asked(host) == [OURS, DRAIN, DELETE]
 
 
 @pytest.mark.parametrize(

@@ -13,20 +13,12 @@ import pytest
 from components.assets.rollout import expected, roll_seconds
 from components.rollout import await_rollout
 from tests.cases import load
+from tests.unit.clock import Clock
 from tests.unit.recorder import pki_texts, ran
-from tests.unit.test_rollout import LATE, NODES, WORKLOADS, Object, container, event, pod, workload
+from tests.unit.test_rollout import LATE, NODES, WORKLOADS, Object, container, event, node, pod, workload
 
 CFG = load("lab").cfg
 SECONDS = roll_seconds(CFG)
-
-
-class Clock:
-    """Time goes by only while somebody sleeps."""
-
-    now = 1000.0
-
-    async def sleep(self, seconds: float) -> None:
-        self.now += seconds
 
 
 @pytest.fixture
@@ -35,6 +27,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     monkeypatch.setattr("components.rollout.monotonic", lambda: clock.now)
     monkeypatch.setattr("components.rollout.time", lambda: clock.now)
     monkeypatch.setattr("components.rollout.sleep", clock.sleep)
+    # A fifth of the looks tells the same.
+    monkeypatch.setattr("components.rollout.LOOK_SECONDS", 2.5)
     return clock
 
 
@@ -133,6 +127,23 @@ def test_what_is_late_is_waited_for_and_told_when_it_changes(api: Api, clock: Cl
     assert wait(api, told) == ""
     assert clock.now == 1020
     assert told == ["waiting for flannel, coredns", "waiting for coredns"]
+
+
+def test_a_node_that_has_left_and_is_dead_holds_nothing_up(api: Api, clock: Clock) -> None:
+    """A second look finds out which pods are on it."""
+    api.nodes.append(node("former", "Unknown"))
+    api.counts = {"flannel": "2|2|3||3|2|2", "kube-proxy": "2|2|3||3|2|2", "coredns": LATE}
+    api.pods = [pod(name, node="former") for name in ("flannel", "kube-proxy")]
+
+    def later(_: httpx.Request) -> None:
+        if clock.now >= 1010:
+            api.counts.pop("coredns", None)
+
+    api.before = later
+    told: list[str] = []
+    assert wait(api, told) == ""
+    assert clock.now == 1010
+    assert told == ["waiting for flannel, kube-proxy, coredns", "waiting for coredns"]
 
 
 def test_what_stays_late_is_told_at_the_deadline(api: Api, clock: Clock) -> None:

@@ -12,10 +12,11 @@ import yaml
 
 from components.assets.controlplane import COMPONENTS, UID
 from components.assets.handover import handover_files
-from components.assets.manifests import OWNER, applied, manifests
+from components.assets.manifests import OWNER, WORKLOADS, applied, manifests
 from components.assets.templates import script
 from components.config import ClusterConfig, parse
 from components.config.images import IMAGES
+from components.selfhosted import INTENT
 from tests.cases import Case, load, manifest_values
 from tests.unit.recorder import Registered, Run, Secret, Unknown, has, pki_texts, ran, revealed
 
@@ -90,15 +91,9 @@ def _digest(cfg: ClusterConfig, case: Case) -> str:
 def test_the_hand_over_outlasts_the_deadlines_of_its_script(up: Run, case: Case) -> None:
     command = up.only(f"{case.cfg.name}-handover").inputs["create"]
     (seconds,) = re.findall(r"timeout (\d+) sh", command)
-    own = script("handover")
-    leaders, leader = own.count("end_leader kube-"), own.split("end_leader()")[1].split("}")[0]
-    assert leaders == 2
-    waits = sum(_deadlines(own + script("network"))) + (leaders - 1) * sum(_deadlines(leader))
-    assert int(seconds) > waits
-
-
-def _deadlines(text: str) -> list[int]:
-    return [int(seconds) for seconds in re.findall(r"wait_for (\d+)", text)]
+    deadlines = re.findall(r"wait_for (\d+)", script("handover") + script("network"))
+    assert len(deadlines) == 10
+    assert int(seconds) > sum(map(int, deadlines))
 
 
 def test_the_hand_over_brings_nothing_else_than_its_files_and_the_digest(up: Run, case: Case) -> None:
@@ -107,6 +102,7 @@ def test_the_hand_over_brings_nothing_else_than_its_files_and_the_digest(up: Run
     brought = {path: data.decode() for path, data in up.only(f"{case.cfg.name}-handover").files.items()}
     assert brought.pop("run") == script("handover")
     assert brought.pop("workloads")
+    assert brought.pop("token")
     assert brought == {path: file.text for path, file in expected.items()}
 
 
@@ -152,6 +148,10 @@ def test_objects_are_the_rendered_manifests(up: Run, case: Case) -> None:
     for manifest in expected.values():
         skip = {"pulumi.com/skipAwait": "true"} if manifest["kind"] in AWAITED else {}
         manifest["metadata"]["annotations"] = {**OWNER, **skip}
+    for file, manifest in expected.items():
+        if manifest["kind"] in WORKLOADS:
+            intent = up.only(f"{case.cfg.name}-{file.removesuffix('.yaml')}-intent")
+            manifest["metadata"]["annotations"][INTENT] = f"{intent.name}-id"
     prefix = f"{case.cfg.name}-"
     assert {each.name.removeprefix(prefix): each.plain for each in _objects(up)} == {
         file.removesuffix(".yaml"): manifest for file, manifest in expected.items()
@@ -167,6 +167,8 @@ def test_only_data_of_secrets_is_secret(up: Run) -> None:
 
 def test_a_preview_shows_all_of_an_object_but_what_certificates_give(case: Case) -> None:
     run = ran(case.name, preview=True)
+    for each in _objects(run):
+        each.inputs["metadata"]["annotations"].pop(INTENT, None)
     unknown = {
         each.name.removeprefix(f"{case.cfg.name}-") for each in _objects(run) if has(Unknown, each.inputs)
     }

@@ -13,7 +13,7 @@ import pytest
 from tests import slices
 from tests.cases import CHECKOUT
 
-COUNT = 4
+COUNT = 8
 # With two that nobody has measured.
 MODULES = [*slices.SECONDS, "tests/e2e/test_new.py", "tests/e2e/test_another.py"]
 
@@ -49,15 +49,15 @@ def test_what_nobody_has_measured_counts_as_the_mean(table: Callable[..., None])
     assert slices.share(["a", "b", "new"], 1, 1) == ["a", "new", "b"]
 
 
-@pytest.mark.parametrize("text", ["", "1", "0/4", "5/4", "1/0", "-1/4", "a/b", "1/4/2", "1.5/4"])
+@pytest.mark.parametrize("text", ["", "1", "0/8", "9/8", "1/0", "-1/8", "a/b", "1/8/2", "1.5/8"])
 def test_what_is_no_part_is_refused_with_an_example(text: str) -> None:
-    with pytest.raises(argparse.ArgumentTypeError, match="such as 1/4"):
+    with pytest.raises(argparse.ArgumentTypeError, match="such as 1/8"):
         slices.parse(text)
 
 
 def test_the_parts_are_numbered_from_1() -> None:
-    assert slices.parse("1/4") == (1, 4)
-    assert slices.parse("4/4") == (4, 4)
+    assert slices.parse("1/8") == (1, 8)
+    assert slices.parse("8/8") == (8, 8)
 
 
 def test_the_table_names_modules_that_have_scenarios() -> None:
@@ -65,11 +65,12 @@ def test_the_table_names_modules_that_have_scenarios() -> None:
         assert "pytest.mark.e2e" in (CHECKOUT / name).read_text(), name
 
 
-def test_a_quarter_is_no_longer_than_the_mean_by_a_fifth() -> None:
+def test_a_part_is_no_longer_than_the_mean_by_a_fifth_or_is_one_module() -> None:
     parts = [slices.share(slices.SECONDS, number, COUNT) for number in range(1, COUNT + 1)]
     lengths = [sum(slices.SECONDS[name] for name in part) for part in parts]
-    assert max(lengths) < 1.2 * fmean(lengths), lengths
-    assert max(lengths) < 35 * 60, "and make test before it: a CI machine has an hour"
+    several = [length for part, length in zip(parts, lengths, strict=True) if len(part) > 1]
+    assert max(several) < 1.2 * fmean(lengths), lengths
+    assert max(lengths) < 25 * 60, "make test and, the first time, half an hour of builds come before it"
 
 
 class Test:

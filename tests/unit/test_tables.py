@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from components.assets.controlplane import COMPONENTS, bootstrap_pod
-from components.assets.etcd import etcd_pod
+from components.assets.etcd import etcd_config, etcd_pod
 from components.assets.manifests import WORKLOADS as KINDS
 from components.assets.manifests import manifests
 from components.assets.networks import NETWORKS
@@ -139,11 +139,11 @@ def test_either_the_program_or_the_apiservers_own_the_endpoints(case: Case) -> N
 
 def test_what_etcd_and_the_control_plane_listen_at_is_in_the_table(case: Case) -> None:
     known = {port.first for port in PORTS if port.protocol == "TCP"} | {case.cfg.api.port}
-    pods = [etcd_pod(case.cfg, case.machines[case.cfg.controllers[0]], case.machines)]
-    pods += [bootstrap_pod(component, case.cfg, case.machines) for component in COMPONENTS]
+    options = etcd_config(case.cfg, case.machines[case.cfg.controllers[0]], case.machines)
+    pods = [etcd_pod(case.cfg), *(bootstrap_pod(each, case.cfg, case.machines) for each in COMPONENTS)]
     found = set()
-    for pod in pods:
-        text = yaml.safe_dump(pod["spec"]["containers"])
+    for what in (options, *(pod["spec"]["containers"] for pod in pods)):
+        text = yaml.safe_dump(what)
         found |= set(map(int, re.findall(r"(?:https?://[\d.]+:|secure-port=|\bport: )(\d+)", text)))
     assert {2379, 2380, 2381, 10257, 10259, case.cfg.api.port} <= found <= known
 

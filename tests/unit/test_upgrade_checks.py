@@ -9,8 +9,13 @@ from typing import Any
 import httpx
 import pytest
 
-from components.assets.upgrade_checks import etcd_problems, node_problems, removed_apis
-from components.upgrade_checks import look
+from components.assets.upgrade_checks import (
+    etcd_problems,
+    has_begun,
+    node_problems,
+    removed_apis,
+)
+from components.upgrade_checks import is_to_go_back, look
 
 # -- APIs that are removed -----------------------------------------------------------------------------------
 
@@ -192,6 +197,29 @@ def test_etcd_passes_both_of_its_checks(readyz: str, failing: list[str]) -> None
 # -- asking --------------------------------------------------------------------------------------------------
 
 
+# -- the way back --------------------------------------------------------------------------------------------
+
+
+def daemonset(image: str) -> dict[str, Any]:
+    containers = [{"name": "other", "image": "x:v9.9.9"}, {"name": "kube-apiserver", "image": image}]
+    return {"spec": {"template": {"spec": {"containers": containers}}}}
+
+
+@pytest.mark.parametrize(
+    ("image", "begun"),
+    [
+        ("registry.k8s.io/kube-apiserver:v1.36.3", False),
+        ("registry.k8s.io/kube-apiserver:v1.35.9", False),
+        ("example.com:5000/kube-apiserver:v1.36.3-fix1", False),
+        ("registry.k8s.io/kube-apiserver:v1.37.0", True),
+        ("example.com:5000/kube-apiserver:ours", True),
+        ("example.com/kube-apiserver@sha256:0123", True),
+    ],
+)
+def test_one_that_may_be_newer_has_begun(image: str, begun: bool) -> None:
+    assert has_begun(daemonset(image), 36) == begun
+
+
 class Api:
     """A made-up API. A test changes what it says, or what happens at a request."""
 
@@ -210,6 +238,8 @@ class Api:
                 return httpx.Response(200, json={"items": self.nodes})
             case "/metrics":
                 return httpx.Response(200, text=METRICS)
+            case path if path.endswith("/daemonsets/kube-apiserver"):
+                return httpx.Response(200, json=daemonset("registry.k8s.io/kube-apiserver:v1.36.3"))
             case "/readyz?verbose":
                 status, text = self.readyz
                 return httpx.Response(status, text=text)
@@ -221,6 +251,22 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Api:
     monkeypatch.setattr("components.upgrade_checks.LOOK_SECONDS", 0.2)
     monkeypatch.setattr("components.upgrade_checks.PAUSE_SECONDS", 0.01)
     return Api()
+
+
+def goes_back(api: Api, to_version: str) -> bool:
+    async def run() -> bool:
+        transport = httpx.MockTransport(api.answer)
+        async with httpx.AsyncClient(base_url="https://api", transport=transport) as http:
+            return await is_to_go_back(http, to_version)
+
+    return asyncio.run(run())
+
+
+def test_a_minor_is_taken_back_before_kube_apiserver_has_begun_only(api: Api) -> None:
+    assert goes_back(api, "1.36.1")
+    assert not goes_back(api, "1.35.4")
+    api.before = lambda: httpx.Response(500)
+    assert not goes_back(api, "1.36.1")
 
 
 def found(api: Api, from_version: str, to_version: str, hosts: tuple[str, ...] = ()) -> list[str]:
@@ -245,6 +291,18 @@ def test_a_node_that_is_not_ready_gets_no_other_minor(api: Api) -> None:
     assert found(api, "1.36.1", "1.36.3", ("a",)) == []
     problem = "node a is not Ready, and has to be for another minor: mend it or take it out first"
     assert problem in found(api, "1.36.3", "1.37.2", ("a",))
+
+
+def test_an_etcd_that_is_only_busy_is_looked_at_again(api: Api) -> None:
+    well, api.readyz = api.readyz, (500, READY.replace("[+]etcd ok", "[-]etcd failed: reason withheld"))
+
+    def recover() -> None:
+        if api.asked.count("/readyz?verbose") == 2:
+            api.readyz = well
+
+    api.before = recover
+    assert found(api, "1.36.1", "1.36.3") == []
+    assert api.asked.count("/readyz?verbose") == 2
 
 
 def test_of_removed_apis_it_asks_when_the_minor_changes(api: Api) -> None:

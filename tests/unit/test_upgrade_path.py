@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import replace
 from typing import Any
 
+import httpx
 import pulumi
 import pytest
 
@@ -68,13 +69,13 @@ def test_the_record_is_made_after_all_downloads_and_before_anything_that_runs_is
     record = run.only("kubernetes-version")
     downloads = {step.urn for step in run.of(REMOTE) if step.name.endswith("-download")}
     assert downloads and downloads <= run.before(record)
-    preparing = ("-preflight", "-download")
+    preparing = ("-preflight", "-download", "-snapshot")
     changing = [step for step in run.of(REMOTE) if not step.name.endswith(preparing)]
     changing += run.of("kubernetes:")
     assert changing and all(record.urn in run.before(each) for each in changing)
 
 
-def test_the_record_meets_another_name_and_holds_previews_too() -> None:
+def test_the_record_meets_another_name_and_holds_previews_too(monkeypatch: pytest.MonkeyPatch) -> None:
     lab, metal = ran("lab"), ran("baremetal", preview=True)
     record = lab.only("kubernetes-version")
     assert record.urn == metal.only("kubernetes-version").urn
@@ -90,6 +91,19 @@ def test_the_record_meets_another_name_and_holds_previews_too() -> None:
     async def update(recorded: str) -> None:
         await hook(pulumi.ResourceHookArgs(urn="", id="", name="", type="", old_inputs={"input": recorded}))
 
-    asyncio.run(update("1.35.4"))
+    asyncio.run(update("1.36.3"))
+    begun: list[bool] = []
+
+    async def is_to_go_back(_: httpx.AsyncClient, version: str) -> bool:
+        assert version == LATEST
+        return begun.pop()
+
+    monkeypatch.setattr("components.upgrade_path.is_to_go_back", is_to_go_back)
+    monkeypatch.setattr("components.api.client", lambda *_: httpx.AsyncClient())
+    begun = [True]
+    asyncio.run(update("1.38.1"))
+    begun = [False]
+    with pytest.raises(pulumi.RunError, match=r'^kubepivot:kubernetesVersion = ".*": the cluster has begun'):
+        asyncio.run(update("1.38.1"))
     with pytest.raises(pulumi.RunError, match=r'^kubepivot:kubernetesVersion = ".*": the cluster has begun'):
         asyncio.run(update("1.99.1"))

@@ -11,6 +11,7 @@ import pytest
 
 from components.assets.templates import script
 from components.assets.upgrade import last_change, upgrade_files
+from components.config.releases import LATEST
 from tests.cases import load
 from tests.unit.new_host import CURL, DOWNLOADS, MARK, NODES, arrange, env_of, files_of
 from tests.unit.sandbox import Sandbox
@@ -68,10 +69,10 @@ def newer() -> dict[str, str]:
     }
 
 
-@pytest.fixture
-def host(tmp_path: Path) -> Sandbox:
+@pytest.fixture(scope="module")
+def serving(tmp_path_factory: pytest.TempPathFactory) -> Sandbox:
     """A node that serves."""
-    host = arrange(Sandbox(tmp_path))
+    host = arrange(Sandbox(tmp_path_factory.mktemp(NAME)))
     host.real("date", "tail", "tr")
     host.fake("curl", f"{ANSWERS}{CURL}")
     host.fake("journalctl", "echo a kubelet that crashes")
@@ -86,6 +87,27 @@ def host(tmp_path: Path) -> Sandbox:
     host.write("/var/healthy")
     host.write("/var/calls")
     return host
+
+
+@pytest.fixture
+def host(serving: Sandbox, tmp_path: Path) -> Sandbox:
+    """That one, for one test."""
+    return serving.copied(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def staging(serving: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Sandbox:
+    """One on which a newer kubelet is staged."""
+    host = serving.copied(tmp_path_factory.mktemp("staging"))
+    done = run_node(host, **newer())
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", "change=a-uuid\n")
+    return host
+
+
+@pytest.fixture
+def staged(staging: Sandbox, tmp_path: Path) -> Sandbox:
+    """That one, for one test."""
+    return staging.copied(tmp_path)
 
 
 def restarts(host: Sandbox) -> list[str]:
@@ -104,26 +126,35 @@ def test_what_restarts_pods_keepers_is_staged(host: Sandbox) -> None:
     assert restarts(host) == ["kubepivot-node.service"]
 
 
-def test_it_is_swapped_in_and_the_node_uncordoned(host: Sandbox) -> None:
-    run_node(host, **newer())
-    host.write("/var/calls")
-    host.write("/var/node", node(version="v1.36.3"))
-    done = run_upgrade(host)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert host.path(LIVE).read_text() == "downloaded\n"
-    assert host.path(YAML).read_text().endswith("maxPods: 200\n")
-    assert host.path("/var/lib/kubepivot/kubelet").read_text() == f"{NEWER_URL}\n"
-    assert restarts(host) == ["kubelet"]
-    assert not host.path(STAGED).parent.exists()
-    assert '"unschedulable": null' in host.path("/var/patched").read_text()
-    host.write("/var/calls")
-    done = run_node(host, **newer())
-    assert (done.returncode, done.stdout) == (0, "change=a-uuid\n")
+def test_labels_and_taints_restart_no_kubelet(host: Sandbox) -> None:
+    env, taints = "/etc/kubernetes/kubelet.env", "/etc/kubernetes/kubelet.d/taints.conf"
+    done = run_node(host, **{f"root{env}": "NODE_LABELS=a=b\n", f"root{taints}": "registerWithTaints: []\n"})
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", "change=none\n")
+    assert host.path(env).read_text() == "NODE_LABELS=a=b\n"
+    assert host.path(taints).read_text() == "registerWithTaints: []\n"
     assert restarts(host) == []
+    assert not host.path(STAGED).parent.exists()
+
+
+def test_it_is_swapped_in_and_the_node_uncordoned(staged: Sandbox) -> None:
+    staged.write("/var/calls")
+    staged.write("/var/node", node(version=f"v{LATEST}"))
+    done = run_upgrade(staged)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert staged.path(LIVE).read_text() == "downloaded\n"
+    assert staged.path(YAML).read_text().endswith("maxPods: 200\n")
+    assert staged.path("/var/lib/kubepivot/kubelet").read_text() == f"{NEWER_URL}\n"
+    assert restarts(staged) == ["kubelet"]
+    assert not staged.path(STAGED).parent.exists()
+    assert '"unschedulable": null' in staged.path("/var/patched").read_text()
+    staged.write("/var/calls")
+    done = run_node(staged, **newer())
+    assert (done.returncode, done.stdout) == (0, "change=a-uuid\n")
+    assert restarts(staged) == []
 
 
 def test_an_admins_cordon_stays(host: Sandbox) -> None:
-    host.write("/var/node", node(version="v1.36.3", ours=False))
+    host.write("/var/node", node(version=f"v{LATEST}", ours=False))
     assert run_upgrade(host).returncode == 0
     assert not host.path("/var/patched").exists()
 
@@ -132,8 +163,8 @@ def test_an_admins_cordon_stays(host: Sandbox) -> None:
     ("told", "staged"),
     [
         (node(version="v1.36.1"), False),
-        (node(version="v1.36.3", ready=False), False),
-        (node(version="v1.36.3", heard="2020-01-01T00:00:00Z"), True),
+        (node(version=f"v{LATEST}", ready=False), False),
+        (node(version=f"v{LATEST}", heard="2020-01-01T00:00:00Z"), True),
         ("", False),
     ],
     ids=["another version", "not ready", "a status of before", "no answer"],
@@ -151,75 +182,87 @@ def test_a_node_that_does_not_come_back_stays_cordoned(host: Sandbox, told: str,
     )
     done = run_upgrade(host)
     assert done.returncode == 1
-    assert "timed out waiting for node gpu to be Ready with kubelet v1.36.3" in done.stderr
+    assert f"timed out waiting for node gpu to be Ready with kubelet v{LATEST}" in done.stderr
     assert "a kubelet that crashes" in done.stderr
     assert "put the former values back" in done.stderr
     assert not host.path("/var/patched").exists()
 
 
-def test_a_swap_that_was_cut_short_is_ended_by_the_next(host: Sandbox) -> None:
+def test_a_swap_that_was_cut_short_is_ended_by_the_next(staged: Sandbox) -> None:
+    staged.write("/var/calls")
+    staged.write("/var/node", node(version=f"v{LATEST}"))
+    staged.fake("systemctl", 'echo "$*" >>/var/calls; case $1 in is-active) ;; restart) exit 1 ;; esac')
+    assert run_upgrade(staged).returncode == 1
+    assert staged.path(STAGED).exists()
+    staged.fake("systemctl", 'echo "$*" >>/var/calls')
+    staged.write("/var/calls")
+    assert run_upgrade(staged).returncode == 0
+    assert restarts(staged) == ["kubelet"]
+    assert staged.path(LIVE).read_text() == "downloaded\n"
+
+
+def test_what_is_taken_back_before_its_turn_is_staged_no_more(staged: Sandbox) -> None:
+    done = run_node(staged)
+    # Another name than before all: the step runs, and uncordons what was cordoned for it.
+    assert (done.returncode, done.stdout) == (0, "change=a-uuid\n")
+    assert not staged.path(STAGED).parent.exists()
+    assert staged.path(LIVE).read_text() == "older"
+
+
+def test_what_is_staged_is_not_downloaded_again(staged: Sandbox) -> None:
+    staged.write("/var/downloads")
+    staged.write("/proc/sys/kernel/random/uuid", "another-uuid")
+    done = run_node(staged, **newer())
+    assert (done.returncode, done.stdout) == (0, "change=another-uuid\n")
+    assert staged.path("/var/downloads").read_text() == ""
+    assert staged.path(STAGED).read_text() == "downloaded\n"
+
+
+def test_where_the_kubelet_is_down_nothing_is_spared(staged: Sandbox) -> None:
+    staged.path("/var/healthy").unlink()
+    staged.write("/var/calls")
+    done = run_node(staged, **newer())
+    assert (done.returncode, done.stdout) == (0, "change=a-uuid\n")
+    assert staged.path(LIVE).read_text() == "downloaded\n"
+    assert restarts(staged) == ["kubelet"]
+    assert not staged.path(STAGED).parent.exists()
+
+
+@pytest.mark.parametrize("swapped", [True, False])
+def test_a_change_that_was_not_seen_to_serve_is_mended_at_once(staged: Sandbox, swapped: bool) -> None:
+    """Its kubelet may be healthy and its node not Ready: what mends it can't wait for the node."""
+    if swapped:
+        staged.write("/var/node", node(version=f"v{LATEST}", ready=False))
+        staged.fake("date", "echo $(($(cat /var/clock 2>/dev/null || echo 1) + 999)) | tee /var/clock")
+        staged.real("tee")
+        assert run_upgrade(staged).returncode == 1
+    done = run_node(staged)
+    assert done.returncode == 0
+    assert staged.path(LIVE).read_text() == ("downloaded\n" if swapped else "older")
+    assert not staged.path(STAGED).parent.exists()
+    if swapped:
+        assert not staged.path(YAML).read_text().endswith("maxPods: 200\n")
+
+
+def test_a_kubelet_that_cannot_start_is_told_and_started_by_the_next_run(host: Sandbox) -> None:
     run_node(host, **newer())
-    host.write("/var/calls")
-    host.write("/var/node", node(version="v1.36.3"))
-    host.fake("systemctl", 'echo "$*" >>/var/calls; case $1 in is-active) ;; restart) exit 1 ;; esac')
-    assert run_upgrade(host).returncode == 1
-    assert host.path(STAGED).exists()
+    host.write("/var/node", node(version=f"v{LATEST}"))
+    host.fake(
+        "systemctl", 'case "$*" in "restart kubelet") echo Job failed >&2; exit 1 ;; is-active*) ;; esac'
+    )
+    done = run_upgrade(host)
+    assert done.returncode == 1
+    reason, last_lines, ways_on = done.stderr.splitlines()
+    assert (reason, last_lines) == ("Job failed", "a kubelet that crashes")
+    assert ways_on.startswith("error: the hosts after gpu are as they were, and so is its cordon. Mend what ")
     host.fake("systemctl", 'echo "$*" >>/var/calls')
     host.write("/var/calls")
     assert run_upgrade(host).returncode == 0
     assert restarts(host) == ["kubelet"]
-    assert host.path(LIVE).read_text() == "downloaded\n"
-
-
-def test_what_is_taken_back_before_its_turn_is_staged_no_more(host: Sandbox) -> None:
-    run_node(host, **newer())
-    done = run_node(host)
-    # Another name than before all: the step runs, and uncordons what was cordoned for it.
-    assert (done.returncode, done.stdout) == (0, "change=a-uuid\n")
-    assert not host.path(STAGED).parent.exists()
-    assert host.path(LIVE).read_text() == "older"
-
-
-def test_what_is_staged_is_not_downloaded_again(host: Sandbox) -> None:
-    run_node(host, **newer())
-    host.write("/var/downloads")
-    host.write("/proc/sys/kernel/random/uuid", "another-uuid")
-    done = run_node(host, **newer())
-    assert (done.returncode, done.stdout) == (0, "change=another-uuid\n")
-    assert host.path("/var/downloads").read_text() == ""
-    assert host.path(STAGED).read_text() == "downloaded\n"
-
-
-def test_where_the_kubelet_is_down_nothing_is_spared(host: Sandbox) -> None:
-    run_node(host, **newer())
-    host.path("/var/healthy").unlink()
-    host.write("/var/calls")
-    done = run_node(host, **newer())
-    assert (done.returncode, done.stdout) == (0, "change=a-uuid\n")
-    assert host.path(LIVE).read_text() == "downloaded\n"
-    assert restarts(host) == ["kubelet"]
-    assert not host.path(STAGED).parent.exists()
-
-
-@pytest.mark.parametrize("swapped", [True, False])
-def test_a_change_that_was_not_seen_to_serve_is_mended_at_once(host: Sandbox, swapped: bool) -> None:
-    """Its kubelet may be healthy and its node not Ready: what mends it can't wait for the node."""
-    run_node(host, **newer())
-    if swapped:
-        host.write("/var/node", node(version="v1.36.3", ready=False))
-        host.fake("date", "echo $(($(cat /var/clock 2>/dev/null || echo 1) + 999)) | tee /var/clock")
-        host.real("tee")
-        assert run_upgrade(host).returncode == 1
-    done = run_node(host)
-    assert done.returncode == 0
-    assert host.path(LIVE).read_text() == ("downloaded\n" if swapped else "older")
-    assert not host.path(STAGED).parent.exists()
-    if swapped:
-        assert not host.path(YAML).read_text().endswith("maxPods: 200\n")
 
 
 def test_a_node_that_cannot_be_uncordoned_fails_the_step(host: Sandbox) -> None:
-    host.write("/var/node", node(version="v1.36.3"))
+    host.write("/var/node", node(version=f"v{LATEST}"))
     host.fake("curl", f'case "$*" in *PATCH*) exit 22 ;; esac\n{ANSWERS}')
     host.write("/var/clock", "1000")
     host.fake("date", 'read -r now </var/clock; echo "$now"; echo $((now + 30)) >/var/clock')
@@ -242,13 +285,12 @@ def test_at_another_address_it_is_changed_at_once(host: Sandbox) -> None:
     assert restarts(host) == ["kubelet"]
 
 
-def test_what_nobody_wishes_any_more_is_not_swapped_in(host: Sandbox) -> None:
+def test_what_nobody_wishes_any_more_is_not_swapped_in(staged: Sandbox) -> None:
     """A step that staged it failed, and was taken back: it did not run again."""
-    run_node(host, **newer())
-    host.write("/var/node", node(version="v1.36.3"))
-    assert run_upgrade(host, "an-earlier-change").returncode == 0
-    assert host.path(LIVE).read_text() == "older"
-    assert not host.path(STAGED).parent.exists()
+    staged.write("/var/node", node(version=f"v{LATEST}"))
+    assert run_upgrade(staged, "an-earlier-change").returncode == 0
+    assert staged.path(LIVE).read_text() == "older"
+    assert not staged.path(STAGED).parent.exists()
 
 
 def test_a_download_does_not_write_over_what_is_staged(host: Sandbox) -> None:
@@ -263,12 +305,11 @@ def test_a_download_does_not_write_over_what_is_staged(host: Sandbox) -> None:
     assert not host.path(STAGED).samefile(host.path("/var/cache/kubepivot/kubelet"))
 
 
-def test_a_stage_whose_removal_was_cut_short_is_made_anew(host: Sandbox) -> None:
-    run_node(host, **newer())
-    host.path(STAGED).unlink()
-    done = run_node(host, **newer())
+def test_a_stage_whose_removal_was_cut_short_is_made_anew(staged: Sandbox) -> None:
+    staged.path(STAGED).unlink()
+    done = run_node(staged, **newer())
     assert (done.returncode, done.stderr) == (0, "")
-    assert host.path(STAGED).read_text() == "downloaded\n"
+    assert staged.path(STAGED).read_text() == "downloaded\n"
 
 
 def test_a_host_of_before_is_changed_at_once(host: Sandbox) -> None:

@@ -10,6 +10,7 @@ import httpx
 import pulumi
 import pytest
 
+from components.config.releases import LATEST
 from components.ssh import DONE
 from tests.cases import read
 from tests.unit.recorder import ANSWERS, REMOTE, Run, program, ran
@@ -56,7 +57,8 @@ def test_workloads_are_made_together_and_changed_tier_by_tier() -> None:
     assert all(first.urn in each.dependencies for each in leaders)
     for each in others:
         assert {first.urn, *(leader.urn for leader in leaders)} <= each.dependencies
-    assert not any(hook.opts and hook.opts.on_dry_run for name, hook in run.hooks.items() if " of " in name)
+    gates = {name: hook for name, hook in run.hooks.items() if name.startswith(("rollout", "drain"))}
+    assert gates and not any(each.opts for each in gates.values())
 
 
 @pytest.mark.parametrize(
@@ -81,7 +83,7 @@ def test_hosts_take_turns_after_the_control_plane(at_once: int, after: dict[str,
 def test_a_new_host_has_nothing_to_swap_in() -> None:
     step = ran("lab").only("lab-worker-1-upgrade")
     assert "create" not in step.inputs
-    assert step.inputs["update"].startswith("# kubelet 1.36.3, containerd ")
+    assert step.inputs["update"].startswith(f"# kubelet {LATEST}, containerd ")
     assert step.files["change"] == b"none"
 
 
@@ -134,7 +136,7 @@ class Seen:
         asyncio.run(hook(pulumi.ResourceHookArgs(urn="", id="", name="", type="")))
 
 
-OLD, NEW = "v1.35.4", "v1.36.3"
+OLD, NEW = "v1.36.3", f"v{LATEST}"
 
 
 @pytest.mark.parametrize(
@@ -162,8 +164,30 @@ def test_pods_that_no_other_node_can_take_stay(monkeypatch: pytest.MonkeyPatch) 
     assert any("worker-1 is not drained" in each for each in seen.said)
 
 
-def test_a_drain_that_fails_tells_both_ways_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = Seen(monkeypatch, [node("worker-1", OLD), node("worker-2", OLD)])
+HOW_FAR = f"with kubelet {NEW}: controller-1; not yet: worker-1 ({OLD}), worker-2 (no node)"
+
+
+def test_a_drain_that_fails_tells_how_far_it_is_and_both_ways_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = Seen(monkeypatch, [node("controller-1", NEW), node("worker-1", OLD)])
     seen.problems = ["node worker-1 can't be drained"]
-    with pytest.raises(pulumi.RunError, match=r"can't be drained\n.*put the former values back"):
+    with pytest.raises(pulumi.RunError) as error:
         seen.run()
+    first, second, *ways = str(error.value).splitlines()
+    assert (first, second) == ("node worker-1 can't be drained", HOW_FAR)
+    assert "run 'pulumi up' again" in ways[0] and "put the former values back" in ways[0]
+
+
+def test_a_host_that_fails_tells_how_far_it_is_and_is_not_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    Seen(monkeypatch, [node("controller-1", NEW), node("worker-1", OLD)])
+    said: list[str] = []
+    monkeypatch.setattr("pulumi.log.error", said.append)
+    run = changed(2)
+    assert run.only("lab-worker-1-upgrade").on_error == ("failure of worker-1",)
+    hook: Any = run.error_hooks["failure of worker-1"]
+    args = pulumi.ErrorHookArgs(
+        urn="", id="", name="", type="", failed_operation="update", errors=["it failed"]
+    )
+    assert asyncio.run(hook(args)) is False
+    assert said == [HOW_FAR]

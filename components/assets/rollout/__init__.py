@@ -1,6 +1,7 @@
 """Is a cluster rolled out, and if not, why. Who decides it: `verdict`; who tells the user: `explanation`."""
 
 from components.assets.rollout.explanation import LOG_LINES, explain, quoted, unexplained
+from components.assets.rollout.lost import without_lost
 from components.assets.rollout.objects import (
     BOOTSTRAP,
     NAME_LABEL,
@@ -29,4 +30,5 @@ __all__ = [
     "to_nudge",
     "unexplained",
     "verdict",
+    "without_lost",
 ]

@@ -76,10 +76,6 @@ def _explain_nodes(expected: Expected, observed: Observed) -> Iterator[str]:
             yield f"node {name} is not registered: look at 'journalctl -u kubelet' there"
     if len(late) > MOST_NODES:
         yield f"and {len(late) - MOST_NODES} more nodes"
-    for name in sorted(there.keys() - set(expected.nodes))[:MOST_NODES]:
-        # Its pods of DaemonSets are counted and will never be Ready.
-        if condition(there[name], "Ready") != "True":
-            yield f"node {name} is not Ready and has left the config: kubectl delete node {name}"
 
 
 def _explain_pods(observed: Observed, name: str, logs: Logs) -> Iterator[str]:

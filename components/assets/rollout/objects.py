@@ -105,6 +105,31 @@ def counts(workload: Object) -> Counts:
     )
 
 
+def less(workload: Object, by: Counts) -> Object:
+    """The workload with counts that are smaller by these."""
+    now = counts(workload)
+    wanted, updated = now.wanted - by.wanted, now.updated - by.updated
+    ready, available = now.ready - by.ready, now.available - by.available
+    if workload["kind"] == "DaemonSet":
+        status = {
+            "desiredNumberScheduled": wanted,
+            "updatedNumberScheduled": updated,
+            "numberReady": ready,
+            "numberAvailable": available,
+        }
+        return workload | {"status": workload.get("status", {}) | status}
+    status = {
+        "replicas": now.existing - by.existing,
+        "updatedReplicas": updated,
+        "readyReplicas": ready,
+        "availableReplicas": available,
+    }
+    return workload | {
+        "spec": workload["spec"] | {"replicas": wanted},
+        "status": workload.get("status", {}) | status,
+    }
+
+
 def container_statuses(pod: Object) -> list[Object]:
     """What is known of a pod's containers, the initial ones first."""
     status = pod.get("status", {})

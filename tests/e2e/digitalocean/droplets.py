@@ -1,4 +1,4 @@
-"""Droplets, and what can be done to them."""
+"""Droplets, from their order to their end."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from functools import partial
 from time import monotonic
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, RootModel
+from pydantic import AfterValidator, Field
 
 from tests.e2e.digitalocean import actions, asked, catalogue, keys, machinery, projects, tags, vpcs
 from tests.e2e.digitalocean.account import Account, Action, Droplet, Member, Vpc, now
@@ -35,13 +35,6 @@ MOST_USER_DATA = 64 * 1024
 IPV6 = ipaddress.IPv6Network("2001:db8:1::/64")  # of documentation: nothing is there
 PENDING = "Droplet already has a pending event."
 OPTIONS = ("backups", "ipv6", "monitoring")
-POWER: dict[str, tuple[Literal["on", "off", "cycle", "reboot"], Literal["active", "off"]]] = {
-    "power_on": ("on", "active"),
-    "power_off": ("off", "off"),
-    "shutdown": ("off", "off"),
-    "power_cycle": ("cycle", "active"),
-    "reboot": ("reboot", "active"),
-}
 BACKUP_HOURS = timedelta(hours=23)
 
 
@@ -60,7 +53,7 @@ def _plain_text(text: str) -> str:
 HostName = Annotated[str, AfterValidator(_host_name)]
 
 
-class _BackupPolicy(Body):
+class BackupPolicy(Body):
     plan: Literal["daily", "weekly"]
     weekday: Literal["", "SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"] = ""
     hour: Literal[0, 4, 8, 12, 16, 20] | None = None
@@ -74,7 +67,7 @@ class _Create(Body):
     image: str | int
     ssh_keys: Many[str | int] = ()
     backups: bool = False
-    backup_policy: _BackupPolicy | None = None
+    backup_policy: BackupPolicy | None = None
     ipv6: bool = False
     private_networking: bool = False
     monitoring: bool = False
@@ -91,43 +84,6 @@ class _Specification:
     size: catalogue.Size
     image: int
     authorized_keys: tuple[str, ...]
-
-
-class _Power(Body):
-    type: Literal["reboot", "power_cycle", "shutdown", "power_off", "power_on"]
-
-
-class _Resize(Body):
-    type: Literal["resize"]
-    size: str
-    disk: bool = False
-
-
-class _Rename(Body):
-    type: Literal["rename"]
-    name: HostName
-
-
-class _Rebuild(Body):
-    type: Literal["rebuild"]
-    image: str | int
-
-
-class _Switch(Body):
-    type: Literal["enable_ipv6", "disable_backups"]
-
-
-class _Backups(Body):
-    type: Literal["enable_backups", "change_backup_policy"]
-    backup_policy: _BackupPolicy | None = None
-
-
-class _Action(
-    RootModel[
-        Annotated[_Power | _Resize | _Rename | _Rebuild | _Switch | _Backups, Field(discriminator="type")]
-    ]
-):
-    """Any of them. Not offered here: snapshot, restore, password_reset, change_kernel."""
 
 
 def vanish(account: Account, droplet_id: int) -> None:
@@ -179,7 +135,7 @@ def show(account: Account, call: Call, droplet: Droplet) -> Json:
         "disk": droplet.disk,
         "disk_info": catalogue.show_disks(droplet.disk),
         "locked": droplet.going or account.running(droplet.id),
-        "status": _status(account, droplet),
+        "status": status_of(account, droplet),
         "kernel": None,
         "created_at": droplet.created_at,
         "features": sorted(droplet.features),
@@ -202,7 +158,7 @@ def show(account: Account, call: Call, droplet: Droplet) -> Json:
     return {name: value for name, value in shown.items() if name not in hidden or call.may(hidden[name])}
 
 
-def _status(account: Account, droplet: Droplet) -> str:
+def status_of(account: Account, droplet: Droplet) -> str:
     if droplet.status == "new" or droplet.going or account.running(droplet.id):
         return droplet.status
     return "active" if account.machinery.is_running(droplet.id) else "off"  # it may have halted by itself
@@ -238,7 +194,7 @@ def _region(wanted: str) -> str:
     raise invalid("region", "You specified an invalid region for Droplet creation.")
 
 
-def _size(wanted: str, region: str) -> catalogue.Size:
+def find_size(wanted: str, region: str) -> catalogue.Size:
     size = catalogue.SIZES.get(wanted.lower())
     if size is None:
         raise invalid("size", "You specified an invalid size for Droplet creation.")
@@ -247,7 +203,7 @@ def _size(wanted: str, region: str) -> catalogue.Size:
     return size
 
 
-def _image(wanted: str | int) -> int:
+def find_image(wanted: str | int) -> int:
     if image := catalogue.find_image(wanted):
         return image.id
     raise invalid("image", "You specified an invalid image for Droplet creation.")
@@ -262,8 +218,8 @@ def _specification(account: Account, body: _Create, region: str) -> _Specificati
     if unknown := [str(which) for which, key in found.items() if key is None]:
         raise invalid("ssh_keys", f"{', '.join(unknown)} are invalid key identifiers for Droplet creation.")
     return _Specification(
-        size=_size(body.size, region),
-        image=_image(body.image),
+        size=find_size(body.size, region),
+        image=find_image(body.image),
         authorized_keys=tuple(key.public_key for key in found.values() if key),
     )
 
@@ -293,17 +249,17 @@ def _order(account: Account, body: _Create, name: str, vpc: Vpc, specification: 
 
 
 def _boot(account: Account, droplet: Droplet) -> Action:
-    return _start(
+    return start(
         account,
         droplet,
         "create",
-        work=partial(_make, account, droplet),
+        work=partial(make, account, droplet),
         finish=partial(setattr, droplet, "status", "active"),
         seconds=account.delays.create,
     )
 
 
-def _make(account: Account, droplet: Droplet) -> None:
+def make(account: Account, droplet: Droplet) -> None:
     account.machinery.make(
         machinery.Droplet(
             id=droplet.id,
@@ -327,7 +283,7 @@ def _make(account: Account, droplet: Droplet) -> None:
     account.follow(change)
 
 
-def _start(
+def start(
     account: Account,
     droplet: Droplet,
     kind: str,
@@ -356,11 +312,11 @@ def _list(account: Account, call: Call) -> Answer:
 
 
 def _get(account: Account, call: Call) -> Answer:
-    return Answer(body={"droplet": show(account, call, _find(account, call))})
+    return Answer(body={"droplet": show(account, call, find(account, call))})
 
 
 def _delete(account: Account, call: Call) -> Answer:
-    _destroy(account, [_find(account, call)])
+    _destroy(account, [find(account, call)])
     return NOTHING
 
 
@@ -414,93 +370,7 @@ def check_idle(account: Account, droplet: Droplet) -> None:
         raise Refused(422, PENDING)
 
 
-def _act(account: Account, call: Call) -> Answer:
-    droplet, body = _find(account, call), call.read(_Action).root
-    check_idle(account, droplet)
-    match body:
-        case _Power():
-            action = _power(account, droplet, body.type)
-        case _Resize():
-            action = _resize(account, droplet, body)
-        case _Rename():
-            action = _change(account, droplet, body.type, partial(setattr, droplet, "name", body.name))
-        case _Rebuild():
-            action = _rebuild(account, droplet, _image(body.image))
-        case _Switch(type="enable_ipv6"):
-            action = _change(account, droplet, body.type, partial(_enable_ipv6, droplet))
-        case _Switch():
-            action = _change(account, droplet, body.type, partial(droplet.features.discard, "backups"))
-        case _Backups():
-            action = _change(account, droplet, body.type, partial(droplet.features.add, "backups"))
-    return Answer(status=201, body={"action": actions.show(action)})
-
-
-def _change(account: Account, droplet: Droplet, kind: str, finish: Callable[[], None]) -> Action:
-    return _start(account, droplet, kind, finish=finish, seconds=account.delays.action)
-
-
-def _power(account: Account, droplet: Droplet, kind: str) -> Action:
-    button, becomes = POWER[kind]
-    status = _status(account, droplet)
-    if (kind == "power_on" and status == "active") or (becomes == "off" and status == "off"):
-        raise Refused(422, f"Droplet is already powered {button}.")
-    if kind == "reboot" and status == "off":
-        raise Refused(422, "Droplet is powered off.")
-    return _start(
-        account,
-        droplet,
-        kind,
-        work=partial(account.machinery.power, droplet.id, button),
-        finish=partial(setattr, droplet, "status", becomes),
-        seconds=account.delays.action,
-    )
-
-
-def _resize(account: Account, droplet: Droplet, body: _Resize) -> Action:
-    size = _size(body.size, droplet.region)
-    if _status(account, droplet) != "off":
-        raise Refused(422, "Droplet must be powered off to be resized.")
-    if size.slug == droplet.size:
-        raise invalid("size", "This Droplet is already this size.")
-    if size.disk < droplet.disk:
-        raise invalid("size", "This size is not available because it has a smaller disk.")
-
-    def finish() -> None:
-        droplet.size = size.slug
-        if body.disk:
-            droplet.disk = size.disk
-
-    return _change(account, droplet, body.type, finish)
-
-
-def _rebuild(account: Account, droplet: Droplet, image: int) -> Action:
-    droplet.made = False
-
-    def work() -> None:
-        account.follow(account.change())
-        account.machinery.remove(droplet.id)
-        _make(account, droplet)
-
-    def finish() -> None:
-        droplet.image, droplet.status = image, "active"
-
-    return _start(account, droplet, "rebuild", work=work, finish=finish, seconds=account.delays.action)
-
-
-def _enable_ipv6(droplet: Droplet) -> None:
-    droplet.ipv6 = str(IPV6[droplet.id])
-    droplet.features.add("ipv6")
-
-
-def _list_actions(account: Account, call: Call) -> Answer:
-    return actions.listed(account, call, _find(account, call).id)
-
-
-def _get_action(account: Account, call: Call) -> Answer:
-    return actions.one(account, call, _find(account, call).id)
-
-
-def _find(account: Account, call: Call) -> Droplet:
+def find(account: Account, call: Call) -> Droplet:
     if droplet := account.droplets.get(call.number("droplet_id")):
         return droplet
     raise missing()
@@ -512,7 +382,4 @@ ROUTES = (
     Route("DELETE", "/v2/droplets", _delete_tagged, "droplet:delete"),
     Route("GET", "/v2/droplets/{droplet_id}", _get, "droplet:read"),
     Route("DELETE", "/v2/droplets/{droplet_id}", _delete, "droplet:delete"),
-    Route("POST", "/v2/droplets/{droplet_id}/actions", _act, "droplet:update"),
-    Route("GET", "/v2/droplets/{droplet_id}/actions", _list_actions, "droplet:read"),
-    Route("GET", "/v2/droplets/{droplet_id}/actions/{action_id}", _get_action, "droplet:read"),
 )

@@ -24,14 +24,18 @@ class Machine:
 
 
 class FakeMachinery(Machinery):
-    """Networks by VPC, machines by droplet, balancers by id. While `booting` is clear no machine boots."""
+    """Networks by VPC, machines by droplet, balancers by id.
+
+    While `booting` is clear no machine boots, while `balancing` is no balancer is made or changed.
+    """
 
     def __init__(self) -> None:
         self.networks: dict[str, str] = {}
         self.machines: dict[int, Machine] = {}
         self.balancers: dict[str, Balancer] = {}
-        self.booting = threading.Event()
+        self.booting, self.balancing = threading.Event(), threading.Event()
         self.booting.set()
+        self.balancing.set()
 
     def make_network(self, vpc: str, ip_range: str) -> None:
         self.networks[vpc] = ip_range
@@ -64,6 +68,7 @@ class FakeMachinery(Machinery):
         self.machines[droplet].reserved = frozenset(addresses)
 
     def set_balancer(self, balancer: Balancer) -> None:
+        assert self.balancing.wait(30)
         self.balancers[balancer.id] = balancer
 
     def private_address(self, balancer: str) -> str:

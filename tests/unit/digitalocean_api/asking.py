@@ -5,17 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from azure.core.exceptions import HttpResponseError
-from azure.core.pipeline.policies import HeadersPolicy
-from pydo import Client
 
 from tests.e2e.digitalocean.fake_machinery import FakeMachinery, Machine
 from tests.e2e.digitalocean.machinery import Rule
 from tests.e2e.digitalocean.server import Api, Delays
+
+# pydo takes a quarter of a second to import, in each of the processes that collect the tests.
+if TYPE_CHECKING:
+    from pydo import Client
 
 TOKEN = "dop_v1_test"
 SECONDS = 5
@@ -63,6 +64,8 @@ def ask(api: Api, method: str, path: str, body: object = None, token: str = TOKE
 
 def refused(work: Callable[[], Any]) -> tuple[int, str]:
     """The status and the message with which pydo's call is refused."""
+    from azure.core.exceptions import HttpResponseError
+
     with pytest.raises(HttpResponseError) as caught:
         work()
     return caught.value.status_code or 0, caught.value.message.splitlines()[0].removeprefix("(None) ")
@@ -70,6 +73,9 @@ def refused(work: Callable[[], Any]) -> tuple[int, str]:
 
 @contextmanager
 def client_of(api: Api) -> Iterator[Client]:
+    from azure.core.pipeline.policies import HeadersPolicy
+    from pydo import Client
+
     # azure-core's own policy sends no token over plain HTTP.
     policy = HeadersPolicy({"Authorization": f"Bearer {TOKEN}"})
     with closing(Client(TOKEN, endpoint=api.endpoint, authentication_policy=policy, retry_total=0)) as client:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
-from pydo import Client
 
 from tests.e2e.digitalocean.fake_machinery import FakeMachinery
 from tests.e2e.digitalocean.server import Api
 from tests.unit.digitalocean_api.asking import FAST, TOKEN, client_of
+
+if TYPE_CHECKING:
+    from pydo import Client
 
 
 @pytest.fixture

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-
-from pydo import Client
+from typing import TYPE_CHECKING
 
 from tests.e2e.digitalocean.fake_machinery import FakeMachinery
 from tests.e2e.digitalocean.server import Api
@@ -19,6 +18,9 @@ from tests.unit.digitalocean_api.asking import (
     refused,
     until,
 )
+
+if TYPE_CHECKING:
+    from pydo import Client
 
 
 def test_a_droplet_from_order_to_end(api: Api, client: Client, machinery: FakeMachinery) -> None:

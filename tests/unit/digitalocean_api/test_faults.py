@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import httpx
 import pytest
-from pydo import Client
 
 from tests.e2e.digitalocean.fake_machinery import FakeMachinery
 from tests.e2e.digitalocean.server import Api, Delays
@@ -25,6 +25,9 @@ from tests.unit.digitalocean_api.asking import (
     droplet,
     until,
 )
+
+if TYPE_CHECKING:
+    from pydo import Client
 
 
 def test_ordered_faults(api: Api) -> None:

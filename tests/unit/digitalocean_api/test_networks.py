@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 from hypothesis import given
 from hypothesis import strategies as st
-from pydo import Client
 
 from tests.e2e.digitalocean.asked import InboundRule
 from tests.e2e.digitalocean.fake_machinery import FakeMachinery
@@ -29,6 +29,9 @@ from tests.unit.digitalocean_api.asking import (
     refused,
     until,
 )
+
+if TYPE_CHECKING:
+    from pydo import Client
 
 
 def test_the_first_vpc_of_a_region_is_its_default_for_good(machinery: FakeMachinery) -> None:
@@ -168,11 +171,13 @@ def test_a_balancer(api: Api, client: Client, machinery: FakeMachinery) -> None:
     order = balancer(
         tag="controller", health_check=check, firewall={"allow": ["cidr:203.0.113.0/24", "ip:1.2.3.4"]}
     )
+    machinery.balancing.clear()
     fresh = client.load_balancers.create(order)["load_balancer"]
     assert (fresh["status"], fresh["ip"], fresh["region"]["slug"]) == ("new", "", "fra1")
     assert fresh["sticky_sessions"] == {"type": "none"}
     assert refused(lambda: client.load_balancers.create(order)) == (422, "name is not unique")
     assert refused(lambda: client.load_balancers.update(fresh["id"], order))[0] == 403
+    machinery.balancing.set()
     until(lambda: client.load_balancers.get(fresh["id"])["load_balancer"]["status"] == "active")
     found = client.load_balancers.get(fresh["id"])["load_balancer"]
     assert (found["ip"], found["droplet_ids"], found["tag"]) == ("172.30.200.3", [made["id"]], "controller")
@@ -197,8 +202,10 @@ def test_a_balancer(api: Api, client: Client, machinery: FakeMachinery) -> None:
         refused(lambda: client.load_balancers.add_droplets(fresh["id"], {"droplet_ids": [made["id"]]}))[0]
         == 422
     )
+    machinery.balancing.clear()
     client.load_balancers.update(fresh["id"], balancer(droplet_ids=[second["id"]]))
     assert refused(lambda: client.load_balancers.update(fresh["id"], balancer()))[0] == 403
+    machinery.balancing.set()
     until(lambda: machinery.balancers[fresh["id"]].backends.keys() == {second["id"]})
     assert machinery.balancers[fresh["id"]].allowed == ()
 

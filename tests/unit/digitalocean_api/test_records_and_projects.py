@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from pydo import Client
+from typing import TYPE_CHECKING
 
 from tests.e2e.digitalocean.server import Api
 from tests.unit.digitalocean_api.asking import active, ask, refused
+
+if TYPE_CHECKING:
+    from pydo import Client
 
 
 def test_records(api: Api, client: Client) -> None:

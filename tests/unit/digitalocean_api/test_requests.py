@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 import uuid
+from typing import TYPE_CHECKING
 
 import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydo import Client
 
 from tests.e2e.digitalocean.calls import Call
 from tests.e2e.digitalocean.server import Api
@@ -25,6 +25,9 @@ from tests.unit.digitalocean_api.asking import (
     balancer,
     droplet,
 )
+
+if TYPE_CHECKING:
+    from pydo import Client
 
 
 @pytest.mark.parametrize("authorization", ["", "Bearer", "Bearer other", f"Basic {TOKEN}"])

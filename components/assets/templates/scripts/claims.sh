@@ -9,6 +9,7 @@ made=/etc/kubernetes/kubepivot.made
 trees="/etc/cni/net.d /etc/containerd /etc/kubernetes /opt/cni/bin /run/containerd $network_trees /run/nri
   /usr/local/libexec/kubepivot /var/lib/cni /var/lib/containerd /var/lib/kubelet /var/lib/kubepivot
   /var/log/containers /var/log/pods"
+# containerd-stress is of hosts that an earlier program has set up.
 files="/etc/modules-load.d/kubepivot.conf /etc/sysctl.d/90-kubepivot.conf
   /etc/systemd/system/containerd.service /etc/systemd/system/kubelet.service
   /etc/systemd/system/kubepivot-node.service

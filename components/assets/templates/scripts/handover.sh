@@ -19,15 +19,23 @@ gone() { # pods of the temporary control plane. A static pod's name ends with it
 saved() { # there is a whole checkpoint of each of these owners
   for owner in "$@"; do /usr/local/libexec/kubepivot/arm-checkpoints --check "$owner" || return 1; done
 }
-led_since() { # lease, time: somebody holds the lease and has renewed it after that time
-  lease=$(kube_system get lease "$1" --output=jsonpath='{.spec.renewTime} {.spec.holderIdentity}') || return 1
+lease() { kube_system get lease "$1" --output=jsonpath='{.spec.renewTime} {.spec.holderIdentity}'; }
+led_since() { # lease, who had it before, time: somebody else holds it, or it was renewed after that time
+  lease=$(lease "$1") || return 1
   renewed=${lease%% *} holder=${lease#* }
-  [ -n "$holder" ] && [ "$renewed" != "$2" ] && [ "$(printf '%s\n' "$renewed" "$2" | sort | tail -n 1)" = "$renewed" ]
+  [ -n "$holder" ] || return 1
+  if [ -n "$2" ] && [ "$holder" != "$2" ]; then return 0; fi
+  [ "$renewed" != "$3" ] && [ "$(printf '%s\n' "$renewed" "$3" | sort | tail -n 1)" = "$renewed" ]
 }
-end_leader() { # component: ends the temporary one and waits until the real one leads
-  rm -f "$MANIFESTS/bootstrap-${1#kube-}.yaml"
-  wait_for 60 "the temporary $1 to be gone" gone "${1#kube-}"
-  wait_for 60 "the self-hosted $1 to lead" led_since "$1" "$(date -u +%Y-%m-%dT%H:%M:%S.%N)"
+end_leaders() { # ends the temporary ones, both at once as neither needs the other, and waits until the real ones lead
+  manager=$(lease kube-controller-manager) || manager=" " # not known: has to be renewed
+  scheduler=$(lease kube-scheduler) || scheduler=" "
+  rm -f "$MANIFESTS/bootstrap-controller-manager.yaml" "$MANIFESTS/bootstrap-scheduler.yaml"
+  wait_for 60 "the temporary controller manager and scheduler to be gone" gone controller-manager scheduler
+  since=$(date -u +%Y-%m-%dT%H:%M:%S.%N)
+  wait_for 60 "the self-hosted kube-controller-manager to lead" \
+    led_since kube-controller-manager "${manager#* }" "$since"
+  wait_for 60 "the self-hosted kube-scheduler to lead" led_since kube-scheduler "${scheduler#* }" "$since"
 }
 
 # Its pods come while the rest goes on.
@@ -40,8 +48,7 @@ if [ -e /etc/kubernetes/bootstrap-secrets ] || [ ! -e /var/lib/kubepivot/pivoted
   (wait_for 120 "the control plane's checkpoints in /etc/kubernetes/checkpoints" \
     saved kube-system-DaemonSet-kube-apiserver kube-system-DaemonSet-pod-checkpointer) ||
     { kube_system logs daemonset/pod-checkpointer --tail=8 >&2; exit 1; }
-  end_leader kube-controller-manager
-  end_leader kube-scheduler
+  end_leaders
   record /var/lib/kubepivot/pivoted ""
   rm -f "$MANIFESTS/bootstrap-apiserver.yaml"
   wait_for 120 "the temporary control plane to be gone" gone apiserver controller-manager scheduler
@@ -49,11 +56,12 @@ if [ -e /etc/kubernetes/bootstrap-secrets ] || [ ! -e /var/lib/kubepivot/pivoted
   sync /etc/kubernetes /etc/kubernetes/manifests # what is gone stays so after a power cut
 fi
 
+await_network
 in_a_row=0
 steady() {
   if real_apiserver_answers && endpoint_is_ready; then in_a_row=$((in_a_row + 1)); else in_a_row=0; fi
   [ "$in_a_row" -ge 5 ]
 }
 wait_for 60 "the API to answer five times in a row" steady
-await_network
+await_check_gone
 prune

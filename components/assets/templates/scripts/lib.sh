@@ -27,7 +27,7 @@ wait_for() {
   shift 2
   until "$@"; do
     [ "$(date +%s)" -lt "$deadline" ] || die "timed out waiting for $what"
-    sleep 0.3
+    sleep "${PAUSE:-0.3}"
   done
 }
 
@@ -77,6 +77,30 @@ keep_user() {
   for secrets in root/etc/kubernetes/pki/etcd root/etc/kubernetes/bootstrap-secrets; do
     [ ! -e "$secrets" ] || chown -R "$FORMER_UID:$FORMER_UID" "$secrets"
   done
+}
+
+# The pod of an etcd whose container was swapped has its uid in the manifest: without it the next one is another pod.
+keep_uid() {
+  uid=$(sed -n 's/^  uid: //p' /etc/kubernetes/manifests/etcd.yaml 2>/dev/null) || return 0
+  [ -z "$uid" ] || sed -i "s/^metadata:$/&\n  uid: $uid/" root/etc/kubernetes/manifests/etcd.yaml
+}
+
+etcd_is_ready() {
+  curl --silent --fail --noproxy '*' --max-time 5 --output /dev/null http://127.0.0.1:2381/readyz
+}
+
+etcd() { # etcdctl, at this host's member
+  pki=/etc/kubernetes/pki/etcd
+  etcdctl --endpoints=https://127.0.0.1:2379 --cacert=$pki/ca.crt --cert=$pki/server.crt --key=$pki/server.key "$@"
+}
+
+# ask_api PATH ARGUMENT...: as the kubelet, which may change its own Node and pods. /etc/kubernetes/node.env tells the way.
+ask_api() {
+  path=$1
+  shift
+  # shellcheck disable=SC2086
+  curl --silent --show-error --fail --noproxy '*' --max-time 10 --cacert /etc/kubernetes/pki/ca.crt $THROUGH \
+    --cert /var/lib/kubelet/pki/kubelet-client-current.pem "$@" "$API$path"
 }
 
 # What asks the API does so directly, also where /etc/environment has a proxy for downloads, and as whom the step brings.

@@ -30,15 +30,6 @@ if [ -e "$last_change" ] && [ ! -e "$unproven" ] && systemctl is-active --quiet 
   deferring=yes
 fi
 
-# All of the CNI plugins' directory is recorded.
-case " $missing " in
-  *" containerd "*)
-    for member in $(tar --list --gzip --file "$downloads/containerd"); do
-      case $member in */) ;; *) claim file "/usr/local/${member#./}" ;; esac
-    done
-    save_claims
-    ;;
-esac
 now=""
 for part in $missing; do
   case " $staged_parts " in *" $part "*) ;; *) now="$now $part" ;; esac
@@ -75,6 +66,7 @@ sync /etc/kubernetes
 
 if [ "$ROLE" = controller ]; then
   keep_user root/etc/kubernetes/manifests/etcd.yaml
+  keep_uid
   install -d -o "$CONTROL_PLANE_UID" -g "$CONTROL_PLANE_UID" -m 0700 /etc/kubernetes/pki/etcd
   # Made once: with data that were lost etcd would begin an empty cluster, for which kubelets end every pod.
   # Without the directories it does not start.
@@ -85,6 +77,16 @@ if [ "$ROLE" = controller ]; then
   fi
 fi
 install -d -m 0755 /etc/cni/net.d /opt/cni/bin /etc/kubernetes/manifests
+# Nor does an etcd that serves change here: `etcd.sh` swaps it, one controller after another.
+last_etcd_change=/var/lib/kubepivot/last-etcd-change
+if [ "$ROLE" = controller ] && [ -e /etc/kubernetes/manifests/etcd.yaml ] && etcd_is_ready; then
+  changes=""
+  for file in /etc/kubernetes/etcd.conf.yml /etc/kubernetes/manifests/etcd.yaml; do
+    is_placed "$file" || changes=yes
+    rm "root$file"
+  done
+  [ -z "$changes" ] || record "$last_etcd_change" "$(cat /proc/sys/kernel/random/uuid)"
+fi
 stage_changes
 place
 [ -n "$deferring" ] || swap_in
@@ -111,24 +113,26 @@ if [ ! -e "$before" ]; then
 fi
 sysctl --quiet --load /etc/sysctl.d/90-kubepivot.conf || die "cannot set what /etc/sysctl.d/90-kubepivot.conf says"
 
-systemctl daemon-reload
-# It runs at boots only: now the kubelet has its pods from the API.
-[ "$ROLE" != controller ] || systemctl enable --quiet kubepivot-checkpoints
 unit=kubepivot-node.service
+timer=kubepivot-backup.timer
+units="containerd kubelet $unit"
+# The checkpoints' runs at boots only: now the kubelet has its pods from the API.
+[ "$ROLE" != controller ] || units="$units $timer kubepivot-checkpoints"
+# All at once: it has systemd read every unit again, each time.
+# shellcheck disable=SC2086
+systemctl enable --quiet $units
 if has_changed "/etc/systemd/system/$unit" /usr/local/libexec/kubepivot/keep-node /etc/kubernetes/node.env ||
   ! systemctl is-active --quiet "$unit"; then
-  systemctl enable --quiet "$unit"
   systemctl restart "$unit"
 fi
-timer=kubepivot-backup.timer
 if [ "$ROLE" = controller ] &&
   { has_changed "/etc/systemd/system/$timer" || ! systemctl is-active --quiet "$timer"; }; then
-  systemctl enable --quiet "$timer"
   systemctl restart "$timer"
 fi
 restart_changed
 [ -n "$deferring" ] || rm -rf "$stage"
 [ -e "$last_change" ] || record "$last_change" none
+[ "$ROLE" != controller ] || [ -e "$last_etcd_change" ] || record "$last_etcd_change" none
 
 # Copies snapshots. It is published in .zip archives, which few hosts can unpack; its image has the same binary.
 rclone=/usr/local/libexec/kubepivot/rclone
@@ -151,3 +155,4 @@ elif [ "$(cat /var/lib/kubepivot/rclone 2>/dev/null)" != "$RCLONE_IMAGE" ]; then
 fi
 rm -rf "$downloads"
 echo "change=$(cat "$last_change")"
+[ "$ROLE" != controller ] || echo "etcd-change=$(cat "$last_etcd_change")"

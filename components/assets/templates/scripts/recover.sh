@@ -22,10 +22,6 @@ esac
 mkdir -p "$work"
 
 tell() { echo "$*" >&2; }
-etcd() {
-  etcdctl --endpoints=https://127.0.0.1:2379 --cacert=/etc/kubernetes/pki/etcd/ca.crt \
-    --cert=/etc/kubernetes/pki/etcd/server.crt --key=/etc/kubernetes/pki/etcd/server.key "$@"
-}
 quietly() { "$@" >/dev/null 2>&1; }
 
 # containers NAME [FILTER]: ids of that container in pods of kube-system.
@@ -229,6 +225,12 @@ applied() { # every object, and none that is about to go
 keep_user manifests/*
 tell "applying the cluster's objects"
 wait_for 120 "the cluster's objects to be applied" applied
+annotated() { # as Pulumi's state has them
+  while read -r workload intent; do
+    kube annotate --overwrite --namespace=kube-system "$workload" "kubepivot.dev/intent=$intent" >/dev/null || return 1
+  done <token
+}
+wait_for 60 "the workloads to be annotated" annotated
 
 look() { # silent: nodes of the config that have not renewed their lease since then
   leases kube-node-lease >leases-now && kube get nodes --output=jsonpath='{range .items[*]}{.metadata.name}{"\n"}{end}' >nodes-now || return 1

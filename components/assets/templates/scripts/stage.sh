@@ -21,9 +21,11 @@ binary() { # target, file
   install -m 0755 "$2" "$1.new"
   put "$1.new" "$1"
 }
-unpack() { # directory, file
-  mkdir -p -m 0755 "$1"
-  tar --extract --gzip --no-same-owner --unlink-first --directory "$1" --file "$2"
+unpack() { # directory, file, member...: those, or all
+  directory=$1 archive=$2
+  shift 2
+  mkdir -p -m 0755 "$directory"
+  tar --extract --gzip --no-same-owner --unlink-first --directory "$directory" --file "$archive" "$@"
 }
 snapshot_tools() { # file
   # Of the archive's many files these alone: etcd itself runs from its image.
@@ -43,7 +45,8 @@ install_parts() {
   done
   for part; do
     case $part in
-      containerd) unpack /usr/local "$from/$part" ;;
+      # By name, which are on record: to list the archive takes as long as to unpack it.
+      containerd) unpack /usr/local "$from/$part" bin/containerd bin/containerd-shim-runc-v2 bin/ctr ;;
       cni) unpack /opt/cni/bin "$from/$part" ;;
       etcd) snapshot_tools "$from/$part" ;;
       *) binary "/usr/local/bin/$part" "$from/$part" ;;
@@ -104,12 +107,10 @@ kubelet_is_healthy() {
 restart_changed() {
   if has_changed containerd /etc/containerd/config.toml /etc/systemd/system/containerd.service ||
     ! systemctl is-active --quiet containerd; then
-    systemctl enable --quiet containerd
     systemctl restart containerd
   fi
   if has_changed kubelet /etc/kubernetes/kubelet.yaml /etc/systemd/system/kubelet.service \
     /etc/kubernetes/pki/kubelet-serving.crt "$identity" || ! systemctl is-active --quiet kubelet; then
-    systemctl enable --quiet kubelet
     systemctl restart kubelet
   fi
   rm -f "$pending"

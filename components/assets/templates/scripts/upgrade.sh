@@ -5,13 +5,13 @@
 . ./stage
 . /etc/kubernetes/node.env # how this host's kubelet reaches the API
 
-ask_api() { # PATH ARGUMENT...: as the kubelet, which may change its own Node
-  path=$1
-  shift
-  # shellcheck disable=SC2086
-  curl --silent --show-error --fail --noproxy '*' --max-time 10 --cacert /etc/kubernetes/pki/ca.crt $THROUGH \
-    --cert /var/lib/kubelet/pki/kubelet-client-current.pem "$@" "$API$path"
+# Whatever fails: a kubelet that systemd can't start, or one that does not come back.
+explain() {
+  [ $? != 0 ] || return 0
+  journalctl --unit kubelet --lines 8 --output cat --no-pager >&2 || true
+  echo "error: the hosts after $NAME are as they were, and so is its cordon. Mend what 'journalctl -u kubelet' says there, or, within a minor, put the former values back in the config; then run 'pulumi up' again" >&2
 }
+trap explain EXIT
 
 since=""
 # What a step staged that failed, and was taken back without running again, is nobody's wish any more.
@@ -36,10 +36,7 @@ is_ready() {
   heard=$(printf '%s\n' "$condition" | sed 's/.*"lastHeartbeatTime":"\([^"]*\)".*/\1/')
   [ -z "$since" ] || [ "$(printf '%s\n' "$since" "$heard" | sort | tail -n 1)" = "$heard" ]
 }
-(wait_for 180 "node $NAME to be Ready with kubelet $KUBELET_VERSION" is_ready) || {
-  journalctl --unit kubelet --lines 8 --output cat --no-pager >&2 || true
-  die "the hosts after $NAME are as they were, and so is its cordon. Mend what 'journalctl -u kubelet' says there, or, within a minor, put the former values back in the config; then run 'pulumi up' again"
-}
+wait_for 180 "node $NAME to be Ready with kubelet $KUBELET_VERSION" is_ready
 
 rm -f "$unproven"
 
