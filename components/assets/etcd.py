@@ -15,8 +15,8 @@ from components.hosts.machine import Machine, Machines
 
 __all__ = ["ETCD_SECONDS", "etcd_config", "etcd_files", "etcd_pod", "swap_files"]
 
-ETCD_SECONDS = 600
-"""How long a swap may take: most of it for an image over a slow line."""
+ETCD_SECONDS = 900
+"""How long a swap may take: longer than its script's deadlines, or what is taken back would be cut off."""
 
 CONFIG = "/etc/kubernetes/etcd.conf.yml"
 DATA = "/var/lib/etcd"
