@@ -84,16 +84,19 @@ async def host(key: asyncssh.SSHKey | None = None) -> AsyncIterator[Host]:
         encoding=None,
     )
     async with server:
-        yield Host(
-            port=server.get_port(),
-            host_key=key.export_public_key().decode().strip(),
-            user_key=user.export_private_key().decode(),
-        )
-    for shell in shells:
-        if shell.returncode is None:
-            with suppress(ProcessLookupError):
-                os.killpg(shell.pid, signal.SIGKILL)
-            await shell.wait()
+        try:
+            yield Host(
+                port=server.get_port(),
+                host_key=key.export_public_key().decode().strip(),
+                user_key=user.export_private_key().decode(),
+            )
+        finally:
+            # Whatever became of the test: the server waits for them.
+            for shell in shells:
+                if shell.returncode is None:
+                    with suppress(ProcessLookupError):
+                        os.killpg(shell.pid, signal.SIGKILL)
+                    await shell.wait()
 
 
 class Lines(EngineLog):
@@ -133,7 +136,12 @@ def urn(kind: str) -> str:
 
 def run(scenario: Callable[[], Coroutine[Any, Any, None]], *, seconds: float = 30) -> None:
     async def bounded() -> None:
-        async with asyncio.timeout(seconds):
-            await scenario()
+        limit = asyncio.timeout(seconds)
+        try:
+            async with limit:
+                await scenario()
+        except TimeoutError as error:
+            assert not limit.expired(), f"it has not ended in {seconds:.0f} s"
+            raise error
 
     asyncio.run(bounded())

@@ -72,17 +72,31 @@ def test_large_stdin_that_nobody_reads(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", [LOCAL, REMOTE])
 def test_commands_run_side_by_side(kind: str, tmp_path: Path) -> None:
-    """Each of them ends when all have begun."""
-    begin = f"mkdir -p {tmp_path}/begun; cd {tmp_path}/begun; touch"
-    wait = "for _ in $(seq 200); do set -- *; [ $# -lt 30 ] || break; sleep 0.1; done; echo $#"
+    """None of them ends before all have begun."""
+    begun, hold = tmp_path / "begun", tmp_path / "hold"
+    begun.mkdir()
+    os.mkfifo(hold)
+
+    async def all_have_begun() -> None:
+        deadline = time.monotonic() + 20
+        while (count := len(list(begun.iterdir()))) < 30:
+            assert time.monotonic() < deadline, f"{count} of 30 commands have begun in 20 s"
+            await asyncio.sleep(0.05)
 
     async def scenario() -> None:
+        # They wait for the end of what nobody writes.
+        holding = os.open(hold, os.O_RDWR)
         async with host() as here, plugin() as stub:
             extra = {"connection": here.connection()} if kind == REMOTE else {}
-            answers = await asyncio.gather(
-                *(create(stub, kind, create=f"{begin} {number}; {wait}", **extra) for number in range(30))
-            )
-        assert [answer["response"]["properties"]["stdout"] for answer in answers] == ["30"] * 30
+            command = f"exec <{hold}; touch {begun}/$$; read line || echo done"
+            running = asyncio.gather(*(create(stub, kind, create=command, **extra) for _ in range(30)))
+            try:
+                await all_have_begun()
+            finally:
+                hold.unlink()
+                os.close(holding)
+                answers = await running
+        assert [answer["response"]["properties"]["stdout"] for answer in answers] == ["done"] * 30
 
     run(scenario)
 
