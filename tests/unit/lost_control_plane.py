@@ -57,17 +57,17 @@ esac
 RUN_PODS = """
 [ ! -e /var/stale ] && [ -e /var/new-pods ] || exit 0
 awk -F '|' '$4 == "controller-1" { print $3 "." $1 }' /var/new-pods |
-  while read -r task; do touch "/var/tasks/$task"; done
+  while read -r task; do : >"/var/tasks/$task"; done
 """
 SYSTEMCTL = """
 echo "$*" >>/var/calls
 case "$*" in
   "stop kubelet") rm -f /var/kubelet ;;
   *)
-    touch /var/kubelet
+    : >/var/kubelet
     if [ -e /etc/kubernetes/manifests/etcd.yaml ]; then
-      [ -e /var/lib/etcd/member ] || { mkdir -p /var/lib/etcd/member; touch /var/etcd-was-empty; }
-      touch /var/tasks/etcd.etcd
+      [ -e /var/lib/etcd/member ] || { mkdir -p /var/lib/etcd/member; : >/var/etcd-was-empty; }
+      : >/var/tasks/etcd.etcd
     fi
     run-pods ;;
 esac
@@ -117,10 +117,14 @@ case "$*" in
   "get pods --namespace=kube-system "*) cat /var/late ;;
   "apply "*)
     ls manifests >/var/applied
-    [ -e /var/new-pods ] || {
+    if [ ! -e /var/new-pods ]; then
       cp /var/would-be /var/new-pods
-      cat /var/would-be >>/var/pods
-    }
+      cat /var/new-pods >>/var/pods
+    elif ! grep -qxFf /var/new-pods /var/pods; then
+      # Others come in place of those that were deleted since.
+      sed -i 's/new/newer/g' /var/new-pods
+      cat /var/new-pods >>/var/pods
+    fi
     run-pods ;;
   "get --filename=manifests "*) [ ! -e /var/ending ] || { echo 2026-11-21T00:00:00Z; rm /var/ending; } ;;
   "delete pods "*"--field-selector"*) echo "$*" >>/var/calls ;;
@@ -143,14 +147,14 @@ esac
 BOOTSTRAP = """
 [ ! -e /var/lib/kubepivot/pivoted ] || exit 1
 echo bootstrap >>/var/calls
-touch /etc/kubernetes/manifests/bootstrap-apiserver.yaml
-touch /var/tasks/kube-apiserver.bootstrap-apiserver-controller-1
+: >/etc/kubernetes/manifests/bootstrap-apiserver.yaml
+: >/var/tasks/kube-apiserver.bootstrap-apiserver-controller-1
 """
 HANDOVER = """
 . ./env
 echo "handover $NETWORK" >>/var/calls
 rm -f /etc/kubernetes/manifests/bootstrap-apiserver.yaml
-touch /var/lib/kubepivot/pivoted
+: >/var/lib/kubepivot/pivoted
 """
 
 TOKEN = "DaemonSet/kube-apiserver an-intent\nDeployment/kube-scheduler another\n"
@@ -164,7 +168,7 @@ def pods(age: str, node: str = "controller-1", ready: str = "True") -> str:
 def arrange(host: Sandbox) -> Sandbox:
     """A controller with the data of a cluster. Its API still lists old pods, and nothing of them runs."""
     real = ("awk", "cat", "chmod", "cp", "cut", "date", "grep", "head", "ls", "mkdir", "paste", "rm", "sed")
-    host.real(*real, "sh", "sha256sum", "sort", "sync", "tail", "touch", "tr")
+    host.real(*real, "sh", "sha256sum", "sort", "tail", "touch", "tr")
     for command, body in {
         "ctr": CTR,
         "curl": DIRECT + CURL,
@@ -181,6 +185,7 @@ def arrange(host: Sandbox) -> Sandbox:
     }.items():
         host.fake(command, COUNT + body)
     host.fake("sleep")
+    host.fake("sync")
     host.path("/var/tasks").mkdir(parents=True)
     host.write("/var/number", "0")
     host.write("/var/die-at", "0")

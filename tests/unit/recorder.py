@@ -18,7 +18,7 @@ import runpy
 import tarfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 from unittest.mock import patch
 
@@ -75,7 +75,7 @@ class Registered:
     replaced_by: tuple[str, ...]
     """Inputs whose change replaces it."""
 
-    @property
+    @cached_property
     def plain(self) -> Any:
         """The inputs with secrets laid open."""
         return revealed(self.inputs)
@@ -208,6 +208,8 @@ def record(
         return done
 
     with (
+        # Nobody reads these, several for each resource.
+        patch("pulumi.log.debug", lambda *_, **__: None),
         # Where in the source each resource is made takes an eighth of the time to find out, below pytest's
         # stack.
         patch("pulumi.runtime.resource._get_stack_trace", source_pb2.StackTrace),

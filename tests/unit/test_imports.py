@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,7 @@ def _name(path: Path) -> str:
 OURS = {_name(path) for path in COMPONENTS}
 
 
+@cache
 def _imports(path: Path) -> set[str]:
     """Modules that the file imports. From a package it may be modules alone, and of the package nothing."""
     found: set[str] = set()

@@ -175,9 +175,9 @@ $claims
 END
 systemctl daemon-reload
 rm -rf --one-file-system /var/cache/kubepivot
-for directory in $(echo "$claims" | sed -n 's/^directory //p' | sort -r); do
-  rmdir "$directory" 2>/dev/null || true # others' files are in it
-done
+# Others' files may be in them.
+# shellcheck disable=SC2046
+rmdir $(echo "$claims" | sed -n 's/^directory //p' | sort -r) 2>/dev/null || true
 remove content /etc/kubernetes
 [ -z "$hidden" ] || die "what may be keys or data of the cluster is in what others have mounted here; unmount it, then destroy again:$hidden"
 rm -f /etc/kubernetes/kubepivot.cluster "$made"
