@@ -1,7 +1,7 @@
 # Everything that a machine needs to run a cluster is made by lab/; these targets only call it.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help up down preview kubeconfig env doctor check lint unit test scenarios
+.PHONY: help up down preview kubeconfig env doctor check lint unit sweeps test scenarios
 
 # Every process would compile all modules anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -35,16 +35,25 @@ doctor: .venv/ready ## say what this machine has, would download or build, and w
 check: .venv/ready ## both of the next, in a minute
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint unit
 
+# The user's, so that a fresh clone need not begin with nothing, which takes a quarter of a minute. One at a time may
+# write there.
+MYPY_CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/kubepivot/mypy
 lint: .venv/ready ## ruff and mypy
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	.venv/bin/mypy .
+	@mkdir -p '$(MYPY_CACHE)'
+	flock '$(MYPY_CACHE)' .venv/bin/mypy --cache-dir '$(MYPY_CACHE)' .
 
-unit: .venv/ready ## unit and golden tests
-	@# More processes than cores, for many tests wait.
-	.venv/bin/pytest --quiet --numprocesses=4 tests/golden tests/plugins tests/unit
+# More processes than cores, for many tests wait.
+PYTEST := .venv/bin/pytest --quiet --numprocesses=3 tests/golden tests/plugins tests/unit
 
-test: check ## that, then what a cluster goes through in its life, on real ones: 25 minutes at most
+unit: .venv/ready ## unit and golden tests, but sweeps
+	$(PYTEST) -m 'not e2e and not sweep'
+
+sweeps: .venv/ready ## what of them takes long: every value, every place to be killed at
+	$(PYTEST) -m sweep
+
+test: check sweeps ## all of that, then what a cluster goes through in its life, on real ones: 25 minutes at most
 	$(call on-clusters,e2e and life)
 
 SLICE ?= 1/1

@@ -6,6 +6,7 @@ import gc
 import os
 import shutil
 from collections.abc import Callable, Mapping
+from functools import cache
 
 import pytest
 from xdist.remote import Producer
@@ -79,8 +80,12 @@ class Scheduling(LoadScopeScheduling):
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        path = nodeid.partition("::")[0]
-        return "the program's runs" if "tests.unit.recorder" in (CHECKOUT / path).read_text() else path
+        return _scope(nodeid.partition("::")[0])
+
+
+@cache
+def _scope(path: str) -> str:
+    return "the program's runs" if "tests.unit.recorder" in (CHECKOUT / path).read_text() else path
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling:

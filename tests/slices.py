@@ -42,7 +42,6 @@ SECONDS = {
     "tests/plugins/test_digitalocean_life.py": 250,
     "tests/plugins/test_kubernetes.py": 40,
     "tests/plugins/test_tls.py": 50,
-    "tests/unit/test_recovery.py": 10,
 }
 
 

@@ -16,6 +16,7 @@ import pytest
 from components.assets.templates import script
 from components.programs.checkpointer.pods import APISERVER
 from components.programs.checkpointer.store import Store, is_valid
+from tests.sweeps import swept
 from tests.unit.checkpoints import OWNERS, Object, checkpoint, directory_of
 from tests.unit.sandbox import Sandbox
 
@@ -135,7 +136,7 @@ def _overwrite(path: Path, data: bytes) -> None:
     path.write_bytes(data)
 
 
-@pytest.mark.parametrize("damage", _damages())
+@pytest.mark.parametrize("damage", swept(_damages()))
 def test_a_damaged_checkpoint_is_never_used(host: Sandbox, store: Store, damage: str) -> None:
     store.save(checkpoint(flag="--flag=old"))
     store.save(checkpoint(flag="--flag=new"))
@@ -182,6 +183,7 @@ def test_the_hand_over_asks_for_what_a_boot_would_use(host: Sandbox, store: Stor
     assert _armed(store) == {} and store.booted() == 0
 
 
+@pytest.mark.sweep
 def test_a_save_that_is_cut_short_anywhere_leaves_a_whole_generation(
     host: Sandbox, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

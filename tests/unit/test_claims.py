@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.sweeps import swept
 from tests.unit.new_host import MARK, NODES, RECORD, arrange, files_of, install, reset, set_up
 from tests.unit.sandbox import Sandbox
 
@@ -58,7 +59,7 @@ def _all(host: Sandbox) -> list[Path]:
     )
 
 
-@pytest.mark.parametrize("name", ["controller-1", "worker-1", "gpu"])
+@pytest.mark.parametrize("name", swept(["controller-1", "worker-1", "gpu"]))
 def test_a_host_is_given_back_as_it_was(host: Sandbox, name: str) -> None:
     before = _all(host)
     assert install(host, name) == (0, "")
@@ -174,8 +175,8 @@ def test_what_comes_to_be_in_the_way_is_not_overwritten(host: Sandbox) -> None:
     assert not host.path(theirs).exists()
 
 
-@pytest.mark.parametrize("renewed", [False, True], ids=["reset", "up and reset"])
-@pytest.mark.parametrize("name", ["controller-1", "worker-1"])
+@pytest.mark.parametrize("renewed", swept([True, False]), ids=["up and reset", "reset"])
+@pytest.mark.parametrize("name", swept(["controller-1", "worker-1"]))
 def test_a_node_without_a_record_is_carried_over(host: Sandbox, name: str, renewed: bool) -> None:
     """It was installed before there was one."""
     theirs = ["/etc/containerd/conf.d/theirs.toml", "/var/lib/cni/theirs", "/opt/containerd/bin/theirs"]

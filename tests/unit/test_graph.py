@@ -12,7 +12,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from components.ssh import DONE
-from tests.cases import Case, load, read
+from tests.cases import CASES, Case, load, read
+from tests.sweeps import swept
 from tests.unit.recorder import (
     LOCAL,
     REMOTE,
@@ -59,6 +60,7 @@ def test_what_is_a_hosts_has_its_name(run: Run, case: Case) -> None:
             assert name == f"{case.cfg.name}-{host}-{step}"
 
 
+@pytest.mark.parametrize("case", swept(CASES), indirect=True)
 def test_a_second_run_asks_for_the_same_whatever_the_order_of_hosts(case: Case) -> None:
     raw = read(case.name)
     raw["hosts"] = dict(reversed(raw["hosts"].items()))
@@ -141,6 +143,7 @@ def test_nothing_is_installed_before_every_host_has_its_downloads(run: Run) -> N
         assert downloads <= run.before(step), step.name
 
 
+@pytest.mark.sweep
 def test_the_graph_grows_with_the_hosts_and_not_with_their_square() -> None:
     def of(workers: int) -> tuple[int, int]:
         """Dependencies, and bytes of what steps bring, with that many workers."""
@@ -171,6 +174,7 @@ def _barriers(run: Run) -> list[Registered]:
     ]
 
 
+@pytest.mark.parametrize("case", swept(CASES), indirect=True)
 def test_a_barrier_is_the_same_whatever_the_hosts(case: Case) -> None:
     raw = read(case.name)
     raw["hosts"].popitem()
@@ -184,6 +188,7 @@ def test_a_barrier_is_the_same_whatever_the_hosts(case: Case) -> None:
     assert not has(Unknown, few)
 
 
+@pytest.mark.parametrize("case", swept(CASES), indirect=True)
 def test_a_cluster_without_barriers_gets_them_and_nothing_else(case: Case) -> None:
     before = ran(case.name)
     barriers = {each.urn: each.name for each in _barriers(before)}

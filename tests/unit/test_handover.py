@@ -9,6 +9,7 @@ import pytest
 
 from components.assets.handover import handover_files
 from tests.cases import load
+from tests.sweeps import swept
 from tests.unit.sandbox import Sandbox
 from tests.unit.temporary_control_plane import (
     APISERVER,
@@ -33,7 +34,7 @@ def controller(tmp_path: Path) -> Sandbox:
     return arrange(Sandbox(tmp_path))
 
 
-@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("state", swept(STATES))
 def test_the_hand_over_converges_from_every_half_state(controller: Sandbox, state: str) -> None:
     leave(controller, state)
     assert hand_over(controller) == (0, "")
@@ -63,7 +64,7 @@ def test_the_temporary_control_plane_stays_until_the_real_one_serves(controller:
     assert controller.path(SECRETS).exists()
 
 
-@pytest.mark.parametrize("owner", ["kube-apiserver", "pod-checkpointer"])
+@pytest.mark.parametrize("owner", swept(["kube-apiserver", "pod-checkpointer"]))
 @pytest.mark.parametrize("damaged", [None, "other"])
 def test_the_temporary_control_plane_stays_until_checkpoints_are_on_disk(
     controller: Sandbox, owner: str, damaged: str | None
@@ -103,7 +104,7 @@ def test_no_answer_is_not_taken_for_gone_or_led(controller: Sandbox, flag: str, 
     assert is_handed_over(controller)
 
 
-@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("state", swept(STATES))
 def test_a_real_leader_may_have_led_before(controller: Sandbox, state: str) -> None:
     """With several controllers the temporary one is often a mere candidate."""
     controller.write("/var/real-leads")
@@ -121,8 +122,8 @@ DEAD = {
 }
 
 
-@pytest.mark.parametrize("leader", ["controller-manager", "scheduler"])
-@pytest.mark.parametrize("dead", DEAD)
+@pytest.mark.parametrize("leader", swept(["controller-manager", "scheduler"]))
+@pytest.mark.parametrize("dead", swept(DEAD))
 def test_a_run_after_one_that_was_killed_waits_for_a_leader_too(
     controller: Sandbox, leader: str, dead: str
 ) -> None:

@@ -15,7 +15,8 @@ from components.config import ClusterConfig, crosschecks, parse
 from components.hosts.host import Host, Hosts, Ssh
 from components.lasting import changed
 from components.selfhosted import INTENT
-from tests.cases import Case, Raw, load, read
+from tests.cases import CASES, Case, Raw, load, read
+from tests.sweeps import swept
 from tests.unit.recorder import REMOTE, Run, Unknown, has, record
 
 MACHINE = "test:index:Machine"
@@ -96,6 +97,7 @@ def everything(name: str) -> Raw:
     }
 
 
+@pytest.mark.parametrize("case", swept(CASES), indirect=True)
 def test_all_is_rendered_as_with_addresses_from_the_config(case: Case) -> None:
     made, plain = up(case.name), ran(everything(case.name), plain=True)
     assert made.by_urn == plain.by_urn
@@ -103,6 +105,7 @@ def test_all_is_rendered_as_with_addresses_from_the_config(case: Case) -> None:
     assert [each.urn for each in made.resources if has(Unknown, each.inputs)] == []
 
 
+@pytest.mark.parametrize("case", swept(CASES), indirect=True)
 def test_a_preview_without_a_state_plans_what_up_makes(case: Case) -> None:
     preview = ran(everything(case.name), preview=True)
     assert preview.by_urn.keys() == up(case.name).by_urn.keys()
@@ -153,7 +156,7 @@ def _unknown(value: Any, path: tuple[str, ...] = ()) -> set[str]:
             return set()
 
 
-@pytest.mark.parametrize(("name", "worker"), [("lab", "worker-1"), ("baremetal", "gpu")])
+@pytest.mark.parametrize(("name", "worker"), swept([("baremetal", "gpu"), ("lab", "worker-1")]))
 def test_a_preview_of_a_worker_that_joins_shows_nothing_of_the_others(name: str, worker: str) -> None:
     raw = read(name)
     del raw["hosts"][worker]

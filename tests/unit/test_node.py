@@ -13,6 +13,7 @@ import yaml
 from components.assets.controlplane import FORMER_UID, UID
 from components.assets.node import MIRRORED_REGISTRIES
 from tests.cases import load
+from tests.sweeps import swept
 from tests.unit.new_host import (
     INSTALL,
     NODES,
@@ -95,7 +96,7 @@ def test_of_containerd_a_host_gets_what_it_runs(host: Sandbox) -> None:
     assert programs == {"containerd", "containerd-shim-runc-v2", "ctr", "kubelet"}
 
 
-@pytest.mark.parametrize("name", NODES)
+@pytest.mark.parametrize("name", swept(NODES))
 def test_a_second_run_changes_nothing(node: Callable[[str], Sandbox], name: str) -> None:
     host = node(name)
     host.write("/var/active")

@@ -13,6 +13,7 @@ import pytest
 from components.assets.preflight import preflight_files
 from components.assets.templates import script
 from tests.cases import load
+from tests.sweeps import swept
 from tests.unit.sandbox import Sandbox
 
 Change = Callable[[Sandbox], None]
@@ -376,7 +377,7 @@ def test_a_host_of_this_cluster_may_run_what_is_its_own(host: Sandbox) -> None:
 MARKS = ["kubepivot.cluster", "kubepivot.cluster.new", "kubepivot.made", "kubepivot.made.new"]
 
 
-@pytest.mark.parametrize("name", MARKS)
+@pytest.mark.parametrize("name", swept(MARKS))
 def test_a_mark_that_was_cut_short_is_none(host: Sandbox, name: str) -> None:
     host.write(f"/etc/kubernetes/{name}")
     assert _preflight(host)[0] == 0

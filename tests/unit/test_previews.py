@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import pytest
 
 from tests.cases import read
+from tests.sweeps import swept
 from tests.unit.recorder import Unknown, changed, has, program, ran
 
 KNOW_THE_NODES = {"handover", "kubelet-policy", "csr-renewal-role-binding"}
@@ -27,7 +28,7 @@ def test_a_worker_that_leaves_takes_only_its_own_with_it(name: str, worker: str)
     assert _parts(urn for urn in after if after[urn] != before[urn]) == KNOW_THE_NODES
 
 
-@pytest.mark.parametrize(("name", "worker"), [("lab", "worker-1"), ("baremetal", "gpu")])
+@pytest.mark.parametrize(("name", "worker"), swept([("baremetal", "gpu"), ("lab", "worker-1")]))
 def test_a_preview_of_a_worker_that_joins_shows_nothing_of_the_others(name: str, worker: str) -> None:
     raw = read(name)
     del raw["hosts"][worker]
@@ -42,7 +43,7 @@ def test_a_preview_of_a_worker_that_joins_shows_nothing_of_the_others(name: str,
     assert not has(Unknown, preview.outputs)
 
 
-@pytest.mark.parametrize(("name", "host"), [("lab", "worker-1"), ("baremetal", "alpha")])
+@pytest.mark.parametrize(("name", "host"), swept([("baremetal", "alpha"), ("lab", "worker-1")]))
 def test_a_preview_of_labels_and_taints_shows_their_host_only(name: str, host: str) -> None:
     raw = read(name)
     raw["hosts"][host] |= {"labels": {"example.com/a": "b"}, "taints": ["example.com/c:NoExecute"]}
@@ -75,7 +76,7 @@ READERS: dict[str, list[str]] = {
 """What in the cluster `lab` reads a leaf, be it through the digest of workloads."""
 
 
-@pytest.mark.parametrize("leaf", READERS)
+@pytest.mark.parametrize("leaf", swept(READERS))
 def test_a_preview_of_a_leaf_that_is_renewed_shows_what_reads_it(leaf: str) -> None:
     state = ran("lab")
     preview = program(read("lab"), preview=True, state=state.without(f"lab-{leaf}-cert"))

@@ -436,7 +436,7 @@ def test_a_new_cluster_has_nothing_to_recover(controller: Sandbox) -> None:
     assert calls(controller) == ["start kubelet"]
 
 
-@pytest.mark.e2e  # it takes as long as a tenth of all that `make check` runs
+@pytest.mark.sweep
 @pytest.mark.parametrize("lost", [False, True])
 def test_a_run_that_is_killed_anywhere_is_made_up_for_by_the_next(tmp_path: Path, lost: bool) -> None:
     """Whatever was killed, the data from before are still there, and etcd has never begun with none."""

@@ -16,6 +16,7 @@ from components.assets.templates import script
 from components.config import parse
 from components.selfhosted import INTENT
 from tests.cases import Raw, load, read
+from tests.sweeps import swept
 from tests.unit.recorder import REMOTE, Run, pki_texts, program, ran, revealed
 
 
@@ -28,7 +29,7 @@ def recovering(name: str, **recovery: Any) -> Raw:
     return read(name) | {"recovery": {"generation": 1, **recovery}}
 
 
-@pytest.mark.parametrize("name", ["lab", "baremetal"])
+@pytest.mark.parametrize("name", swept(["lab", "baremetal"]))
 def test_a_recovery_adds_a_step_and_changes_nothing_else(name: str) -> None:
     before, after = ran(name).by_urn, program(recovering(name)).by_urn
     (new,) = after.keys() - before.keys()
@@ -41,8 +42,8 @@ def test_generation_0_asks_for_none() -> None:
     assert parse(case.raw | {"recovery": {"generation": 0}}, stack=case.name) == case.cfg
 
 
-@pytest.mark.parametrize("preview", [False, True])
-@pytest.mark.parametrize(("chosen", "controller"), [({}, "alpha"), ({"controller": "gamma"}, "gamma")])
+@pytest.mark.parametrize("preview", swept([False, True]))
+@pytest.mark.parametrize(("chosen", "controller"), swept([({"controller": "gamma"}, "gamma"), ({}, "alpha")]))
 def test_the_step_runs_on_the_chosen_controller(
     chosen: dict[str, str], controller: str, preview: bool
 ) -> None:

@@ -21,10 +21,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from components.programs import reuseport
 from components.programs.reuseport import INCUMBENT, NEWCOMER, ask, turn
+from tests.sweeps import swept
 
 ELSEWHERE = "127.0.0.9"
 """As any address of the host but those of `localhost`."""
-FAMILIES = [socket.AF_INET, *([socket.AF_INET6] if socket.has_dualstack_ipv6() else [])]
+FAMILIES = [*([socket.AF_INET6] if socket.has_dualstack_ipv6() else []), socket.AF_INET]
 
 
 def _certificate() -> tuple[bytes, bytes]:
@@ -174,7 +175,7 @@ def eventually(condition: Callable[[], bool], seconds: float = 10) -> None:
         time.sleep(0.01)
 
 
-@pytest.fixture(params=FAMILIES, ids=lambda family: family.name)
+@pytest.fixture(params=swept(FAMILIES), ids=lambda family: family.name)
 def port(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Port]:
     with ExitStack() as clean:
         yield Port(request.param, tmp_path, clean)
@@ -185,7 +186,7 @@ def test_without_a_filter_a_newcomer_gets_its_share(port: Port) -> None:
     eventually(lambda: min(port.counts(ELSEWHERE, old, new)) > 0)
 
 
-@pytest.mark.parametrize("localhost", [NEWCOMER, "::1"])
+@pytest.mark.parametrize("localhost", swept([NEWCOMER, "::1"]))
 def test_a_newcomer_gets_all_connections_as_soon_as_it_is_ready(port: Port, localhost: str) -> None:
     if localhost == "::1" and port.family == socket.AF_INET:
         pytest.skip("who listens for IPv4 has no ::1")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.cases import Case, Raw, read
+from tests.cases import CASES, Case, Raw, read
+from tests.sweeps import swept
 from tests.unit.recorder import Unknown, has, program
 
 
@@ -13,6 +14,7 @@ def _with_generation(name: str, generation: int) -> Raw:
     return raw | {"backup": {**raw.get("backup", {}), "generation": generation}}
 
 
+@pytest.mark.parametrize("case", swept(CASES), indirect=True)
 @pytest.mark.parametrize("preview", [False, True])
 def test_a_generation_makes_a_snapshot_on_every_controller_once_the_cluster_is_up(
     case: Case, preview: bool
@@ -31,6 +33,7 @@ def test_a_generation_makes_a_snapshot_on_every_controller_once_the_cluster_is_u
         assert run.outputs["backups"] == known
 
 
+@pytest.mark.parametrize("case", swept(CASES), indirect=True)
 def test_nothing_but_another_generation_makes_another_snapshot(case: Case) -> None:
     def files(raw: Raw) -> dict[str, bytes]:
         return program(raw, preview=False).only(f"{case.cfg.name}-{case.cfg.controllers[0]}-backup").files

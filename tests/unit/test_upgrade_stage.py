@@ -13,6 +13,7 @@ import pytest
 from components.config.releases import LATEST
 from components.ssh import DONE
 from tests.cases import read
+from tests.sweeps import swept
 from tests.unit.recorder import ANSWERS, REMOTE, Run, program, ran
 
 FIRST, LEADERS = "kube-apiserver", ("kube-controller-manager", "kube-scheduler")
@@ -63,11 +64,13 @@ def test_workloads_are_made_together_and_changed_tier_by_tier() -> None:
 
 @pytest.mark.parametrize(
     ("at_once", "after"),
-    [
-        (1, {"worker-1": "controller-1", "worker-2": "worker-1", "worker-3": "worker-2"}),
-        (2, {"worker-1": "", "worker-2": "controller-1", "worker-3": "worker-1"}),
-        (9, {"worker-1": "", "worker-2": "", "worker-3": ""}),
-    ],
+    swept(
+        [
+            (2, {"worker-1": "", "worker-2": "controller-1", "worker-3": "worker-1"}),
+            (1, {"worker-1": "controller-1", "worker-2": "worker-1", "worker-3": "worker-2"}),
+            (9, {"worker-1": "", "worker-2": "", "worker-3": ""}),
+        ]
+    ),
 )
 def test_hosts_take_turns_after_the_control_plane(at_once: int, after: dict[str, str]) -> None:
     run = program(with_workers(3, upgrade={"maxUnavailable": at_once}))
