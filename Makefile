@@ -45,7 +45,7 @@ lint: .venv/ready ## ruff and mypy
 	flock '$(MYPY_CACHE)' .venv/bin/mypy --cache-dir '$(MYPY_CACHE)' .
 
 # More processes than cores, for many tests wait.
-PYTEST := .venv/bin/pytest --quiet --numprocesses=3 tests/golden tests/plugins tests/unit
+PYTEST := .venv/bin/pytest --quiet --numprocesses=4 tests/golden tests/plugins tests/unit
 
 unit: .venv/ready ## unit and golden tests, but sweeps
 	$(PYTEST) -m 'not e2e and not sweep'

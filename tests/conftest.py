@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -76,7 +77,7 @@ def pytest_sessionfinish() -> None:
 class Scheduling(LoadScopeScheduling):
     """With several processes, a file's tests run in one, as they share what was made for the first of them.
 
-    Those of all files that run the program do, too: most ask for the same few runs.
+    Those of all files that use the runs with a case's own config do, too.
     """
 
     def _split_scope(self, nodeid: str) -> str:
@@ -85,7 +86,8 @@ class Scheduling(LoadScopeScheduling):
 
 @cache
 def _scope(path: str) -> str:
-    return "the program's runs" if "tests.unit.recorder" in (CHECKOUT / path).read_text() else path
+    shares = re.search(r"tests\.unit\.recorder import [^)]*\bran\b", (CHECKOUT / path).read_text())
+    return "the cases' runs" if shares else path
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling:

@@ -259,7 +259,7 @@ def test_the_lab_makes_a_container_for_every_host() -> None:
         assert {each.urn for each in containers} & run.before(step), step.name
 
 
-@pytest.mark.parametrize("changed", [{"image": "kubepivot/host:other"}, {"network": "other"}])
+@pytest.mark.parametrize("changed", swept([{"image": "kubepivot/host:other"}, {"network": "other"}]))
 def test_the_lab_makes_another_container_where_one_cannot_bechanged(changed: dict[str, str]) -> None:
     def triggers(run: Run) -> Any:
         return run.only("lab-controller-1-container").inputs["triggers"]

@@ -69,7 +69,7 @@ def _restarts(host: Sandbox) -> list[str]:
     return _calls(host, "restart")
 
 
-@pytest.mark.parametrize("name", NODES)
+@pytest.mark.parametrize("name", swept(NODES))
 def test_a_host_becomes_a_node(node: Callable[[str], Sandbox], name: str) -> None:
     host = node(name)
     for path, text in files_of(name).items():
