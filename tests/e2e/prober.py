@@ -22,6 +22,7 @@ PATH = "/api/v1/namespaces/kube-system"
 HANDSHAKE_SECONDS = 10.0
 ANSWER_SECONDS = 30.0
 CLIENT_GO_RETRY_SECONDS = 1.0
+SLOW_SECONDS = 1.0
 
 
 class Tally:
@@ -32,6 +33,7 @@ class Tally:
         self.raw_failures: list[dict[str, object]] = []
         self.failed_after_retry: list[dict[str, object]] = []
         self.lost: list[dict[str, object]] = []
+        self.slow: list[tuple[float, float]] = []
         self.slowest = 0.0
         self.longest_without_answer = 0.0
         self._answered = time.time()
@@ -41,6 +43,12 @@ class Tally:
         self.longest_without_answer = max(self.longest_without_answer, now - self._answered)
         self._answered = now
 
+    def took(self, start: float, seconds: float) -> None:
+        """Such a request has ended, answered or not."""
+        self.slowest = max(self.slowest, seconds)
+        if seconds > SLOW_SECONDS:
+            self.slow.append((round(start, 3), round(seconds, 3)))
+
     def summary(self) -> dict[str, object]:
         """The counts, with the first failures in words."""
         return {
@@ -49,6 +57,7 @@ class Tally:
             "failed_after_retry": len(self.failed_after_retry),
             "lost": len(self.lost),
             "slowest_seconds": round(self.slowest, 3),
+            "slow": sorted(self.slow, key=lambda each: each[1])[-5:],
             "seconds_without_answer": round(self.longest_without_answer, 3),
             "failures": (self.lost + self.failed_after_retry + self.raw_failures)[:20],
         }
@@ -92,7 +101,7 @@ async def request(host: str, port: int, context: ssl.SSLContext, tally: Tally) -
                 tally.lost.append({"at": start, "error": problem})
     if problem is None:
         tally.answered(time.time())
-    tally.slowest = max(tally.slowest, time.time() - start)
+    tally.took(start, time.time() - start)
 
 
 async def probe(host: str, port: int, rate: float, credentials: dict[str, str]) -> Tally:

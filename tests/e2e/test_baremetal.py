@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -339,6 +340,9 @@ def test_two_machines_become_a_cluster_and_clean_again(stack: Stack, boxes: dict
         assert {c["type"]: c["status"] for c in node["status"]["conditions"]}["Ready"] == "True"
     assert nodes["second"]["metadata"]["labels"]["example.com/disk"] == "fast"
     assert boxes["first"].run("ls -A /etc/kubernetes/manifests") == "etcd.yaml"
+    # What else the machine around them holds evicts no pod of theirs.
+    kubelet = json.loads(stack.kubectl("get", "--raw=/api/v1/nodes/first/proxy/configz"))["kubeletconfig"]
+    assert kubelet["evictionHard"]["nodefs.available"] == "0%"
     stack.second_up_changes_nothing()
     pods_that_reach_no_other_node_are_told(stack, boxes)
     stack.kubectl("apply", "--filename=-", stdin=PODS)

@@ -62,8 +62,9 @@ class Watcher:
                     with client.stream("GET", path, params=since) as events:
                         events.raise_for_status()
                         if lost_at is not None:
-                            self.longest_gap = max(self.longest_gap, time.monotonic() - lost_at)
-                            lost_at = None
+                            gap, lost_at = time.monotonic() - lost_at, None
+                            self.longest_gap = max(self.longest_gap, gap)
+                            print(f"{time.time():.3f}: the watch is back after {gap:.2f} s")
                         # Somebody writes five a second: five seconds of silence are a loss.
                         for _ in events.iter_lines():
                             heard = time.monotonic()
