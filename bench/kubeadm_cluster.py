@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import shlex
 import subprocess
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -30,17 +30,24 @@ KUBECTL = "kubectl --kubeconfig=/etc/kubernetes/admin.conf"
 
 
 class KubeadmCluster:
-    """The newest kubeadm makes clusters of its own minor and of the one before, as its version skew allows.
+    """Made and upgraded by the kubeadm of each version.
 
-    Its program is on the hosts beforehand. `settings` is an archive of the configuration that every host
-    needs, whoever makes a node of it.
+    The first one is on the hosts beforehand. `versions` are all that it will run, in order. `settings` is an
+    archive of the configuration that every host needs, whoever makes a node of it.
     """
 
-    def __init__(self, boxes: dict[str, Box], version: str, settings: bytes, progress: Progress) -> None:
+    def __init__(
+        self, boxes: dict[str, Box], versions: Sequence[str], settings: bytes, progress: Progress
+    ) -> None:
         self._controller = boxes["controller-1"]
         self._workers = [box for name, box in boxes.items() if name != "controller-1"]
-        self._version, self._settings = version, settings
-        self._program = toolchain.ensure("kubeadm", progress, installed=False)
+        self._version, self._settings = versions[0], settings
+        self._programs = {
+            version: toolchain.ensure(
+                "kubeadm", progress, release=pins.find_release(version), installed=False
+            )
+            for version in versions
+        }
         for box in boxes.values():
             self._give_program(box)
 
@@ -72,6 +79,8 @@ class KubeadmCluster:
     def upgrade(self, version: str) -> None:
         """The control plane, then node after node."""
         self._version = version
+        for box in (self._controller, *self._workers):
+            self._give_program(box)
         _run(self._controller, f"kubeadm upgrade apply v{version} --yes {CONTAINER}")
         self._renew(self._controller)
         for box in self._workers:
@@ -86,7 +95,7 @@ class KubeadmCluster:
         self._join([box])
 
     def _give_program(self, box: Box) -> None:
-        docker("cp", str(self._program), f"{box.container}:/usr/local/bin/kubeadm")
+        docker("cp", str(self._programs[self._version]), f"{box.container}:/usr/local/bin/kubeadm")
         docker("cp", str(KUBELET_UNIT), f"{box.container}:/etc/systemd/system/kubelet.service")
 
     def _install(self, box: Box) -> None:

@@ -69,6 +69,11 @@ class Life:
     phases: Mapping[str, str]
     """Each with the version that runs at its end."""
 
+    @property
+    def versions(self) -> list[str]:
+        """All that it runs, in order."""
+        return list(dict.fromkeys((self.version, *self.phases.values())))
+
 
 def lives(phases: Sequence[str], versions: Sequence[str]) -> list[Life]:
     """The clusters that these phases take, with versions as in VERSIONS."""
@@ -155,7 +160,7 @@ def compare(life: Life, progress: Progress) -> dict[str, tuple[Figures, Figures]
         remove_hosts(CLUSTER)
         with progress.step(f"kubeadm {life.version}"):
             theirs = live(
-                life, lambda boxes: KubeadmCluster(boxes, life.version, settings, progress), progress
+                life, lambda boxes: KubeadmCluster(boxes, life.versions, settings, progress), progress
             )
     finally:
         remove_hosts(CLUSTER)
@@ -181,7 +186,7 @@ def main(arguments: Sequence[str]) -> int:
     results: dict[str, tuple[Figures, Figures]] = {}
     with lifecycle.machine(progress):
         for life in lives(given.phases, given.versions):
-            for version in {life.version, *life.phases.values()}:
+            for version in life.versions:
                 lifecycle.prepare_release(version, progress)
             results |= compare(life, progress)
     if given.json:

@@ -44,6 +44,11 @@ def test_a_phase_can_be_measured_alone(phases: list[str], made: list[tuple[str, 
     assert [(life.version, list(life.phases)) for life in lives(phases, VERSIONS)] == made
 
 
+def test_a_life_knows_all_versions_that_its_hosts_run_each_with_its_kubeadm() -> None:
+    small, upgraded = lives(PHASES, VERSIONS)
+    assert (small.versions, upgraded.versions) == (["1.37.2"], ["1.36.1", "1.36.3", "1.37.2"])
+
+
 # -- a life --------------------------------------------------------------------------------------------------
 
 
