@@ -153,6 +153,43 @@ def test_it_is_swapped_in_and_the_node_uncordoned(staged: Sandbox) -> None:
     assert restarts(staged) == []
 
 
+CTR = """
+case "$*" in
+  *"tasks list") echo TASK PID STATUS; [ -e /var/no-etcd ] || echo second 1 RUNNING ;;
+  *"containers list"*) echo first; echo second ;;
+  *"containers info second") echo '    "io.kubernetes.pod.uid": "uid-of-now",' ;;
+esac
+"""
+ETCD = "/etc/kubernetes/manifests/etcd.yaml"
+NAMED = "kind: Pod\nmetadata:\n  name: etcd\nspec: {}\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "runs", "after"),
+    [
+        (NAMED, True, NAMED.replace("  name", "  uid: uid-of-now\n  name")),
+        (
+            NAMED.replace("  name", "  uid: older\n  name"),
+            True,
+            NAMED.replace("  name", "  uid: older\n  name"),
+        ),
+        (NAMED, False, NAMED),
+    ],
+    ids=["its own uid", "as it was given one", "none runs"],
+)
+def test_for_another_kubelet_etcd_stays_the_pod_that_it_is(
+    staged: Sandbox, before: str, runs: bool, after: str
+) -> None:
+    staged.write(ETCD, before)
+    staged.fake("ctr", CTR)
+    if not runs:
+        staged.write("/var/no-etcd")
+    staged.write("/var/node", node(version=f"v{LATEST}"))
+    done = run_upgrade(staged)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert staged.path(ETCD).read_text() == after
+
+
 def test_an_admins_cordon_stays(host: Sandbox) -> None:
     host.write("/var/node", node(version=f"v{LATEST}", ours=False))
     assert run_upgrade(host).returncode == 0

@@ -21,13 +21,6 @@ if ! etcd_is_ready; then
 fi
 if ask_api /readyz >/dev/null 2>&1; then api_is_ready=yes; else api_is_ready=""; fi
 
-running() { # the container of etcd that runs, if one does
-  tasks=$(ctr --namespace k8s.io tasks list | awk '$3 == "RUNNING" { print $1 }')
-  for found in $(ctr --namespace k8s.io containers list --quiet \
-    'labels."io.kubernetes.pod.namespace"==kube-system,labels."io.kubernetes.container.name"==etcd'); do
-    ! printf '%s\n' "$tasks" | grep -qxF "$found" || echo "$found"
-  done
-}
 ask_status() { status=$(etcd endpoint status --write-out=json); }
 field() { printf '%s' "$status" | sed -n "s/.*\"$1\":\"\([^\"]*\)\".*/\1/p"; }
 minor() { printf '%s\n' "$1" | cut -d . -f 1-2; }
@@ -59,21 +52,15 @@ if [ ! -e "$unproven" ]; then
   sync "$former"
 fi
 if [ ! -e "$unproven" ] || ! are_placed; then
-  before=$(running)
+  before=$(running_etcd)
   record "$unproven" "$before"
 else
   before=$(cat "$unproven")
 fi
-# give_uid FILE: another image makes the kubelet start the container anew, in the same pod if that has its uid still.
-give_uid() {
-  uid=$(sed -n 's/^  uid: //p' "$manifest")
-  [ -n "$uid" ] ||
-    uid=$(ctr --namespace k8s.io containers info "$before" | sed -n 's/.*"io.kubernetes.pod.uid": "\(.*\)".*/\1/p')
-  [ -z "$uid" ] || sed -i -e '/^  uid: /d' -e "s/^metadata:$/&\n  uid: $uid/" "$1"
-}
 ends_by_itself=yes
 if [ "$(image "root$manifest")" != "$(image "$manifest")" ]; then
-  give_uid "root$manifest"
+  # Another image makes the kubelet start the container anew, in the same pod if that has its uid still.
+  give_uid "root$manifest" "$before"
 elif is_placed "$manifest"; then
   ends_by_itself=""
 else
@@ -82,28 +69,28 @@ else
 fi
 place
 
-signal() { ctr --namespace k8s.io tasks kill --signal "$1" "$before" 2>/dev/null || [ "$(running)" != "$before" ]; }
+signal() { ctr --namespace k8s.io tasks kill --signal "$1" "$before" 2>/dev/null || [ "$(running_etcd)" != "$before" ]; }
 is_ending() {
   for address in 127.0.0.1 "$ADDRESS"; do
     curl --silent --noproxy '*' --max-time 2 --output /dev/null "http://$address:2379" || [ $? != 7 ] || return 0
   done
-  [ "$(running)" != "$before" ]
+  [ "$(running_etcd)" != "$before" ]
 }
-if [ -z "$ends_by_itself" ] && [ "$(running)" = "$before" ]; then signal SIGTERM; fi
+if [ -z "$ends_by_itself" ] && [ "$(running_etcd)" = "$before" ]; then signal SIGTERM; fi
 PAUSE=0.05 wait_for 60 "the kubelet to end etcd" is_ending
 # It waits for watches, which do not end, and serves nobody meanwhile. What it has acknowledged is on the disk.
 signal SIGKILL
 
-serves() { etcd_is_ready && [ "$(running)" != "$before" ] && etcd endpoint health >/dev/null 2>&1; }
+serves() { etcd_is_ready && [ "$(running_etcd)" != "$before" ] && etcd endpoint health >/dev/null 2>&1; }
 has_version() { serves && ask_status && [ "$(field version)" = "$ETCD_VERSION" ]; }
 (wait_for 90 "etcd $ETCD_VERSION to serve" has_version) || {
   tail -n 3 "$(find /var/log/pods/kube-system_etcd-* -name '*.log' -printf '%T@ %p\n' | sort -n | tail -n 1 | cut -d ' ' -f 2)" >&2 || true
-  before=$(running)
+  before=$(running_etcd)
   rm -rf root
   mkdir -p "root${manifest%/*}"
   cp -p "$former/manifest" "root$manifest"
   [ ! -e "$former/config" ] || cp -p "$former/config" "root$config"
-  give_uid "root$manifest"
+  give_uid "root$manifest" "$before"
   place
   wait_for 120 "etcd to serve as before" serves
   rm -rf "$unproven" "$former"

@@ -79,7 +79,22 @@ keep_user() {
   done
 }
 
-# The pod of an etcd whose container was swapped has its uid in the manifest: without it the next one is another pod.
+running_etcd() { # the container of etcd that runs, if one does
+  tasks=$(ctr --namespace k8s.io tasks list | awk '$3 == "RUNNING" { print $1 }')
+  for found in $(ctr --namespace k8s.io containers list --quiet \
+    'labels."io.kubernetes.pod.namespace"==kube-system,labels."io.kubernetes.container.name"==etcd'); do
+    ! printf '%s\n' "$tasks" | grep -qxF "$found" || echo "$found"
+  done
+}
+# A static pod without a uid gets one from all that its manifest says and how this kubelet reads it: with another of either it
+# is another pod. give_uid MANIFEST CONTAINER: has it be the pod of that container, whatever becomes of it.
+give_uid() {
+  uid=$(sed -n 's/^  uid: //p' /etc/kubernetes/manifests/etcd.yaml)
+  [ -n "$uid" ] ||
+    uid=$(ctr --namespace k8s.io containers info "$2" | sed -n 's/.*"io.kubernetes.pod.uid": "\(.*\)".*/\1/p')
+  [ -z "$uid" ] || sed -i -e '/^  uid: /d' -e "s/^metadata:$/&\n  uid: $uid/" "$1"
+}
+# keep_uid: has the manifest that a step brings be the pod that has been given its uid.
 keep_uid() {
   uid=$(sed -n 's/^  uid: //p' /etc/kubernetes/manifests/etcd.yaml 2>/dev/null) || return 0
   [ -z "$uid" ] || sed -i "s/^metadata:$/&\n  uid: $uid/" root/etc/kubernetes/manifests/etcd.yaml
