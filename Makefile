@@ -45,13 +45,14 @@ lint: .venv/ready ## ruff and mypy
 	flock '$(MYPY_CACHE)' .venv/bin/mypy --cache-dir '$(MYPY_CACHE)' .
 
 # More processes than cores, for many tests wait.
-PYTEST := .venv/bin/pytest --quiet --numprocesses=4 tests/golden tests/plugins tests/unit
+PYTEST := .venv/bin/pytest --quiet --numprocesses=3
 
-unit: .venv/ready ## unit and golden tests, but sweeps
-	$(PYTEST) -m 'not e2e and not sweep'
+unit: .venv/ready ## unit and golden tests
+	$(PYTEST) tests/golden tests/unit -m 'not e2e and not sweep'
 
-sweeps: .venv/ready ## what of them takes long: every value, every place to be killed at
-	$(PYTEST) -m sweep
+sweeps: .venv/ready ## what of them takes long: every value, every place to be killed at; and the stand-ins' tests
+	$(PYTEST) tests/golden tests/unit -m sweep
+	$(PYTEST) tests/plugins -m 'not e2e'
 
 test: check sweeps ## all of that, then what a cluster goes through in its life, on real ones: 25 minutes at most
 	$(call on-clusters,e2e and life)

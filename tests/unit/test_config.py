@@ -244,6 +244,7 @@ VALUES = st.recursive(
 )
 
 
+@pytest.mark.sweep
 @settings(deadline=None, max_examples=150)
 @given(
     st.dictionaries(st.sampled_from(["platform", "hosts", "network", "api", "lab", "mirror", "x"]), VALUES)

@@ -15,7 +15,7 @@ from lab import pins
 
 PYTEST = """#!/bin/sh
 echo "$*" >> {log}
-case $* in *sweep*) exit {check} ;; *) exit {clusters} ;; esac
+case $* in *tests/*) exit {check} ;; *) exit {clusters} ;; esac
 """
 
 
@@ -63,8 +63,9 @@ def fake(tmp_path: Path) -> Callable[..., list[str]]:
 
 
 def test_the_life_of_clusters_comes_after_a_check_that_passed(fake: Callable[..., list[str]]) -> None:
-    check, sweeps, lives = fake("test")
+    check, sweeps, plugins, lives = fake("test")
     assert check.endswith("-m not e2e and not sweep") and sweeps == check.replace("not e2e and not ", "")
+    assert plugins.endswith("tests/plugins -m not e2e")
     assert lives == "-m e2e and life"
     assert len(fake("test", check=1, fails=True)) == 1
 
@@ -72,7 +73,7 @@ def test_the_life_of_clusters_comes_after_a_check_that_passed(fake: Callable[...
 @pytest.mark.parametrize("found", ["a failure", "no test"])
 def test_what_fails_on_clusters_fails_the_target(fake: Callable[..., list[str]], found: str) -> None:
     code = {"a failure": 1, "no test": 5}[found]
-    assert len(fake("test", clusters=code, fails=True)) == 3
+    assert len(fake("test", clusters=code, fails=True)) == 4
     assert len(fake("scenarios", "NAME=nothing", clusters=code, fails=True)) == 1
 
 

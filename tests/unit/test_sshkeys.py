@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from components.config import parse, sshkeys
+from tests.sweeps import swept
 from tests.unit.raw_configs import HOST_KEY, baremetal, with_value
 
 pytestmark = pytest.mark.usefixtures("home")
@@ -26,7 +27,7 @@ def test_a_private_key_is_a_path_or_its_text(home: Path, name: str) -> None:
         assert key.get_secret_value() == text
 
 
-@pytest.mark.parametrize("name", KEYS)
+@pytest.mark.parametrize("name", swept(KEYS))
 def test_a_private_key_is_made_what_ssh_keygen_would_have_written(
     keys: Path, tmp_path: Path, name: str
 ) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from tests.e2e.digitalocean.fake_machinery import FakeMachinery
 from tests.e2e.digitalocean.server import Api, Delays
-from tests.unit.digitalocean_api.asking import (
+from tests.plugins.digitalocean_api.asking import (
     FAST,
     SECONDS,
     SLOW,

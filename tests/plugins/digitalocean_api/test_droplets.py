@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tests.e2e.digitalocean.fake_machinery import FakeMachinery
 from tests.e2e.digitalocean.server import Api
-from tests.unit.digitalocean_api.asking import (
+from tests.plugins.digitalocean_api.asking import (
     KEY,
     Json,
     active,

@@ -12,7 +12,7 @@ from tests.e2e.digitalocean.asked import InboundRule
 from tests.e2e.digitalocean.fake_machinery import FakeMachinery
 from tests.e2e.digitalocean.machinery import Rule
 from tests.e2e.digitalocean.server import Api, Delays
-from tests.unit.digitalocean_api.asking import (
+from tests.plugins.digitalocean_api.asking import (
     ANYWHERE,
     FAST,
     OUT,

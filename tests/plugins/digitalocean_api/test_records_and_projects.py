@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tests.e2e.digitalocean.server import Api
-from tests.unit.digitalocean_api.asking import active, ask, refused
+from tests.plugins.digitalocean_api.asking import active, ask, refused
 
 if TYPE_CHECKING:
     from pydo import Client

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.e2e.digitalocean.calls import Call
 from tests.e2e.digitalocean.server import Api
-from tests.unit.digitalocean_api.asking import (
+from tests.plugins.digitalocean_api.asking import (
     FORWARDING,
     KEY,
     NOBODY,

@@ -9,7 +9,7 @@ import pytest
 
 from tests.e2e.digitalocean.fake_machinery import FakeMachinery
 from tests.e2e.digitalocean.server import Api
-from tests.unit.digitalocean_api.asking import FAST, TOKEN, client_of
+from tests.plugins.digitalocean_api.asking import FAST, TOKEN, client_of
 
 if TYPE_CHECKING:
     from pydo import Client
