@@ -13,9 +13,8 @@ from components.assets.network import network_digest
 from components.config import parse
 from components.hosts.machine import configured_machines
 from tests.cases import load
-from tests.unit.sandbox import DIRECT, Sandbox
+from tests.unit.sandbox import Sandbox
 from tests.unit.temporary_control_plane import (
-    CURL,
     arrange,
     hand_over,
     leave,
@@ -69,15 +68,8 @@ def test_the_network_is_looked_at_again_when_it_has_changed(controller: Sandbox)
     assert hand_over(controller)[0] == 1
 
 
-def test_pods_of_the_check_go_while_the_rest_goes_on(controller: Sandbox) -> None:
-    leave(controller, "all done")
-    controller.fake("curl", DIRECT + "[ ! -e /var/deleted-check ] || touch /var/asked-after\n" + CURL)
-    assert hand_over(controller) == (0, "")
-    assert controller.path("/var/asked-after").exists()
-
-
 def test_pods_of_the_check_go_whatever_ends_the_hand_over(controller: Sandbox) -> None:
-    leave(controller, "all done")
+    leave(controller, "apiserver gone")
     controller.write("/var/no-real-api")
     assert hand_over(controller)[0] == 1
     assert not is_left(controller)

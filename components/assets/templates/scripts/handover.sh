@@ -38,6 +38,12 @@ end_leaders() { # ends the temporary ones, both at once as neither needs the oth
   wait_for 60 "the self-hosted kube-scheduler to lead" led_since kube-scheduler "${scheduler#* }" "$since"
 }
 
+in_a_row=0
+steady() {
+  if real_apiserver_answers && endpoint_is_ready; then in_a_row=$((in_a_row + 1)); else in_a_row=0; fi
+  [ "$in_a_row" -ge 5 ]
+}
+
 # Its pods come while the rest goes on.
 begin_network_check
 
@@ -52,16 +58,11 @@ if [ -e /etc/kubernetes/bootstrap-secrets ] || [ ! -e /var/lib/kubepivot/pivoted
   record /var/lib/kubepivot/pivoted ""
   rm -f "$MANIFESTS/bootstrap-apiserver.yaml"
   wait_for 120 "the temporary control plane to be gone" gone apiserver controller-manager scheduler
+  PAUSE=0.1 wait_for 60 "the API to answer five times in a row" steady
   rm -rf /etc/kubernetes/bootstrap-secrets
   sync /etc/kubernetes /etc/kubernetes/manifests # what is gone stays so after a power cut
 fi
 
 await_network
-in_a_row=0
-steady() {
-  if real_apiserver_answers && endpoint_is_ready; then in_a_row=$((in_a_row + 1)); else in_a_row=0; fi
-  [ "$in_a_row" -ge 5 ]
-}
-wait_for 60 "the API to answer five times in a row" steady
 await_check_gone
 prune

@@ -35,7 +35,7 @@ begin_network_check() {
   trap delete_check EXIT
   wait_for 60 "the network check to be made" make_check_pods
 }
-await_network() { # its pods go while the rest goes on
+await_network() {
   network_changed || return 0
   if ! (wait_for 60 "the pods of every node to reach a Service on another node" connected); then
     {
@@ -47,6 +47,5 @@ await_network() { # its pods go while the rest goes on
     exit 1
   fi
   record "$checked" "$NETWORK"
-  delete_check || true # whatever was not deleted is below
 }
 await_check_gone() { wait_for 60 "the pods of the network check to be gone" check_gone; }
