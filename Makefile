@@ -32,7 +32,7 @@ env: .venv/ready ## print the settings for this shell: eval "$(make -s env)"
 doctor: .venv/ready ## say what this machine has, would download or build, and what is wrong; changes only .venv
 	@$(LAB) doctor
 
-check: .venv/ready ## both of the next, in a minute
+check: .venv/ready ## lint and unit, in a minute
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint unit
 
 # The user's, so that a fresh clone need not begin with nothing, which takes a quarter of a minute. One at a time may
@@ -44,13 +44,13 @@ lint: .venv/ready ## ruff and mypy
 	@mkdir -p '$(MYPY_CACHE)'
 	flock '$(MYPY_CACHE)' .venv/bin/mypy --cache-dir '$(MYPY_CACHE)' .
 
-# More processes than cores, for many tests wait.
+# One more than two cores, for many tests wait. More would import everything once more.
 PYTEST := .venv/bin/pytest --quiet --numprocesses=3
 
 unit: .venv/ready ## unit and golden tests
 	$(PYTEST) tests/golden tests/unit -m 'not e2e and not sweep'
 
-sweeps: .venv/ready ## what of them takes long: every value, every place to be killed at; and the stand-ins' tests
+sweeps: .venv/ready ## unit tests with all further values and places to be killed at; tests of stand-ins and imitations
 	$(PYTEST) tests/golden tests/unit -m sweep
 	$(PYTEST) tests/plugins -m 'not e2e'
 

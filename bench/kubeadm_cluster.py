@@ -49,6 +49,7 @@ class KubeadmCluster:
             for version in versions
         }
         for box in boxes.values():
+            self._give_unit(box)
             self._give_program(box)
 
     def create(self) -> None:
@@ -90,12 +91,15 @@ class KubeadmCluster:
     def add_worker(self, name: str, box: Box) -> None:
         """As the first ones."""
         self._workers.append(box)
+        self._give_unit(box)
         self._give_program(box)
         self._install(box)
         self._join([box])
 
     def _give_program(self, box: Box) -> None:
         docker("cp", str(self._programs[self._version]), f"{box.container}:/usr/local/bin/kubeadm")
+
+    def _give_unit(self, box: Box) -> None:
         docker("cp", str(KUBELET_UNIT), f"{box.container}:/etc/systemd/system/kubelet.service")
 
     def _install(self, box: Box) -> None:

@@ -11,7 +11,7 @@ import pulumi
 import yaml
 
 from components.archive import unpack
-from components.assets.bootstrap import bootstrap_files
+from components.assets.bootstrap import BOOTSTRAP_SECONDS, bootstrap_files
 from components.assets.templates import script
 from components.config import ClusterConfig
 from components.hosts.host import Host
@@ -44,7 +44,7 @@ def start_bootstrap(
         f"{name}-bootstrap",
         host,
         payload,
-        timeout=300,
+        timeout=BOOTSTRAP_SECONDS,
         depends_on=after,
         opts=pulumi.ResourceOptions.merge(opts, _refuse_changes(cfg, pki)),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pulumi
@@ -22,6 +22,7 @@ from components.assets.manifests import (
     managed,
     role,
 )
+from components.assets.upgrade_plan import workload_tiers
 from components.config import ClusterConfig
 from components.hosts.host import Hosts
 from components.hosts.machine import Machines
@@ -140,19 +141,22 @@ class SelfHosted(pulumi.ComponentResource):
         before = [*mounted, *self._label_roles(cfg)]
         rest = {file: m for file, m in lifted.items() if m["kind"] not in (*MOUNTED, *WORKLOADS)}
         self.objects = [*before, *(self._apply(file, m, before) for file, m in rest.items())]
-        self.objects += self._apply_workloads(
-            {file: m for file, m in lifted.items() if m["kind"] in WORKLOADS}, before, rollout
-        )
+        workloads = {file: m for file, m in lifted.items() if m["kind"] in WORKLOADS}
+        self.objects += self._apply_workloads(cfg, workloads, before, rollout)
         self.workloads = values.digest({f: m for f, m in unfilled.items() if m["kind"] in WORKLOADS})
         self.register_outputs({})
 
     def _apply_workloads(
-        self, manifests: Mapping[str, Object], before: Sequence[pulumi.Resource], rollout: Rollout
+        self,
+        cfg: ClusterConfig,
+        manifests: Mapping[str, Object],
+        before: Sequence[pulumi.Resource],
+        rollout: Rollout,
     ) -> list[pulumi.Resource]:
         """Made all together, they are changed tier by tier: none is newer than a kube-apiserver it asks."""
         done: list[pulumi.Resource] = []
         earlier: list[str] = []
-        for tier in _tiers(manifests.values()):
+        for tier in ([workload.name for workload in each] for each in workload_tiers(cfg)):
             gate = rollout.of_workloads(*earlier) if earlier else pulumi.ResourceOptions()
             done += [
                 self._apply(file, manifest, [*before, *done], gate)
@@ -190,14 +194,6 @@ class SelfHosted(pulumi.ComponentResource):
 
 def _resource(cluster: str, file: str) -> str:
     return f"{cluster}-{file.removesuffix('.yaml')}"
-
-
-def _tiers(workloads: Iterable[Object]) -> Iterator[Sequence[str]]:
-    """Names of workloads in the order of an upgrade: kube-apiserver, what leads, all others."""
-    first, *leaders = COMPONENTS
-    yield [first]
-    yield leaders
-    yield sorted(each["metadata"]["name"] for each in workloads if each["metadata"]["name"] not in COMPONENTS)
 
 
 _PLACEHOLDER = re.compile(r"⟦([^⟧]+)⟧")

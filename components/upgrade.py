@@ -97,8 +97,8 @@ async def _how_far(cfg: ClusterConfig, api: httpx.AsyncClient) -> str:
 
 
 _WAYS_ON = (
-    "The hosts after it are as they were. Mend that and run 'pulumi up' again; or, within a minor, put the "
-    "former values back in the config and run it: it takes back what has been upgraded."
+    "No other host is begun. Mend that and run 'pulumi up' again; or, within a minor, put the former values "
+    "back in the config and run it: it takes back what has been upgraded."
 )
 
 

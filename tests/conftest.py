@@ -86,7 +86,8 @@ class Scheduling(LoadScopeScheduling):
 
 @cache
 def _scope(path: str) -> str:
-    shares = re.search(r"tests\.unit\.recorder import [^)]*\bran\b", (CHECKOUT / path).read_text())
+    imports = r"tests\.unit\.recorder import (?:\([^)]*|[^\n(]*)\bran\b"
+    shares = re.search(imports, (CHECKOUT / path).read_text())
     return "the cases' runs" if shares else path
 
 

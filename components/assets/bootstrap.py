@@ -20,7 +20,9 @@ from components.assets.templates import script
 from components.config import ClusterConfig
 from components.hosts.machine import Machine, Machines
 
-__all__ = ["bootstrap_files"]
+__all__ = ["BOOTSTRAP_SECONDS", "bootstrap_files"]
+
+BOOTSTRAP_SECONDS = 420
 
 
 def bootstrap_files(

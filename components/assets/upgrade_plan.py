@@ -12,7 +12,7 @@ from components.config.images import release_images
 from components.config.releases import RELEASES, Release
 from components.tables.components import WORKLOADS, Workload
 
-__all__ = ["host_order", "how_far", "upgrade_plan"]
+__all__ = ["host_order", "how_far", "upgrade_plan", "workload_tiers"]
 
 
 def host_order(cfg: ClusterConfig) -> list[str]:
@@ -29,7 +29,7 @@ def upgrade_plan(cfg: ClusterConfig, begun: str) -> str:
     parts = [
         ["every host: downloads, while nothing that runs is changed"],
         list(_etcd(cfg, known)),
-        *(list(_workloads(cfg, known, tier)) for tier in _tiers(cfg)),
+        *(list(_workloads(cfg, known, tier)) for tier in workload_tiers(cfg)),
         *([_host(cfg, begun, known, name)] for name in host_order(cfg)),
     ]
     at_once = cfg.upgrade.max_unavailable
@@ -51,8 +51,8 @@ def how_far(cfg: ClusterConfig, kubelets: Mapping[str, str]) -> str:
     return f"with kubelet {wanted}: {', '.join(done) or 'none'}; not yet: {', '.join(left) or 'none'}"
 
 
-def _tiers(cfg: ClusterConfig) -> list[list[Workload]]:
-    """Workloads that change together."""
+def workload_tiers(cfg: ClusterConfig) -> list[list[Workload]]:
+    """Workloads that change together: kube-apiserver, then those that elect a leader, then all others."""
     first, *leaders = COMPONENTS
     tiers: dict[int, list[Workload]] = {0: [], 1: [], 2: []}
     for workload in (*WORKLOADS, cfg.pod_network.workload):

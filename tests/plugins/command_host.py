@@ -140,8 +140,8 @@ def run(scenario: Callable[[], Coroutine[Any, Any, None]], *, seconds: float = 3
         try:
             async with limit:
                 await scenario()
-        except TimeoutError as error:
+        except TimeoutError:
             assert not limit.expired(), f"it has not ended in {seconds:.0f} s"
-            raise error
+            raise
 
     asyncio.run(bounded())

@@ -20,7 +20,7 @@ _ABSOLUTE = re.compile(r"""(?<![\w./}$-])/(etc|lib|opt|proc|run|sys|usr|var)(?=[
 _BROUGHT = re.compile(r"(?<![\w./}-])root/(?=(?:etc|lib|opt|usr|var)/)")
 _SECONDS = 20
 _IDLE = {"modprobe", "sleep", "sync"}
-"""Of these scripts ask for no path: one that does nothing needs no process."""
+"""No script looks these up with `command -v`: a no-op is made a shell function, which takes no process."""
 
 DIRECT = """
 [ "${NO_PROXY:-}${no_proxy:-}" = '**' ] || { echo "this goes by a proxy if there is one" >&2; exit 1; }

@@ -31,11 +31,17 @@ APISERVER, MANAGER, SCHEDULER = (
 # MOMENT is the second in which the script last asked for the time), takeover (when the real one renews it
 # again), early-<leader> (what its lease says when the temporary one's manifest is gone), lingers-<leader>
 # (when its temporary pod ends, whatever became of the manifest).
+# At the endpoint, once the temporary kube-apiserver is gone, the look whose number is in /var/bad-look fails.
 CURL = """
 case "$*" in
   *--verbose*"--connect-to ::127.0.0.2:6443 "*)
     [ ! -e /var/no-api ] && [ ! -e /var/no-real-api ] && echo "subject: CN=kube-apiserver" ;;
-  *) [ ! -e /var/no-api ] ;;
+  *)
+    [ ! -e /var/no-api ] || exit 1
+    [ -e /var/bad-look ] && [ ! -e /etc/kubernetes/manifests/bootstrap-apiserver.yaml ] || exit 0
+    read -r left </var/bad-look
+    echo $((left - 1)) >/var/bad-look
+    [ "$left" != 1 ] ;;
 esac
 """
 KUBECTL = """
@@ -64,7 +70,7 @@ case "$*" in
     [ -e /var/deleted-check ] || [ ! -e /var/check ] || echo DaemonSet
     [ ! -e /var/static ] || echo Node ;;
   "get pods --selector=app.kubernetes.io/name=network-check "*) cat /var/connected ;;
-  "delete daemonset/network-check "*) rm -f /var/check; touch /var/deleted-check ;;
+  "delete daemonset/network-check "*) rm -f /var/check; echo >>/var/deleted-check ;;
   "get lease kube-"*" --output=jsonpath={.spec.renewTime} {.spec.holderIdentity}") lease "${3#kube-}" ;;
   "get pods --output=name")
     [ ! -e /var/silent ] || exit 1

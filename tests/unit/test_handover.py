@@ -172,6 +172,20 @@ def test_whoever_led_before_has_to_renew_its_lease(controller: Sandbox, holder: 
     assert APISERVER in manifest_names(controller)
 
 
+def test_without_the_temporary_one_the_api_has_to_answer_five_times_in_a_row(
+    controller: Sandbox,
+) -> None:
+    """There is time for six looks. Until then the hand-over is not done."""
+    leave(controller, "nothing done yet")
+    controller.write("/var/bad-look", "2")
+    code, error = hand_over(controller)
+    assert (code, "timed out waiting for the API to answer five times in a row" in error) == (1, True)
+    assert not is_handed_over(controller)
+    controller.write("/var/bad-look", "1")
+    assert hand_over(controller) == (0, "")
+    assert is_handed_over(controller)
+
+
 def test_static_pods_of_a_worker_that_look_alike_are_nothing_to_wait_for(controller: Sandbox) -> None:
     """Their names end with that node's, and no DaemonSet owns them."""
     leave(controller, "nothing done yet")

@@ -68,6 +68,13 @@ def test_the_network_is_looked_at_again_when_it_has_changed(controller: Sandbox)
     assert hand_over(controller)[0] == 1
 
 
+def test_what_has_gone_is_not_deleted_again(controller: Sandbox) -> None:
+    """Nor does an API that is silent then fail a hand-over that is done."""
+    leave(controller, "all done")
+    assert hand_over(controller) == (0, "")
+    assert controller.path("/var/deleted-check").read_text() == "\n"
+
+
 def test_pods_of_the_check_go_whatever_ends_the_hand_over(controller: Sandbox) -> None:
     leave(controller, "apiserver gone")
     controller.write("/var/no-real-api")

@@ -11,7 +11,11 @@ from pathlib import Path
 import pytest
 
 from components.assets import templates
+from components.assets.bootstrap import BOOTSTRAP_SECONDS
+from components.assets.etcd import ETCD_SECONDS
+from components.assets.handover import HANDOVER_SECONDS
 from components.assets.templates import script
+from components.assets.upgrade import UPGRADE_SECONDS
 from tests.unit.recorder import LOCAL, ran
 from tests.unit.sandbox import Sandbox
 
@@ -25,6 +29,23 @@ Change = Callable[[Sandbox], None]
 def test_a_script_parses(name: str) -> None:
     done = subprocess.run(["sh", "-n"], input=script(name), capture_output=True, text=True, timeout=10)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("names", "seconds"),
+    [
+        (["bootstrap"], BOOTSTRAP_SECONDS),
+        (["etcd"], ETCD_SECONDS),
+        (["handover", "network"], HANDOVER_SECONDS),
+        (["upgrade"], UPGRADE_SECONDS),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_a_step_outlasts_the_deadlines_of_its_scripts(names: list[str], seconds: int) -> None:
+    """Else what they say when one of them passes would be lost."""
+    deadlines = [re.findall(r"(?:wait_for|timeout) (\d+) ", script(name)) for name in names]
+    assert all(deadlines)
+    assert sum(int(each) for found in deadlines for each in found) < seconds
 
 
 @pytest.mark.parametrize("case", ["lab", "baremetal"])

@@ -16,9 +16,9 @@ from bench import kubeadm, kubeadm_cluster, load, sidebyside
 from bench.availability import Login, lacking
 from bench.comparison import Figures, exceeded, table
 from bench.sidebyside import PHASES, Life, lives
-from lab import lifecycle, pins
+from lab import lifecycle, pins, toolchain
 from lab.progress import Progress
-from tests.e2e.hosts import Box
+from tests.e2e.hosts import Box, KeyPair
 from tests.e2e.prober import Tally
 
 VERSIONS = ("1.36.1", "1.36.3", "1.37.2")
@@ -44,7 +44,7 @@ def test_a_phase_can_be_measured_alone(phases: list[str], made: list[tuple[str, 
     assert [(life.version, list(life.phases)) for life in lives(phases, VERSIONS)] == made
 
 
-def test_a_life_knows_all_versions_that_its_hosts_run_each_with_its_kubeadm() -> None:
+def test_a_life_knows_all_versions_that_its_hosts_run() -> None:
     small, upgraded = lives(PHASES, VERSIONS)
     assert (small.versions, upgraded.versions) == (["1.37.2"], ["1.36.1", "1.36.3", "1.37.2"])
 
@@ -203,6 +203,32 @@ def test_kubeadm_runs_the_flannel_that_kubepivot_runs() -> None:
         f"ghcr.io/flannel-io/flannel:v{pins.FLANNEL}",
         f"ghcr.io/flannel-io/flannel-cni-plugin:{pins.FLANNEL_CNI_IMAGE}",
     }
+
+
+def test_hosts_get_the_kubeadm_of_the_version_that_they_are_upgraded_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    done: list[str] = []
+
+    def docker(*words: str, **_: Any) -> str:
+        done.append(" ".join(words))
+        return ""
+
+    def ensure(name: str, _: Progress, *, release: pins.Release, installed: bool) -> Path:
+        assert not installed
+        return Path(f"{name}-{release.kubernetes}")
+
+    monkeypatch.setattr(kubeadm_cluster, "docker", docker)
+    monkeypatch.setattr(toolchain, "ensure", ensure)
+    key = KeyPair(private="", public="")
+    box = Box(container="host", name="controller-1", address="172.30.13.11", identity=key, login=key)
+    cluster = kubeadm_cluster.KubeadmCluster({box.name: box}, ["1.36.3", "1.37.2"], b"", Progress())
+    cluster.upgrade("1.37.2")
+    commands = [command for command in done if "kubelet.service" not in command]
+    assert commands[:2] == [
+        f"cp kubeadm-{version} host:/usr/local/bin/kubeadm" for version in ("1.36.3", "1.37.2")
+    ]
+    assert " kubeadm upgrade apply v1.37.2 --yes " in commands[2]
 
 
 def test_a_kubeconfig_of_kubeadm_is_a_login() -> None:

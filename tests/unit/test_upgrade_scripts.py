@@ -185,9 +185,10 @@ def test_for_another_kubelet_etcd_stays_the_pod_that_it_is(
     if not runs:
         staged.write("/var/no-etcd")
     staged.write("/var/node", node(version=f"v{LATEST}"))
+    staged.fake("systemctl", f'[ "$*" != "restart kubelet" ] || cp {ETCD} /var/at-the-restart')
     done = run_upgrade(staged)
     assert (done.returncode, done.stderr) == (0, "")
-    assert staged.path(ETCD).read_text() == after
+    assert staged.path("/var/at-the-restart").read_text() == staged.path(ETCD).read_text() == after
 
 
 def test_an_admins_cordon_stays(host: Sandbox) -> None:
@@ -291,7 +292,7 @@ def test_a_kubelet_that_cannot_start_is_told_and_started_by_the_next_run(host: S
     assert done.returncode == 1
     reason, last_lines, ways_on = done.stderr.splitlines()
     assert (reason, last_lines) == ("Job failed", "a kubelet that crashes")
-    assert ways_on.startswith("error: the hosts after gpu are as they were, and so is its cordon. Mend what ")
+    assert ways_on.startswith("error: no other host is begun, and gpu stays cordoned. Mend what ")
     host.fake("systemctl", 'echo "$*" >>/var/calls')
     host.write("/var/calls")
     assert run_upgrade(host).returncode == 0

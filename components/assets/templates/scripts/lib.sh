@@ -86,15 +86,15 @@ running_etcd() { # the container of etcd that runs, if one does
     ! printf '%s\n' "$tasks" | grep -qxF "$found" || echo "$found"
   done
 }
-# A static pod without a uid gets one from all that its manifest says and how this kubelet reads it: with another of either it
-# is another pod. give_uid MANIFEST CONTAINER: has it be the pod of that container, whatever becomes of it.
+# The kubelet computes the UID of a static pod that has none from the manifest as it decodes it, so that another manifest or
+# another kubelet makes another pod. give_uid MANIFEST CONTAINER: the UID that the pod was given before, else that container's.
 give_uid() {
   uid=$(sed -n 's/^  uid: //p' /etc/kubernetes/manifests/etcd.yaml)
   [ -n "$uid" ] ||
     uid=$(ctr --namespace k8s.io containers info "$2" | sed -n 's/.*"io.kubernetes.pod.uid": "\(.*\)".*/\1/p')
   [ -z "$uid" ] || sed -i -e '/^  uid: /d' -e "s/^metadata:$/&\n  uid: $uid/" "$1"
 }
-# keep_uid: has the manifest that a step brings be the pod that has been given its uid.
+# keep_uid: gives the manifest that a step brings the UID that the pod was given before.
 keep_uid() {
   uid=$(sed -n 's/^  uid: //p' /etc/kubernetes/manifests/etcd.yaml 2>/dev/null) || return 0
   [ -z "$uid" ] || sed -i "s/^metadata:$/&\n  uid: $uid/" root/etc/kubernetes/manifests/etcd.yaml

@@ -32,7 +32,7 @@ check_gone() {
 begin_network_check() {
   network_changed || return 0
   # Also when something else fails the hand-over.
-  trap delete_check EXIT
+  trap 'delete_check || true' EXIT
   wait_for 60 "the network check to be made" make_check_pods
 }
 await_network() {
@@ -48,4 +48,7 @@ await_network() {
   fi
   record "$checked" "$NETWORK"
 }
-await_check_gone() { wait_for 60 "the pods of the network check to be gone" check_gone; }
+await_check_gone() {
+  wait_for 60 "the pods of the network check to be gone" check_gone
+  trap - EXIT
+}

@@ -9,14 +9,15 @@
 explain() {
   [ $? != 0 ] || return 0
   journalctl --unit kubelet --lines 8 --output cat --no-pager >&2 || true
-  echo "error: the hosts after $NAME are as they were, and so is its cordon. Mend what 'journalctl -u kubelet' says there, or, within a minor, put the former values back in the config; then run 'pulumi up' again" >&2
+  echo "error: no other host is begun, and $NAME stays cordoned. Mend what 'journalctl -u kubelet' says there, or, within a minor, put the former values back in the config; then run 'pulumi up' again" >&2
 }
 trap explain EXIT
 
-# A kubelet of another minor reads more into a manifest, and would take etcd's for another pod and start that anew.
+# A kubelet of another minor decodes more fields of a manifest, and would compute another UID from it and start etcd anew.
 keep_etcd() {
   manifest=/etc/kubernetes/manifests/etcd.yaml
   [ -e "$manifest" ] && ! grep -q '^  uid: ' "$manifest" || return 0
+  export CONTAINERD_SUPPRESS_DEPRECATION_WARNINGS=1
   container=$(running_etcd)
   [ -n "$container" ] || return 0
   mkdir -p "root${manifest%/*}"
@@ -29,9 +30,8 @@ since=""
 # What a step staged that failed, and was taken back without running again, is nobody's wish any more.
 [ "$(cat change)" = "$(cat "$last_change")" ] || rm -rf "$stage"
 if [ -d "$stage" ]; then
-  record "$unproven" ""
-  export CONTAINERD_SUPPRESS_DEPRECATION_WARNINGS=1
   keep_etcd
+  record "$unproven" ""
   swap_in
   systemctl daemon-reload
   since=$(date -u +%Y-%m-%dT%H:%M:%SZ)
