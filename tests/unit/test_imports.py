@@ -35,7 +35,7 @@ STAGES = """
     components.pki
     components.assets
     components.api
-    components.reset components.upgrade_checks
+    components.reset components.upgrade_checks components.living_cluster
     components.upgrade_path components.node components.bootstrap
     components.etcd
     components.recovery components.snapshot

@@ -11,10 +11,10 @@ import pytest
 
 from components.archive import pack
 from components.assets.bootstrap import bootstrap_files
-from components.bootstrap import lasting, made_with
 from components.config import ClusterConfig, parse
 from components.hosts.machine import configured_machines
 from components.lasting import changed
+from components.living_cluster import lasting, made_with
 from tests.cases import Case, Raw, load
 from tests.unit.recorder import ran
 

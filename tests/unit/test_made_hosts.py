@@ -10,10 +10,10 @@ import pulumi
 import pytest
 
 from components.assets.controlplane import COMPONENTS
-from components.bootstrap import lasting, made_with
 from components.config import ClusterConfig, crosschecks, parse
 from components.hosts.host import Host, Hosts, Ssh
 from components.lasting import changed
+from components.living_cluster import lasting, made_with
 from components.selfhosted import INTENT
 from tests.cases import CASES, Case, Raw, load, read
 from tests.sweeps import swept
