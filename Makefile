@@ -58,8 +58,9 @@ test: check sweeps ## all of that, then what a cluster goes through in its life,
 	$(call on-clusters,e2e and life)
 
 SLICE ?= 1/1
+SCENARIOS := e2e and not life$(if $(WITHOUT), and not $(WITHOUT))
 scenarios: .venv/ready ## all that can befall a cluster; NAME=reboot for what has that name, SLICE=1/8 for a part
-	$(call on-clusters,$(if $(NAME),e2e,e2e and not life),$(if $(NAME),-k '$(NAME)',--slice='$(SLICE)'))
+	$(call on-clusters,$(if $(NAME),e2e,$(SCENARIOS)),$(if $(NAME),-k '$(NAME)',--slice='$(SLICE)'))
 
 # One cluster at a time: two at once keep two cores so busy that limits of seconds are missed, and take as long.
 define on-clusters

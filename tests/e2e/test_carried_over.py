@@ -18,7 +18,7 @@ from tests.e2e.probing import Prober, credentials
 from tests.e2e.root_on_a_worker import check, taken
 from tests.e2e.stacks import Checkout, Stack, lab_config
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.builds]
 
 SUBNET = 16
 CONTROLLER = f"172.30.{SUBNET}.11"

@@ -12,7 +12,7 @@ from tests.e2e.stacks import Stack, eventually
 from tests.e2e.unnoticed import unnoticed
 from tests.e2e.upgrading import HOSTS, NEWER, OLDER, config, has_all_of, kubelets, upgraded
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.builds]
 
 SUBNET = 24
 CONTROLLER = f"172.30.{SUBNET}.11"

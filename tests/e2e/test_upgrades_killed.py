@@ -10,7 +10,7 @@ from tests.e2e.killing import end, is_updating, kill
 from tests.e2e.stacks import Stack
 from tests.e2e.upgrading import config, has_all_of, other, upgraded
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.builds]
 
 SUBNET = 27
 

@@ -15,7 +15,7 @@ from tests.e2e.stacks import Stack
 from tests.e2e.unnoticed import unnoticed
 from tests.e2e.upgrading import config, has_all_of, upgraded
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.builds]
 
 SUBNET = 31
 CONTROLLER = f"172.30.{SUBNET}.11"

@@ -15,7 +15,7 @@ from tests.e2e.probing import credentials, wait_until_ready
 from tests.e2e.stacks import Stack
 from tests.e2e.upgrading import config, has_all_of, other, upgraded
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.builds]
 
 SUBNET = 28
 READY_SECONDS = 90

@@ -24,7 +24,7 @@ from tests.e2e.probing import Prober, credentials
 from tests.e2e.stacks import Stack, eventually, lab_config
 from tests.e2e.upgrading import HOSTS, NEWER, OLDER, kubelets, versions
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.builds]
 
 SUBNET = 30
 CONTROLLER = f"172.30.{SUBNET}.11"

@@ -82,13 +82,16 @@ def test_scenarios_are_all_one_part_or_what_has_a_name(fake: Callable[..., list[
         assert "-m e2e and not life " in run and "--slice=1/1" in run
     for run in fake("scenarios", "SLICE=2/8"):
         assert "-m e2e and not life " in run and "--slice=2/8" in run
+    for run in fake("scenarios", "SLICE=2/8", "WITHOUT=builds"):
+        assert "-m e2e and not life and not builds " in run and "--slice=2/8" in run
     for run in fake("scenarios", "NAME=reboot"):
         assert "-k reboot" in run and "not life" not in run and "--slice" not in run
 
 
+@pytest.mark.parametrize("seconds", [0, 2400])
 @pytest.mark.parametrize(("commits", "part"), [(0, 1), (7, 8), (8, 1), (9, 2)])
-def test_a_ci_machine_takes_the_parts_in_turn(commits: int, part: int, tmp_path: Path) -> None:
-    """Of a checkout that is no clone, the first."""
+def test_a_ci_machine_takes_the_parts_in_turn(commits: int, part: int, seconds: int, tmp_path: Path) -> None:
+    """Of a checkout that is no clone, the first. After a `make test` that was long, without more builds."""
     (tmp_path / ".ci").mkdir()
     shutil.copy(pins.CHECKOUT / ".ci/run", tmp_path / ".ci")
     programs = tmp_path / "bin"
@@ -99,5 +102,7 @@ def test_a_ci_machine_takes_the_parts_in_turn(commits: int, part: int, tmp_path:
         program.chmod(0o755)
     path = f"{programs}{os.pathsep}{os.environ['PATH']}"
     run = [tmp_path / ".ci/run"]
-    done = subprocess.run(run, env={"PATH": path}, capture_output=True, text=True, timeout=30, check=True)
-    assert done.stdout.splitlines() == ["make test", f"make scenarios SLICE={part}/8"]
+    environment = {"PATH": path, "SECONDS": str(seconds)}  # bash counts on from there
+    done = subprocess.run(run, env=environment, capture_output=True, text=True, timeout=30, check=True)
+    without = "builds" if seconds else ""
+    assert done.stdout.splitlines() == ["make test", f"make scenarios SLICE={part}/8 WITHOUT={without}"]

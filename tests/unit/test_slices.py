@@ -49,6 +49,19 @@ def test_what_nobody_has_measured_counts_as_the_mean(table: Callable[..., None])
     assert slices.share(["a", "b", "new"], 1, 1) == ["a", "new", "b"]
 
 
+def test_without_builds_something_is_left_of_every_part() -> None:
+    """Marked is what has the lab make another release, or takes one from an earlier commit."""
+    texts = {name: (CHECKOUT / name).read_text() for name in slices.SECONDS}
+    marked = {name for name, text in texts.items() if "pytest.mark.builds" in text}
+    assert marked == {
+        name
+        for name, text in texts.items()
+        if "tests.e2e.upgrading import" in text or "prepare_release" in text
+    }
+    for number in range(1, COUNT + 1):
+        assert {*slices.share(slices.SECONDS, number, COUNT)} - marked
+
+
 @pytest.mark.parametrize("text", ["", "1", "0/8", "9/8", "1/0", "-1/8", "a/b", "1/8/2", "1.5/8"])
 def test_what_is_no_part_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match="such as 1/8"):
