@@ -8,7 +8,7 @@ from components.archive import File
 from components.assets.credentials import client_kubeconfig, manifest_value
 from components.assets.document import env_file
 from components.assets.manifests import CONTENT_LABEL, Object, manifests
-from components.assets.network import network_digest, network_files
+from components.assets.network_check import network_digest, network_files
 from components.assets.templates import script
 from components.config import ClusterConfig
 from components.hosts.machine import Machine, Machines
@@ -38,7 +38,7 @@ def handover_files(
             MOUNTED_LABEL=CONTENT_LABEL,
         ),
         "lib.sh": File(script("lib")),
-        "network.sh": File(script("network")),
+        "network-check.sh": File(script("network-check")),
         "prune.sh": File(script("prune")),
         **network_files(cfg),
         "ca.crt": File(texts["ca.crt"]),

@@ -33,8 +33,8 @@ Files = dict[str, File]
 
 # What only the machine knows; its scripts fill it in.
 LEFT_TO_THE_HOST = {"@ARCH@", "@RESTRICT_OOM_SCORE_ADJ@", "@RUNC@", "@SERVICE_IP@", "@SYSTEMD_CGROUP@"}
-STEPS_OWN = ("claims", "download", "lib.sh", "network.sh", "preflight", "rollout.sh", "stage")
-WITH_PLACEHOLDERS = {"env", "containerd.toml", "download", "network-check.yaml", "network.sh"}
+STEPS_OWN = ("claims", "download", "lib.sh", "network-check.sh", "preflight", "rollout.sh", "stage")
+WITH_PLACEHOLDERS = {"env", "containerd.toml", "download", "network-check.yaml", "network-check.sh"}
 WITH_PLACEHOLDERS |= {"preflight", "preflight.env"}
 
 THEIRS = ("root/etc/kubernetes/pki/etcd/", "root/etc/kubernetes/bootstrap-secrets/")

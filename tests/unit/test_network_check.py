@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from components.assets.manifests import manifests
-from components.assets.network import network_digest
+from components.assets.network_check import network_digest
 from components.config import parse
 from components.hosts.machine import configured_machines
 from tests.cases import load

@@ -10,7 +10,7 @@ import pytest
 from components.assets.claims import claims_script
 from components.assets.controlplane import bootstrap_pod
 from components.assets.manifests import WORKLOADS, Object, manifests
-from components.assets.network import network_digest, network_files
+from components.assets.network_check import network_digest, network_files
 from components.assets.networks import NETWORKS, Network
 from components.assets.preflight import preflight_files
 from components.assets.registration import KEEP_NODE, registration_files

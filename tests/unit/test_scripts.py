@@ -36,7 +36,7 @@ def test_a_script_parses(name: str) -> None:
     [
         (["bootstrap"], BOOTSTRAP_SECONDS),
         (["etcd"], ETCD_SECONDS),
-        (["handover", "network"], HANDOVER_SECONDS),
+        (["handover", "network-check"], HANDOVER_SECONDS),
         (["upgrade"], UPGRADE_SECONDS),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",

@@ -2,7 +2,7 @@
 # before that the real one's pods are Ready: the rollout, or a recovery.
 . ./env
 . ./lib.sh
-. ./network.sh
+. ./network-check.sh
 . ./prune.sh
 
 ask_api_directly
