@@ -13,10 +13,10 @@ from components.assets.backup import backup_files
 from components.assets.controlplane import FORMER_UID, MANIFESTS, UID
 from components.assets.credentials import kubeconfig
 from components.assets.document import env_file
+from components.assets.downloads import downloads
 from components.assets.etcd import etcd_files
 from components.assets.preflight import preflight_files
 from components.assets.registration import registration_files
-from components.assets.sites import kubernetes_site, site
 from components.assets.templates import script
 from components.config import ClusterConfig
 from components.hosts.machine import Machine, Machines
@@ -77,19 +77,6 @@ def _template(name: str, values: Mapping[str, str]) -> str:
 
 
 def _node_env(cfg: ClusterConfig, machine: Machine) -> File:
-    release = cfg.release
-    kubernetes = f"{kubernetes_site(cfg)}/@ARCH@"
-    github = site(cfg, "github.com")
-    containerd = (
-        f"{github}/containerd/containerd/releases/download/v{release.containerd}"
-        f"/containerd-{release.containerd}-linux-@ARCH@.tar.gz"
-    )
-    cni = (
-        f"{github}/containernetworking/plugins/releases/download/v{release.cni}"
-        f"/cni-plugins-linux-@ARCH@-v{release.cni}.tgz"
-    )
-    etcd = f"{github}/etcd-io/etcd/releases/download/v{release.etcd}"
-    runc = f"{github}/opencontainers/runc/releases/download/v{release.runc}"
     return env_file(
         ADDRESS=machine.address,
         CLUSTER=cfg.name,
@@ -97,21 +84,10 @@ def _node_env(cfg: ClusterConfig, machine: Machine) -> File:
         ROLE=machine.role,
         CONTROL_PLANE_UID=str(UID),
         FORMER_UID=str(FORMER_UID),
-        CONTAINERD_URL=containerd,
-        CONTAINERD_SUMS=f"{containerd}.sha256sum",
-        CNI_URL=cni,
-        CNI_SUMS=f"{cni}.sha256",
-        KUBELET_URL=f"{kubernetes}/kubelet",
-        KUBELET_SUMS=f"{kubernetes}/kubelet.sha256",
-        KUBECTL_URL=f"{kubernetes}/kubectl",
-        KUBECTL_SUMS=f"{kubernetes}/kubectl.sha256",
-        ETCD_URL=f"{etcd}/etcd-v{release.etcd}-linux-@ARCH@.tar.gz",
-        ETCD_SUMS=f"{etcd}/SHA256SUMS",
+        **downloads(cfg),
         # Those of a control plane, or of a worker's DaemonSets, as archives and unpacked.
         IMAGES_MIB="1000" if machine.is_controller else "500",
-        RCLONE_IMAGE=release.rclone_image if machine.is_controller and cfg.backup.s3 else "",
-        RUNC_URL=f"{runc}/runc.@ARCH@",
-        RUNC_SUMS=f"{runc}/runc.sha256sum",
+        RCLONE_IMAGE=cfg.release.rclone_image if machine.is_controller and cfg.backup.s3 else "",
     )
 
 

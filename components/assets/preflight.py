@@ -5,7 +5,7 @@ from __future__ import annotations
 from components.archive import File
 from components.assets.claims import claims_script
 from components.assets.document import env_file
-from components.assets.sites import kubernetes_site
+from components.assets.downloads import kubernetes_site
 from components.config import ClusterConfig, sizes
 from components.hosts.machine import Machine
 from components.tables.ports import API, PORTS

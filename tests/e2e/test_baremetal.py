@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from components.config.releases import LATEST
+from components.config.releases import LATEST, RELEASES
 from lab.engine import docker
 from tests.e2e.hosts import Box, KeyPair
 from tests.e2e.stacks import MIRROR, Stack, remove_hosts
@@ -304,7 +304,7 @@ spec:
       tolerations: [{operator: Exists}]
       containers:
       - name: coredns
-        image: registry.k8s.io/coredns/coredns:v1.14.2
+        image: @IMAGE@
         args: [-dns.port=8053]
         ports: [{containerPort: 8053, hostPort: 8053, protocol: TCP}]
 ---
@@ -315,7 +315,7 @@ spec:
   type: NodePort
   selector: {app: reached}
   ports: [{port: 8053, nodePort: 30053}]
-"""
+""".replace("@IMAGE@", f"registry.k8s.io/coredns/coredns:v{RELEASES[LATEST].coredns}")
 # Nobody is there. What asks the API would wait for it.
 PROXY = """
 for name in http_proxy https_proxy HTTP_PROXY HTTPS_PROXY; do echo $name=http://192.0.2.1:3128; done
