@@ -115,11 +115,13 @@ class KubeadmCluster:
 
     def _renew(self, box: Box) -> None:
         """Drains the node, gives it its kubelet, and lets pods come back."""
-        _run(
-            self._controller, f"{KUBECTL} drain {box.name} --ignore-daemonsets --delete-emptydir-data --force"
-        )
+        self._ask(f"drain {box.name} --ignore-daemonsets --delete-emptydir-data --force")
         _run(box, "sh -es", self._script("renew", controller=box is self._controller))
-        _run(self._controller, f"{KUBECTL} uncordon {box.name}")
+        self._ask(f"uncordon {box.name}")
+
+    def _ask(self, command: str) -> None:
+        """Again until it is done, as a user would: a kubelet of another minor starts kube-apiserver anew."""
+        _run(self._controller, f"until {KUBECTL} {command}; do sleep 0.5; done")
 
     def _configuration(self, flags: dict[str, str]) -> str:
         return configuration(self._controller.address, self._version, flags)
