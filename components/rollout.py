@@ -38,7 +38,7 @@ __all__ = ["Rollout", "await_rollout"]
 SYSTEM = "/api/v1/namespaces/kube-system"
 APPS = "/apis/apps/v1/namespaces/kube-system"
 LOOK_SECONDS = 0.5
-NUDGE_SECONDS = 5
+NUDGE_SECONDS = 2
 # What there is to tell of a pod or a container may take a moment to be there.
 CAUSE_SECONDS, LOG_SECONDS = 5, 2
 

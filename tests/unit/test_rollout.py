@@ -48,7 +48,7 @@ def workload(name: str, counts: str = SETTLED) -> Object:
     if not daemons:
         names = ("replicas", "updatedReplicas", "readyReplicas", "availableReplicas")
     status = {"observedGeneration": observed, **dict(zip(names, pods, strict=True))}
-    spec: Object = {"minReadySeconds": 30} if name in STAY_READY else {}
+    spec: Object = {"minReadySeconds": 10} if name in STAY_READY else {}
     if daemons:
         status["desiredNumberScheduled"] = wanted
     else:
