@@ -10,7 +10,7 @@ manifest=/etc/kubernetes/manifests/etcd.yaml config=/etc/kubernetes/etcd.conf.ym
 unproven=/var/lib/kubepivot/etcd-unproven former=/var/lib/kubepivot/etcd-former
 
 keep_user "root$manifest"
-keep_uid
+give_uid "root$manifest"
 are_placed() { is_placed "$manifest" && is_placed "$config"; }
 [ -e "$unproven" ] || ! are_placed || exit 0
 # Of an etcd that is down nothing is to be spared, and what mends it would wait for it.

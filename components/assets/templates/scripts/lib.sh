@@ -87,17 +87,14 @@ running_etcd() { # the container of etcd that runs, if one does
   done
 }
 # The kubelet computes the UID of a static pod that has none from the manifest as it decodes it, so that another manifest or
-# another kubelet makes another pod. give_uid MANIFEST CONTAINER: the UID that the pod was given before, else that container's.
+# another kubelet makes another pod. give_uid MANIFEST [CONTAINER]: the UID that the pod was given before, else that of the
+# container's pod.
 give_uid() {
-  uid=$(sed -n 's/^  uid: //p' /etc/kubernetes/manifests/etcd.yaml)
-  [ -n "$uid" ] ||
+  uid=$(sed -n 's/^  uid: //p' /etc/kubernetes/manifests/etcd.yaml 2>/dev/null) || uid="" # there is none yet
+  if [ -z "$uid" ] && [ -n "${2:-}" ]; then
     uid=$(ctr --namespace k8s.io containers info "$2" | sed -n 's/.*"io.kubernetes.pod.uid": "\(.*\)".*/\1/p')
+  fi
   [ -z "$uid" ] || sed -i -e '/^  uid: /d' -e "s/^metadata:$/&\n  uid: $uid/" "$1"
-}
-# keep_uid: gives the manifest that a step brings the UID that the pod was given before.
-keep_uid() {
-  uid=$(sed -n 's/^  uid: //p' /etc/kubernetes/manifests/etcd.yaml 2>/dev/null) || return 0
-  [ -z "$uid" ] || sed -i "s/^metadata:$/&\n  uid: $uid/" root/etc/kubernetes/manifests/etcd.yaml
 }
 
 etcd_is_ready() {

@@ -66,7 +66,7 @@ sync /etc/kubernetes
 
 if [ "$ROLE" = controller ]; then
   keep_user root/etc/kubernetes/manifests/etcd.yaml
-  keep_uid
+  give_uid root/etc/kubernetes/manifests/etcd.yaml
   install -d -o "$CONTROL_PLANE_UID" -g "$CONTROL_PLANE_UID" -m 0700 /etc/kubernetes/pki/etcd
   # Made once: with data that were lost etcd would begin an empty cluster, for which kubelets end every pod.
   # Without the directories it does not start.
