@@ -48,8 +48,8 @@ WORKLOADS = ("DaemonSet", "Deployment")
 # A creation that was cut short has left fields of a manager with another random name: they are ours as well.
 OWNER = {"pulumi.com/patchFieldManager": "kubepivot", "pulumi.com/patchForce": "true"}
 
-# Tells a start from a crash loop. The startup probe asks a new kube-apiserver itself; that of the others may be answered
-# by the old one, and who finds no API gives up after 10 s.
+# Tells a start from a crash loop. The startup probe asks a new kube-apiserver itself; that of the others may
+# be answered by the old one, and who finds no API gives up after 10 s.
 MIN_READY_SECONDS = {"kube-apiserver": 10, "kube-controller-manager": 15, "kube-scheduler": 15}
 
 

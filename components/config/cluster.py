@@ -7,38 +7,37 @@ documentation and the editors' schema from them.
 from __future__ import annotations
 
 import json
-import posixpath
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
 import pulumi
 from pydantic import (
     AfterValidator,
-    BeforeValidator,
     Field,
-    SecretStr,
     ValidationError,
     WithJsonSchema,
 )
 
 from components.assets.networks import NETWORKS, Network
-from components.config import addresses, crosschecks, k8s_names, sshkeys
+from components.config import addresses, crosschecks, k8s_names
 from components.config.backup import BackupConfig
-from components.config.base import DERIVED, Section, Truth, Whole
-from components.config.digitalocean import ANYWHERE, DigitalOceanConfig, Size, is_private
+from components.config.base import DERIVED, Section, Truth
+from components.config.digitalocean import ANYWHERE, DigitalOceanConfig, is_private
 from components.config.errors import PROJECT, ConfigError, Problem, problems_of
-from components.config.etcd import DATA, EtcdConfig
+from components.config.etcd import EtcdConfig
 from components.config.flags import FlagsConfig
+from components.config.host import HostConfig, HostName
 from components.config.images import ImagesConfig, release_images
 from components.config.k8s_names import Taint
 from components.config.lab import LabConfig
 from components.config.mirror import MirrorConfig
+from components.config.network import ApiConfig, NetworkConfig
+from components.config.recovery import RecoveryConfig
 from components.config.releases import LATEST, RELEASES, Release
 from components.config.upgrade import UpgradeConfig
-from components.tables.ports import API, NODE_PORTS, SSH, port_range
+from components.tables.ports import NODE_PORTS, port_range
 
 __all__ = ["ClusterConfig", "ConfigError", "HostConfig", "Problem", "Taint", "parse"]
 
@@ -47,35 +46,9 @@ def _cluster_name(text: str) -> str:
     return k8s_names.dns_label(text, longest=40)
 
 
-def _host_name(text: str) -> str:
-    # Its kubelet's certificate is for system:node:<name>, and no common name has more than 64 characters.
-    return k8s_names.dns_label(text, longest=64 - len("system:node:"))
-
-
-def _domain(text: str) -> str:
-    # kube-apiserver's certificate is for kubernetes.default.svc.<domain>.
-    return k8s_names.dns_name(text, longest=k8s_names.LONGEST_DNS_NAME - len("kubernetes.default.svc."))
-
-
 def _supported_version(text: str) -> str:
     if text not in RELEASES:
         raise ValueError(f"this version is not supported; use one of {', '.join(RELEASES)}")
-    return text
-
-
-def _private_key(value: object) -> object:
-    return sshkeys.private_key(value) if isinstance(value, str) else value
-
-
-def _taint(value: object) -> Taint:
-    return Taint.parse(str(value))
-
-
-def _snapshot(text: str) -> str:
-    if not text.startswith("/"):
-        raise ValueError("use the absolute path of a snapshot on that controller")
-    if PurePosixPath(posixpath.normpath("/" + text.lstrip("/"))).is_relative_to(DATA):
-        raise ValueError(f"what is in {DATA} is etcd's own and no snapshot; use one, or leave it out")
     return text
 
 
@@ -85,143 +58,11 @@ def _asset_directory(text: str) -> str:
     return text
 
 
-Address = Annotated[
-    str, AfterValidator(addresses.host_address), WithJsonSchema({"type": "string", "format": "ipv4"})
-]
 AssetDirectory = Annotated[str, Field(min_length=1), AfterValidator(_asset_directory)]
 ClusterName = Annotated[str, AfterValidator(_cluster_name)]
-Domain = Annotated[str, AfterValidator(_domain)]
-EndpointHost = Annotated[str, AfterValidator(addresses.endpoint_host)]
-HostKey = Annotated[str, AfterValidator(sshkeys.host_key)]
-HostName = Annotated[str, AfterValidator(_host_name)]
-LabelKey = Annotated[str, AfterValidator(k8s_names.label_key)]
-LabelValue = Annotated[str, AfterValidator(k8s_names.label_value)]
-Login = Annotated[str, Field(min_length=1), AfterValidator(sshkeys.login)]
-Range = Annotated[str, AfterValidator(addresses.network)]
-PrivateKey = Annotated[SecretStr, BeforeValidator(_private_key)]
-Snapshot = Annotated[str, AfterValidator(_snapshot)]
-ServicesNetwork = Annotated[str, AfterValidator(addresses.services_network)]
-TaintText = Annotated[
-    Taint, BeforeValidator(_taint), WithJsonSchema({"type": "string", "pattern": "^[^:]+:[A-Za-z]+$"})
-]
-Taints = Annotated[tuple[TaintText, ...], AfterValidator(k8s_names.distinct)]
 Version = Annotated[
     str, AfterValidator(_supported_version), WithJsonSchema({"type": "string", "enum": list(RELEASES)})
 ]
-
-
-class HostConfig(Section):
-    """A machine with systemd, reached over SSH."""
-
-    role: Literal["controller", "worker"] = Field(
-        description="Whether etcd and the control plane may run on this host (controller) or not (worker).",
-        examples=["controller"],
-    )
-    address: Address | None = Field(
-        default=None,
-        description="The IPv4 address at which the other hosts and SSH reach this one. Required with "
-        "platforms lab and baremetal, not with digitalocean.",
-        examples=["192.168.1.21"],
-    )
-    user: Login = Field(
-        default="root",
-        description="Who logs in: root, or a user who may use sudo without a password. "
-        "Only with platform baremetal.",
-        examples=["admin"],
-    )
-    port: Whole = Field(
-        default=SSH.first,
-        ge=1,
-        le=65535,
-        description="The port of the SSH server. Only with platform baremetal.",
-        examples=[2222],
-    )
-    key: PrivateKey | None = Field(
-        default=None,
-        description="The private key to log in with, without a passphrase: a path that begins with /, ~ "
-        "or ./, or the key's text as a secret (`pulumi config set --secret --path`). "
-        "Required with platform baremetal, and only there.",
-        examples=["~/.ssh/id_ed25519"],
-    )
-    host_key: HostKey | None = Field(
-        default=None,
-        description="The host's public key, ed25519 or ECDSA, as `ssh-keyscan -t ed25519 ADDRESS` prints it "
-        "after the host's name. A host that shows another key is refused. Required with platform baremetal, "
-        "and only there.",
-        examples=["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIArwvbnKlP9VYIeKDcJ3CdSTHv2dbmbL5SL3bd0uNiDd"],
-    )
-    labels: dict[LabelKey, LabelValue] = Field(
-        default={},
-        description="Labels of the node. Of kubernetes.io only those that a kubelet may set "
-        "itself: node.kubernetes.io/…, kubelet.kubernetes.io/…, topology.kubernetes.io/region and zone.",
-        examples=[{"topology.kubernetes.io/zone": "rack-1"}],
-    )
-    taints: Taints = Field(
-        default=(),
-        description="Taints of the node, each key[=value]:Effect.",
-        examples=[["example.com/gpu=true:NoSchedule"]],
-    )
-    size: Size | None = Field(
-        default=None,
-        description="The size of the droplet. Another one powers it off and on. Only with platform "
-        "digitalocean.",
-        examples=["s-2vcpu-2gb"],
-        json_schema_extra={DERIVED: "`digitalOcean.size`"},
-    )
-    generation: Whole = Field(
-        default=0,
-        ge=0,
-        le=1_000_000,
-        description="Raise it to have the droplet deleted and made anew. Only with platform digitalocean.",
-        examples=[1],
-    )
-
-
-class NetworkConfig(Section):
-    """The address plan, IPv4. Ranges are CIDRs in canonical form and must not overlap. A living cluster keeps
-    its pods, services and domain.
-    """
-
-    hosts: Range | None = Field(
-        default=None,
-        description="The range of the hosts. When given, every host's address must lie in it.",
-        examples=["192.168.1.0/24"],
-    )
-    pods: Range = Field(
-        default=addresses.PODS,
-        description=f"The range of the pods. Every host takes a /{addresses.NODE_PREFIX} of it.",
-        examples=["10.64.0.0/16"],
-    )
-    services: ServicesNetwork = Field(
-        default=addresses.SERVICES,
-        description="The range of the services, from /12 to /24. Its first address is the API's, its tenth "
-        "the DNS server's.",
-        examples=["10.65.0.0/16"],
-    )
-    domain: Domain = Field(
-        default=k8s_names.CLUSTER_DOMAIN,
-        description="The DNS domain of the cluster.",
-        examples=["cluster.internal"],
-    )
-
-
-class ApiConfig(Section):
-    """How clients and nodes reach the Kubernetes API. A living cluster keeps both."""
-
-    host: EndpointHost = Field(
-        default="",
-        description="The IPv4 address or DNS name of the API: a load balancer's, a virtual address, or the "
-        "only controller's. Required with several controllers, but for platform digitalocean.",
-        examples=["api.example.com"],
-        json_schema_extra={DERIVED: "the only controller's address, or what platform digitalocean makes"},
-    )
-    port: Whole = Field(
-        default=API.first,
-        ge=1,
-        le=65535,
-        description="The port of the API, from 1024, and no node port.",
-        examples=[8443],
-    )
 
 
 class PkiConfig(Section):
@@ -232,31 +73,6 @@ class PkiConfig(Section):
         description="Whether Pulumi refuses to delete the authorities and the service-account key. Set it to "
         "false, and run `pulumi up`, before a `pulumi destroy`.",
         examples=[False],
-    )
-
-
-class RecoveryConfig(Section):
-    """How a control plane that nothing can start any more is brought back."""
-
-    generation: Whole = Field(
-        default=0,
-        ge=0,
-        le=1_000_000,
-        description="Raise it, and run `pulumi up`, to bring the control plane back. What is not older than "
-        "this is done already.",
-        examples=[1],
-    )
-    controller: HostName | None = Field(
-        default=None,
-        description="The controller on which the temporary control plane runs meanwhile.",
-        examples=["controller-1"],
-        json_schema_extra={DERIVED: "the first controller by name"},
-    )
-    snapshot: Snapshot | None = Field(
-        default=None,
-        description="A snapshot of etcd on that controller, which becomes the cluster's data. Left out: the "
-        "data that etcd has. Only with one controller.",
-        examples=["/var/lib/kubepivot/backups/prod-20260102T030405Z-123456.db"],
     )
 
 

@@ -270,8 +270,8 @@ def test_a_roll_starts_the_new_pod_first_where_two_may_run(case: Case, objects: 
 
 
 def test_a_pod_that_may_seem_ready_has_to_last(objects: dict[str, Object]) -> None:
-    """Another one may answer the probe at a shared port, and without a probe whatever runs is Ready. That of a new
-    kube-apiserver's start is answered by itself.
+    """Another one may answer the probe at a shared port, and without a probe whatever runs is Ready. Of its
+    start a new kube-apiserver is asked itself.
     """
     for path, found in objects.items():
         if found["kind"] in ("Deployment", "DaemonSet"):

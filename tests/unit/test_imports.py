@@ -22,7 +22,8 @@ STAGES = """
     components.assets.networks
     components.config.flags components.config.images components.config.s3
     components.config.etcd components.config.backup components.config.lab components.config.mirror
-    components.config.upgrade
+    components.config.upgrade components.config.host components.config.network
+    components.config.recovery
     components.config.errors
     components.config.crosschecks
     components.config.cluster
@@ -62,9 +63,12 @@ PURE = (
     "components.config.durations",
     "components.config.etcd",
     "components.config.flags",
+    "components.config.host",
     "components.config.images",
     "components.config.lab",
     "components.config.mirror",
+    "components.config.network",
+    "components.config.recovery",
     "components.tables",
     "components.config.k8s_names",
     "components.hosts.machine",
