@@ -48,9 +48,8 @@ WORKLOADS = ("DaemonSet", "Deployment")
 # A creation that was cut short has left fields of a manager with another random name: they are ours as well.
 OWNER = {"pulumi.com/patchFieldManager": "kubepivot", "pulumi.com/patchForce": "true"}
 
-# Tells a start from a crash loop. The startup probe asks a new kube-apiserver itself; that of the others may
-# be answered by the old one, and who finds no API gives up after 10 s.
-MIN_READY_SECONDS = {"kube-apiserver": 10, "kube-controller-manager": 15, "kube-scheduler": 15}
+# Tells a start from a crash loop: the readiness of a new pod may be answered by the old one.
+MIN_READY_SECONDS = 10
 
 
 def manifests(cfg: ClusterConfig, machines: Machines, value: Callable[[str], str]) -> dict[str, Object]:
@@ -196,7 +195,7 @@ def _workload(component: ComponentName, cfg: ClusterConfig, machines: Machines, 
             },
         },
     }
-    workload["spec"]["minReadySeconds"] = MIN_READY_SECONDS[component]
+    workload["spec"]["minReadySeconds"] = MIN_READY_SECONDS
     if component == "kube-apiserver":
         workload["spec"] |= {"updateStrategy": overlap}
     else:

@@ -270,9 +270,7 @@ def test_a_roll_starts_the_new_pod_first_where_two_may_run(case: Case, objects: 
 
 
 def test_a_pod_that_may_seem_ready_has_to_last(objects: dict[str, Object]) -> None:
-    """Another one may answer the probe at a shared port, and without a probe whatever runs is Ready. Of its
-    start a new kube-apiserver is asked itself.
-    """
+    """Another one may answer the probe at a shared port, and without a probe whatever runs is Ready."""
     for path, found in objects.items():
         if found["kind"] in ("Deployment", "DaemonSet"):
             (container,) = found["spec"]["template"]["spec"]["containers"]
@@ -280,8 +278,7 @@ def test_a_pod_that_may_seem_ready_has_to_last(objects: dict[str, Object]) -> No
                 "--permit-port-sharing=true" in each
                 for each in container["command" if "command" in container else "args"]
             )
-            seems = shares and container["name"] != "kube-apiserver"
-            expected = 15 if seems else 0 if "readinessProbe" in container and not shares else 10
+            expected = 0 if "readinessProbe" in container and not shares else 10
             assert found["spec"].get("minReadySeconds", 0) == expected, path
 
 
