@@ -133,6 +133,8 @@ _LEADER_FLAGS = (
     Flag("kubeconfig", _KUBECONFIG, _OWN_HOST),
     Flag("leader-elect", "true", _LEASE),
     Flag("leader-elect-*", reserved=_RENEWALS),
+    # The temporary ones start before the API, and would look for it every 2 s.
+    Flag("leader-elect-retry-period", "${retry-period}", _RENEWALS),
     Flag("leader-elect-resource-*", reserved=_LEASE),
     Flag("master", reserved=_OWN_HOST),
     Flag("requestheader-*", reserved=_PROXY),
@@ -267,6 +269,9 @@ KUBE_CONTROLLER_MANAGER = Component(
         Flag("controllers", "*", is_list=True),
         Flag("enable-garbage-collector", reserved=_GARBAGE),
         Flag("feature-gates", "${controller-manager-gates}", is_list=True),
+        # The temporary one makes an account for each controller before any begins: 5 s at the usual rate.
+        Flag("kube-api-burst", "${controller-manager-qps}"),
+        Flag("kube-api-qps", "${controller-manager-qps}"),
         Flag("root-ca-file", f"{SECRETS}/ca.crt", _AUTHORITY),
         Flag("service-account-private-key-file", f"{SECRETS}/service-account.key", _TOKENS),
         Flag("service-cluster-ip-range", "${services}", _SERVICES),

@@ -89,9 +89,15 @@ def test_both_forms_of_a_component_are_the_same_but_for_what_is_listed(
         == {
             # The temporary one is not an address of the service `kubernetes`.
             "kube-apiserver": {"endpoint-reconciler-type"} if several else set(),
-            # It gives its lease back when it ends, and starts before its kube-apiserver answers.
-            "kube-controller-manager": {"authentication-tolerate-lookup-failure", "feature-gates"},
-            "kube-scheduler": set(),
+            # It gives its lease back when it ends, starts before its kube-apiserver, and is in a hurry.
+            "kube-controller-manager": {
+                "authentication-tolerate-lookup-failure",
+                "feature-gates",
+                "kube-api-burst",
+                "kube-api-qps",
+                "leader-elect-retry-period",
+            },
+            "kube-scheduler": {"leader-elect-retry-period"},
         }[component]
     )
     # The temporary kube-apiserver has its port to itself when it starts.

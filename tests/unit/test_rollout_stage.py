@@ -201,7 +201,7 @@ def test_controllers_are_nudged_while_they_are_waited_for(api: Api, clock: Clock
     wait(api)
     nudged = api.paths("", "PATCH")
     assert set(nudged) == {"/api/v1/namespaces/kube-system/pods/kube-apiserver-new?"}
-    assert SECONDS / 7 < len(nudged) <= SECONDS / 5
+    assert SECONDS / 3 < len(nudged) <= SECONDS / 2
 
 
 @pytest.mark.parametrize("status", [403, 404])
