@@ -175,8 +175,8 @@ def _known(cfg: ClusterConfig, machines: Machines, form: Form) -> dict[str, str]
     temporary = form == "bootstrap"
     return {
         "api-port": str(cfg.api.port),
-        "controller-manager-qps": "200" if temporary else "",
         "controller-manager-gates": cfg.release.handover_gates if temporary else "",
+        "controller-manager-qps": "200" if temporary else "",
         "domain": cfg.network.domain,
         "endpoint-reconciler": "none" if temporary or cfg.owns_endpoints else "lease",
         "etcd-servers": ",".join(f"https://{machines[name].address}:2379" for name in cfg.controllers),

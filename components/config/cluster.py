@@ -13,12 +13,7 @@ from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import pulumi
-from pydantic import (
-    AfterValidator,
-    Field,
-    ValidationError,
-    WithJsonSchema,
-)
+from pydantic import AfterValidator, Field, ValidationError, WithJsonSchema
 
 from components.assets.networks import NETWORKS, Network
 from components.config import addresses, crosschecks, k8s_names
