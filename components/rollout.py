@@ -17,12 +17,15 @@ from components.assets.rollout import (
     LOG_LINES,
     NAME_LABEL,
     Expected,
+    Lease,
     Observed,
+    Trial,
     Verdict,
     counts,
     expected,
     explain,
     late_workloads,
+    on_trial,
     progress,
     quoted,
     to_nudge,
@@ -32,11 +35,13 @@ from components.assets.rollout import (
 )
 from components.config import ClusterConfig
 from components.pki import Pki
+from components.programs.checkpointer.pods import CHECKPOINT_LABEL
 
 __all__ = ["Rollout", "await_rollout"]
 
 SYSTEM = "/api/v1/namespaces/kube-system"
 APPS = "/apis/apps/v1/namespaces/kube-system"
+LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases"
 LOOK_SECONDS = 0.5
 NUDGE_SECONDS = 2
 # What there is to tell of a pod or a container may take a moment to be there.
@@ -71,13 +76,14 @@ class Rollout:
 
     def of_workloads(self, *names: str) -> pulumi.ResourceOptions:
         """Options of a workload that is changed only when those of these names are rolled out; it is made
-        beside them. One that does not serve at all is changed at once: they may be waiting for it.
+        beside them. One that does not serve at all is changed at once: they may be waiting for it. Whether
+        they lead is not asked: without leaders nothing that comes after them rolls.
         """
 
         async def wait(args: pulumi.ResourceHookArgs) -> None:
             async with self._api.connect() as api:
                 if await _serves(api, (args.new_inputs or {})["metadata"]["name"]):
-                    await _await(api, replace(await self._wanted(), nodes=(), workloads=names))
+                    await _await(api, replace(await self._wanted(), nodes=(), workloads=names, leaders=()))
 
         hook = pulumi.ResourceHook(f"rollout of {', '.join(names)}", wait)
         return pulumi.ResourceOptions(hooks=pulumi.ResourceHookBinding(before_update=[hook]))
@@ -96,7 +102,7 @@ async def _await(api: httpx.AsyncClient, wanted: Expected) -> None:
 async def _serves(api: httpx.AsyncClient, name: str) -> bool:
     """Whether a workload has a pod that is Ready. What the API does not tell is left to the wait."""
     try:
-        observed = await _observe(api, [])
+        observed = await _observe(api)
     except (httpx.HTTPError, ValueError):
         return True
     return any(counts(each).ready for each in observed.workloads if each["metadata"]["name"] == name)
@@ -112,11 +118,13 @@ async def await_rollout(api: httpx.AsyncClient, wanted: Expected, tell: Callable
     `tell` gets a line whenever what is waited for has changed.
     """
     begin = nudged = monotonic()
-    observed, trouble, told = None, "", ""
-    late: list[str] = []
+    trouble = told = ""
+    found: Observed | None = None
+    observed: Observed | None = None
     while True:
         try:
-            observed, late = await _look(api, wanted, late)
+            found = await _look(api, wanted, found)
+            observed = without_lost(wanted, found)
             trouble = ""
         except (httpx.HTTPError, ValueError) as error:
             trouble = f"the API does not answer: {reason(error)}"
@@ -135,33 +143,54 @@ async def await_rollout(api: httpx.AsyncClient, wanted: Expected, tell: Callable
             await _nudge(api, to_nudge(wanted, observed))
         await sleep(LOOK_SECONDS)
     heading = [f"after {waited:.0f} s not everything is rolled out", *([trouble] if trouble else [])]
-    if observed is None:
+    if found is None or observed is None:
         return heading
-    seen = observed if trouble else await _look_closer(api, wanted, observed, late)
+    seen = observed if trouble else await _look_closer(api, wanted, found)
     return heading + explain(wanted, seen, {} if trouble else await _logs(api, quoted(wanted, seen)))
 
 
 async def _look(
-    api: httpx.AsyncClient, wanted: Expected, late: Iterable[str], *, events: bool = False
-) -> tuple[Observed, list[str]]:
-    """What there is but for lost nodes, and the names of what is late if they count: of these the pods have
-    to be known the next time.
-    """
-    found = await _observe(api, late, events=events)
-    return without_lost(wanted, found), late_workloads(wanted, found)
+    api: httpx.AsyncClient, wanted: Expected, before: Observed | None, *, events: bool = False
+) -> Observed:
+    """What there is now, with the pods of what was late at the look before, also on lost nodes."""
+    if before is None:
+        return await _observe(api, events=events)
+    trial = on_trial(wanted, without_lost(wanted, before))
+    return await _observe(api, late_workloads(wanted, before), trial, events=events)
 
 
-async def _observe(api: httpx.AsyncClient, late: Iterable[str], *, events: bool = False) -> Observed:
-    """What there is now, with the pods of these workloads and of the temporary control plane."""
+async def _observe(
+    api: httpx.AsyncClient,
+    late: Iterable[str] = (),
+    trial: Mapping[str, Trial | None] | None = None,
+    *,
+    events: bool = False,
+) -> Observed:
+    """What there is now, with the pods of the temporary control plane and of what is late."""
     names = {"labelSelector": f"{NAME_LABEL} in ({','.join([*BOOTSTRAP, *late])})"}
-    nodes, daemon_sets, deployments, pods, warnings = await gather(
+    nodes, daemon_sets, deployments, pods, leases, copies, warnings = await gather(
         _list(api, "/api/v1/nodes"),
         _list(api, f"{APPS}/daemonsets", kind="DaemonSet"),
         _list(api, f"{APPS}/deployments", kind="Deployment"),
         _list(api, f"{SYSTEM}/pods", names),
+        _list(api, LEASES) if trial else _none(),
+        _list(api, f"{SYSTEM}/pods", {"labelSelector": CHECKPOINT_LABEL}) if trial else _none(),
         _list(api, f"{SYSTEM}/events", {"fieldSelector": "type=Warning"}) if events else _none(),
     )
-    return Observed(nodes=nodes, workloads=[*daemon_sets, *deployments], pods=pods, events=warnings)
+    return Observed(
+        nodes=nodes,
+        workloads=[*daemon_sets, *deployments],
+        pods=pods,
+        events=warnings,
+        leases={each["metadata"]["name"]: _lease(each["spec"]) for each in leases},
+        copies={each["metadata"]["labels"][CHECKPOINT_LABEL] for each in copies},
+        on_trial=trial or {},
+        at=monotonic(),
+    )
+
+
+def _lease(spec: Object) -> Lease:
+    return Lease(spec.get("holderIdentity") or "", spec.get("renewTime") or "")
 
 
 async def _list(
@@ -188,18 +217,16 @@ async def _nudge(api: httpx.AsyncClient, pods: Iterable[str]) -> None:
         pulumi.log.debug(f"pods of the roll were not touched: {reason(error)}")
 
 
-async def _look_closer(
-    api: httpx.AsyncClient, wanted: Expected, observed: Observed, late: list[str]
-) -> Observed:
+async def _look_closer(api: httpx.AsyncClient, wanted: Expected, found: Observed) -> Observed:
     """Looks again, now with events, until everything late has a cause or for CAUSE_SECONDS."""
 
     async def look() -> bool:
-        nonlocal observed, late
-        observed, late = await _look(api, wanted, late, events=True)
-        return not unexplained(wanted, observed)
+        nonlocal found
+        found = await _look(api, wanted, found, events=True)
+        return not unexplained(wanted, without_lost(wanted, found))
 
     await _try(look, CAUSE_SECONDS)
-    return observed
+    return without_lost(wanted, found)
 
 
 async def _logs(api: httpx.AsyncClient, containers: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:

@@ -307,6 +307,11 @@ CONTROL_PLANE: dict[ComponentName, Component] = {
     "kube-scheduler": KUBE_SCHEDULER,
 }
 
+LEADERS = tuple(
+    name for name, row in CONTROL_PLANE.items() if any(f.name == "leader-elect" for f in row.flags)
+)
+"""Those of which one leads, each with a lease of its name."""
+
 # -- the others ----------------------------------------------------------------------------------------------
 
 KUBE_PROXY = Workload(name="kube-proxy", images=(_kubernetes_image("kube-proxy"),))

@@ -29,6 +29,7 @@ SYSTEM = "--namespace=kube-system"
 FAILS_WITHIN_SECONDS = 150
 HEALS_WITHIN_SECONDS = 90
 NONE = "registry.k8s.io/none/none:v0.0.0"
+RECYCLER = "pv-recycler-pod-template-filepath-hostpath"
 NO_POLICY = "/etc/kubernetes/secrets/ca.crt"
 
 
@@ -99,6 +100,17 @@ DISASTERS = {
         change={"images": {"kube-apiserver": NONE}},
         said={"kube-apiserver": no_image("kube-apiserver")},
         overlapping=("kube-apiserver",),
+    ),
+    # Read by the one that leads only, which is no standby any more.
+    "a controller manager that ends once it leads": Disaster(
+        change={"flags": {"kube-controller-manager": {RECYCLER: "/nowhere"}}},
+        said={
+            "kube-controller-manager": (
+                *("container kube-controller-manager: ", "Could not create hostpath recycler pod"),
+                "kubepivot:flags.kube-controller-manager",
+            )
+        },
+        overlapping=(),
     ),
     "a file that is no policy": Disaster(
         change={"flags": {"kube-apiserver": {"audit-policy-file": NO_POLICY}}},

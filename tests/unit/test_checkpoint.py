@@ -95,7 +95,7 @@ def test_a_static_pod_is_the_real_one_without_what_names_the_api() -> None:
     assert made["metadata"] == {
         "name": "kube-apiserver-checkpoint",
         "namespace": "kube-system",
-        "annotations": {"kubepivot.dev/checkpoint-of": "DaemonSet/kube-apiserver"},
+        "labels": {"kubepivot.dev/checkpoint-of": "kube-apiserver"},
     }
     spec = made["spec"]
     dropped = {"nodeName", "nodeSelector", "affinity", "serviceAccountName", "serviceAccount"}

@@ -14,7 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.programs.checkpointer.checkpointer import SETTLED_SECONDS, Checkpointer, Unavailable
+from components.programs.checkpointer.checkpointer import (
+    LED_SECONDS,
+    SETTLED_SECONDS,
+    Checkpointer,
+    Unavailable,
+)
 from components.programs.checkpointer.pods import APISERVER, SCHEDULER, SELF, Owner, is_ready
 from components.programs.checkpointer.state import (
     DEAD_SECONDS,
@@ -79,6 +84,8 @@ class World:
         self.telling = True
         self.node = True
         self.leading = True
+        self.leader = "first"
+        self.led_since = 0.0
         self.elsewhere: set[Owner] = set()
         self.pods: dict[Owner, Object] = {}
         self.containers = itertools.count()
@@ -103,7 +110,8 @@ class World:
         if path == "/api/v1/nodes/controller-1":
             return {} if self.node else None
         if path.startswith("/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/"):
-            return {"metadata": {"resourceVersion": str(self.now) if self.leading else "old"}}
+            version = str(self.now) if self.leading else "old"
+            return {"metadata": {"resourceVersion": version}, "spec": {"holderIdentity": self.leader}}
         if path.startswith("/apis/apps/v1/namespaces/kube-system/deployments/"):
             owner = Owner("kube-system", "Deployment", path.rpartition("/")[2])
             available = {"availableReplicas": 1} if owner in {*self.elsewhere, *self.pods} else {}
@@ -114,6 +122,10 @@ class World:
     def create(self, owner: Owner) -> None:
         self.pods[owner] = pod(owner, uid=str(next(self.containers)))
         self.run(owner)
+
+    def lead(self, leader: str) -> None:
+        """That one leads from now on."""
+        self.leading, self.leader, self.led_since = True, leader, self.now
 
     def remove(self, owner: Owner) -> None:
         self.pods.pop(owner, None)
@@ -151,7 +163,8 @@ class World:
         while self.now < end:
             self.now += 2
             before = self.armed()
-            expected = not self.listening or not self.leading
+            led = self.leading and self.now - self.led_since > LED_SECONDS + 2
+            expected = not self.listening or not led
             self.program.tick()
             after = self.armed()
             for owner in before - after:
@@ -173,7 +186,8 @@ EVENTS: dict[str, Callable[[World, Owner], None]] = {
     "nothing listens": lambda world, owner: setattr(world, "listening", False),
     "something listens": lambda world, owner: setattr(world, "listening", True),
     "nobody leads": lambda world, owner: setattr(world, "leading", False),
-    "somebody leads": lambda world, owner: setattr(world, "leading", True),
+    "somebody leads": lambda world, owner: world.lead(world.leader),
+    "another one leads": lambda world, owner: world.lead(str(next(world.containers))),
     "the node is gone": lambda world, owner: setattr(world, "node", False),
     "the node is back": lambda world, owner: setattr(world, "node", True),
     "others serve": lambda world, owner: world.elsewhere.add(owner),
@@ -229,7 +243,8 @@ def _let_happen(events: list[tuple[str, Owner, int]]) -> None:
         world.listening = False
         world.let(DEAD_SECONDS + 4)
         assert set(saved) <= world.armed()
-        world.listening = world.telling = world.leading = True
+        world.listening = world.telling = True
+        world.lead(world.leader)
         for owner in OWNERS:
             world.create(owner)
         world.let(SETTLED_SECONDS + 10)
@@ -344,6 +359,57 @@ def test_a_lease_that_changes_hands_arms_nothing(world: World) -> None:
         world.leading = True
         world.let(4)
     assert world.armed() == set()
+
+
+def test_another_one_that_leads_within_a_normal_time_arms_nothing(world: World) -> None:
+    """The lease of the one before lasts 15 s, and a standby looks for it every 2 to 4 s."""
+    world.let(40)
+    world.leading = False
+    world.let(20)
+    world.lead("second")
+    world.let(2 * UNLED_SECONDS)
+    assert world.armed() == set()
+
+
+def broken_once_it_leads(world: World, *, rounds: int) -> None:
+    """A new one is Ready until the lease of the one before has run out. Then it leads, and ends."""
+    for _ in range(rounds):
+        world.run(SCHEDULER)
+        world.leading = False
+        world.let(16)
+        world.lead(str(next(world.containers)))
+        world.let(6)
+        world.run(SCHEDULER, ready=False)
+
+
+def test_the_one_before_is_armed_when_a_new_one_ends_as_soon_as_it_leads(world: World) -> None:
+    """It renews its lease, each time as another one. The copy is what leads, and stays what is saved."""
+    world.let(40)
+    saved = (directory_of(world.store, SCHEDULER) / "current").resolve()
+    world.create(SCHEDULER)
+    world.pods[SCHEDULER]["spec"]["containers"][0]["command"] = ["main", "--broken"]
+    broken_once_it_leads(world, rounds=3)
+    assert world.armed() == {SCHEDULER}
+    world.run(SCHEDULER)
+    world.lead("the copy")
+    world.let(SETTLED_SECONDS + 4)
+    assert world.armed() == set()  # as a standby the broken one has settled
+    broken_once_it_leads(world, rounds=3)
+    assert world.armed() == {SCHEDULER}
+    assert (directory_of(world.store, SCHEDULER) / "current").resolve() == saved
+
+
+def test_a_leader_is_saved_when_it_has_led(world: World) -> None:
+    world.let(40)
+    saved = (directory_of(world.store, SCHEDULER) / "current").resolve()
+    world.create(SCHEDULER)
+    world.pods[SCHEDULER]["spec"]["containers"][0]["command"] = ["main", "--flag=2"]
+    world.let(SETTLED_SECONDS - 10)
+    world.lead("second")
+    world.let(SETTLED_SECONDS)
+    assert (directory_of(world.store, SCHEDULER) / "current").resolve() == saved
+    world.let(4)
+    assert (directory_of(world.store, SCHEDULER) / "current").resolve() != saved
 
 
 def test_nothing_is_forgotten_while_the_node_is_gone(world: World) -> None:

@@ -11,11 +11,13 @@ import pulumi
 import pytest
 
 from components.assets.rollout import expected, roll_seconds
+from components.programs.checkpointer.pods import CHECKPOINT_LABEL
 from components.rollout import await_rollout
+from components.tables.components import LEADERS
 from tests.cases import load
 from tests.unit.clock import Clock
 from tests.unit.recorder import pki_texts, ran
-from tests.unit.test_rollout import LATE, NODES, WORKLOADS, Object, container, event, node, pod, workload
+from tests.unit.rollout_objects import LATE, NODES, WORKLOADS, Object, container, event, node, pod, workload
 
 CFG = load("lab").cfg
 SECONDS = roll_seconds(CFG)
@@ -40,6 +42,8 @@ class Api:
         self.nodes = list(NODES)
         self.pods: list[Object] = []
         self.events: list[Object] = []
+        self.copies: list[str] = []
+        self.holder = "controller-1_new"
         self.logs: dict[tuple[str, str, str], str] = {}
         self.asked: list[httpx.Request] = []
         self.before: Callable[[httpx.Request], httpx.Response | None] = lambda _: None
@@ -56,11 +60,16 @@ class Api:
                 found = [workload(name, self.counts.get(name, "2|2|2|2|2|2|2")) for name in WORKLOADS]
                 return self._list([each for each in found if f"{each.pop('kind').lower()}s" == kind])
             case "GET", ["namespaces", "kube-system", "pods"]:
+                if query["labelSelector"] == CHECKPOINT_LABEL:
+                    return self._list([{"metadata": {"labels": {CHECKPOINT_LABEL: n}}} for n in self.copies])
                 asked = query["labelSelector"].partition(" in (")[2].rstrip(")").split(",")
                 names = [each["metadata"]["labels"]["app.kubernetes.io/name"] for each in self.pods]
                 return self._list(
                     [each for each, name in zip(self.pods, names, strict=True) if name in asked]
                 )
+            case "GET", ["v1", "namespaces", "kube-system", "leases"]:
+                spec = {"holderIdentity": self.holder, "renewTime": f"at {len(self.asked)}"}
+                return self._list([{"metadata": {"name": name}, "spec": spec} for name in LEADERS])
             case "GET", ["namespaces", "kube-system", "events"]:
                 assert query["fieldSelector"] == "type=Warning"
                 return self._list(self.events)
@@ -127,6 +136,52 @@ def test_what_is_late_is_waited_for_and_told_when_it_changes(api: Api, clock: Cl
     assert wait(api, told) == ""
     assert clock.now == 1020
     assert told == ["waiting for flannel, coredns", "waiting for coredns"]
+
+
+def test_a_leader_that_has_rolled_is_waited_for_until_it_leads(api: Api, clock: Clock) -> None:
+    """Nobody has the lease when the last old pod has ended, and then the new one."""
+    api.counts = {"kube-scheduler": LATE}
+    api.holder = ""
+
+    def later(_: httpx.Request) -> None:
+        if clock.now >= 1010:
+            api.counts.clear()
+        if clock.now >= 1015:
+            api.holder = "controller-1_new"
+
+    api.before = later
+    told: list[str] = []
+    assert wait(api, told) == ""
+    assert clock.now == 1025
+    assert told == ["waiting for kube-scheduler"]
+
+
+def test_a_copy_that_leads_is_not_the_leader_that_has_rolled(api: Api, clock: Clock) -> None:
+    api.counts = {"kube-scheduler": LATE}
+
+    def later(_: httpx.Request) -> None:
+        if clock.now >= 1010:
+            api.counts.clear()
+        api.copies = ["kube-scheduler"] if clock.now < 1060 else []
+
+    api.before = later
+    assert wait(api) == ""
+    assert clock.now == 1067.5
+
+
+def test_a_leader_that_never_leads_fails_the_roll(api: Api, clock: Clock) -> None:
+    api.counts = {"kube-scheduler": LATE}
+
+    def later(_: httpx.Request) -> None:
+        if clock.now >= 1010:
+            api.counts.clear()
+        api.holder = f"controller-1_{len(api.asked)}"  # another one at each look
+
+    api.before = later
+    lines = wait(api).splitlines()
+    assert clock.now >= 1000 + SECONDS
+    assert lines[1] == "--- kube-scheduler is not rolled out; 2 of 2 pods serve"
+    assert lines[2].startswith("  none of its pods leads: controller-1_")
 
 
 def test_a_node_that_has_left_and_is_dead_holds_nothing_up(api: Api, clock: Clock) -> None:

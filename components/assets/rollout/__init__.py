@@ -1,12 +1,15 @@
 """Is a cluster rolled out, and if not, why. Who decides it: `verdict`; who tells the user: `explanation`."""
 
 from components.assets.rollout.explanation import LOG_LINES, explain, quoted, unexplained
+from components.assets.rollout.leadership import on_trial
 from components.assets.rollout.lost import without_lost
 from components.assets.rollout.objects import (
     BOOTSTRAP,
     NAME_LABEL,
     Expected,
+    Lease,
     Observed,
+    Trial,
     counts,
     expected,
     roll_seconds,
@@ -18,12 +21,15 @@ __all__ = [
     "LOG_LINES",
     "NAME_LABEL",
     "Expected",
+    "Lease",
     "Observed",
+    "Trial",
     "Verdict",
     "counts",
     "expected",
     "explain",
     "late_workloads",
+    "on_trial",
     "progress",
     "quoted",
     "roll_seconds",

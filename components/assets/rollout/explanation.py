@@ -9,6 +9,7 @@ from components.assets.manifests import Object
 from components.assets.rollout.objects import (
     BOOTSTRAP,
     Expected,
+    Lease,
     Observed,
     condition,
     container_statuses,
@@ -36,6 +37,7 @@ def explain(expected: Expected, observed: Observed, logs: Logs) -> list[str]:
         else:
             lines.append(f"--- {name} is not rolled out; somebody has deleted it")
         lines += _explain_pods(observed, name, logs)
+        lines += _explain_lease(observed, name)
         if keys := expected.overrides.get(name):
             lines.append(f"  If you changed it, put back {' or '.join(keys)}.")
     if observed.first:
@@ -94,6 +96,15 @@ def _explain_pods(observed: Observed, name: str, logs: Logs) -> Iterator[str]:
         if "backoff" not in last.lower().replace("-", ""):
             yield from _quote([last])
     yield from _quote([_forbidden(observed, name)])
+
+
+def _explain_lease(observed: Observed, name: str) -> Iterator[str]:
+    trial, (holder, renewed) = observed.on_trial.get(name), observed.leases.get(name, Lease())
+    if trial and not _stuck(observed, name):
+        by = f"{holder} has had its lease for a moment only" if holder else "nobody has its lease"
+        if holder and renewed == trial.lease.renewed:
+            by = f"{holder} has not renewed its lease since {renewed}"
+        yield _cut(f"  none of its pods leads: {by}", LINE)
 
 
 def _stuck(observed: Observed, name: str) -> list[Object]:

@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from components.assets.controlplane import COMPONENTS
 from components.assets.manifests import WORKLOADS, Object, manifests
 from components.assets.overrides import overrides
 from components.config import ClusterConfig
 from components.hosts.machine import Machines
+from components.tables.components import LEADERS
 
 NAME_LABEL = "app.kubernetes.io/name"
 
 BOOTSTRAP = tuple(f"bootstrap-{component.removeprefix('kube-')}" for component in COMPONENTS)
 """Names, by that label, of the temporary control plane's pods."""
+
+
+class Lease(NamedTuple):
+    """Who leads."""
+
+    holder: str = ""
+    renewed: str = ""
+    """When that one did so last."""
+
+
+class Trial(NamedTuple):
+    """Of a leader that has been rolled: its lease at the first look at which that one had it, and when."""
+
+    lease: Lease
+    since: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +41,8 @@ class Expected:
     nodes: Sequence[str]
     workloads: Sequence[str]
     """Names of what has pods, the DaemonSets first."""
+    leaders: Sequence[str]
+    """Those of them that have to lead once they are rolled out."""
     overrides: Mapping[str, Sequence[str]]
     """The keys of the config that are given, by workload."""
     seconds: int
@@ -40,6 +59,14 @@ class Observed:
     """At least those of the temporary control plane and of each workload that is late."""
     events: Sequence[Object] = ()
     """Warnings; asked for only to explain."""
+    leases: Mapping[str, Lease] = field(default_factory=dict)
+    """Of the leaders on trial."""
+    copies: Collection[str] = ()
+    """Those of them of which a checkpoint runs."""
+    on_trial: Mapping[str, Trial | None] = field(default_factory=dict)
+    """See `leadership`: as of the look before."""
+    at: float = 0
+    """Seconds by a clock that only goes forward."""
 
     @property
     def first(self) -> bool:
@@ -68,6 +95,7 @@ def expected(cfg: ClusterConfig, machines: Machines) -> Expected:
     return Expected(
         nodes=sorted(cfg.hosts),
         workloads=names,
+        leaders=LEADERS,
         overrides={name: overrides(cfg, name) for name in names},
         seconds=roll_seconds(cfg),
     )
@@ -102,6 +130,17 @@ def counts(workload: Object) -> Counts:
         ready=status.get("readyReplicas", 0),
         available=status.get("availableReplicas", 0),
         existing=status.get("replicas", 0),
+    )
+
+
+def is_rolled_out(workload: Object, *, first: bool) -> bool:
+    """Whether all of its pods are new and Ready and, but for the first time, have stayed so."""
+    pods = counts(workload)
+    return (
+        workload.get("status", {}).get("observedGeneration", 0) >= workload["metadata"]["generation"]
+        and pods.updated >= pods.wanted
+        and pods.existing <= pods.updated
+        and (pods.ready if first else pods.available) >= pods.wanted
     )
 
 

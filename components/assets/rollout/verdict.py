@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from enum import Enum
 
-from components.assets.manifests import Object
+from components.assets.rollout.leadership import on_trial
 from components.assets.rollout.objects import (
     Expected,
     Observed,
     condition,
     container_statuses,
-    counts,
+    is_rolled_out,
 )
 
 PATIENCE_SECONDS = 60
@@ -52,24 +52,15 @@ def late_workloads(expected: Expected, observed: Observed) -> list[str]:
     """Workloads that are not rolled out.
 
     The first time Ready is enough: what is there beside them is the temporary control plane, and it waits for
-    more. Later a pod has to stay Ready to count as available.
+    more. Later a pod has to stay Ready to count as available, and a leader has to lead.
     """
     there = {each["metadata"]["name"]: each for each in observed.workloads}
+    trial = on_trial(expected, observed)
     return [
         name
         for name in expected.workloads
-        if name not in there or not _is_rolled_out(there[name], first=observed.first)
+        if name not in there or name in trial or not is_rolled_out(there[name], first=observed.first)
     ]
-
-
-def _is_rolled_out(workload: Object, *, first: bool) -> bool:
-    pods = counts(workload)
-    return (
-        workload.get("status", {}).get("observedGeneration", 0) >= workload["metadata"]["generation"]
-        and pods.updated >= pods.wanted
-        and pods.existing <= pods.updated
-        and (pods.ready if first else pods.available) >= pods.wanted
-    )
 
 
 def _backs_off(observed: Observed, name: str) -> bool:

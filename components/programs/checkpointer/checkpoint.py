@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.programs.checkpointer.pods import Object, Owner
+from components.programs.checkpointer.pods import CHECKPOINT_LABEL, Object, Owner
 
 
 class Refused(Exception):
@@ -99,7 +99,8 @@ def render(owner: Owner, pod: Object, get: Callable[[str, str], Object | None]) 
     metadata = {
         "name": f"{owner.name}-checkpoint",
         "namespace": owner.namespace,
-        "annotations": {"kubepivot.dev/checkpoint-of": f"{owner.kind}/{owner.name}"},
+        # None by which its owner would take it for one of its pods.
+        "labels": {CHECKPOINT_LABEL: owner.name},
     }
     return Checkpoint(
         owner=owner,

@@ -51,6 +51,8 @@ REQUEST_SECONDS = 5.0
 # another instance may answer its probes: a broken one restarts within this time, and a good one listens by
 # then. A kubelet writes statuses every 10 s, so that one from before an outage has gone as well.
 SETTLED_SECONDS = 30.0
+# A controller manager that ends once it leads may lead for 5 s before, each time: nobody has led then.
+LED_SECONDS = 10.0
 
 
 class Unavailable(Exception):
@@ -119,6 +121,7 @@ class Checkpointer:
     ) -> None:
         self._node, self._api, self._store, self._clock = node, api, store, clock
         self._timers = Timers()
+        self._renewed: dict[Owner, object] = {}
         self._saved: dict[Owner, tuple[object, float]] = {}
         self._said: dict[object, str] = {}
 
@@ -134,11 +137,15 @@ class Checkpointer:
             if pods is not None
             else set()
         )
-        leases = self._leases() if pods is not None else {}
-        self._timers.hold({*map(instance, ready), *gone, *leases.values(), *(["dead"] if dead else [])}, now)
+        leads, renewals = self._leadership(now) if pods is not None else ({}, {})
+        lasting = {*map(instance, ready), *gone, *leads.values(), *renewals.values()}
+        self._timers.hold(lasting | ({"dead"} if dead else set()), now)
         settled = [pod for pod in ready if self._timers.age(instance(pod), now) >= SETTLED_SECONDS]
         for owner in sorted(pods or {}):
             first = self._store.generation(owner) is None
+            led_for = 0 if self._store.is_armed(owner) else self._timers.age(leads.get(owner), now)
+            if owner in LEADERS and not first and led_for < SETTLED_SECONDS:
+                continue  # Ready as a standby, beside a copy that leads say, it may end once it leads.
             source = newest([pod for pod in (ready if first else settled) if Owner.of(pod) == owner])
             if source:
                 self._save(owner, source, now)
@@ -147,7 +154,7 @@ class Checkpointer:
                 armed=self._store.is_armed(owner),
                 settled=owner in {Owner.of(pod) for pod in settled},
                 gone_for=self._timers.age(owner, now),
-                unled_for=self._timers.age(leases.get(owner), now),
+                unled_for=self._timers.age(renewals.get(owner), now),
             )
             for owner in sorted(owners)
         }
@@ -185,18 +192,27 @@ class Checkpointer:
         found = self._api.get(f"/apis/apps/v1/namespaces/{owner.namespace}/deployments/{owner.name}")
         return bool((found or {}).get("status", {}).get("availableReplicas"))
 
-    def _leases(self) -> dict[Owner, object]:
-        """What changes when a leader renews its lease, of those that the API tells of."""
-        found: dict[Owner, object] = {}
+    def _leadership(self, now: float) -> tuple[dict[Owner, object], dict[Owner, object]]:
+        """Who leads, and what changes when one that has led for a while renews its lease.
+
+        Without those of which the API does not tell.
+        """
+        leads: dict[Owner, object] = {}
+        renewals: dict[Owner, object] = {}
         for owner in LEADERS:
             path = f"/apis/coordination.k8s.io/v1/namespaces/{owner.namespace}/leases/{owner.name}"
             try:
-                lease = self._api.get(path)
+                lease = self._api.get(path) or {"metadata": {}}
             except Unavailable as error:
                 self._say(path, f"the API does not tell who leads: {error}")
-            else:
-                found[owner] = (path, lease and lease["metadata"]["resourceVersion"])
-        return found
+                continue
+            # It does not tell either whether that is a copy.
+            holder = lease.get("spec", {}).get("holderIdentity") or ""
+            leads[owner] = ("leads", owner, holder, self._store.is_armed(owner))
+            if self._timers.age(leads[owner], now) >= LED_SECONDS:
+                self._renewed[owner] = lease["metadata"].get("resourceVersion")
+            renewals[owner] = ("renewed", owner, self._renewed.get(owner))
+        return leads, renewals
 
     def _save(self, owner: Owner, pod: Object, now: float) -> None:
         """Saves a pod unless that was done a moment ago."""

@@ -9,6 +9,8 @@ from datetime import datetime
 from typing import Any
 
 NAMESPACE = "kube-system"
+CHECKPOINT_LABEL = "kubepivot.dev/checkpoint-of"
+"""Of static pods, with the name of the owner."""
 
 Object = dict[str, Any]
 

@@ -30,7 +30,7 @@ class Situation:
     settled: bool
     gone_for: float
     unled_for: float
-    """For how long nobody, wherever, has renewed its lease."""
+    """For how long nobody, wherever, has renewed its lease after leading for a while."""
 
 
 def decide(owners: Mapping[Owner, Situation], dead_for: float) -> dict[Owner, Action]:
