@@ -30,7 +30,8 @@ APISERVER, MANAGER, SCHEDULER = (
 # no-lease, real-leads (since before the hand-over), dead-<leader> (what a lease says that nobody renews;
 # MOMENT is the second in which the script last asked for the time), takeover (when the real one renews it
 # again), early-<leader> (what its lease says when the temporary one's manifest is gone), lingers-<leader>
-# (when its temporary pod ends, whatever became of the manifest).
+# (when its temporary container ends, whatever became of the manifest), shown-<leader> (when its pod is gone
+# from the API), no-containerd.
 # At the endpoint, once the temporary kube-apiserver is gone, the look whose number is in /var/bad-look fails.
 CURL = """
 case "$*" in
@@ -44,14 +45,16 @@ case "$*" in
     [ "$left" != 1 ] ;;
 esac
 """
-KUBECTL = """
-while case $1 in --*) true ;; *) false ;; esac; do shift; done
+SEEN = """
 read -r now </var/clock
 manifests=""
 for manifest in /etc/kubernetes/manifests/bootstrap-*; do
   [ ! -e "$manifest" ] || manifests="$manifests ${manifest##*/}"
 done
 echo "$now$manifests" >>/var/seen
+"""
+KUBECTL = """
+while case $1 in --*) true ;; *) false ;; esac; do shift; done
 reached() { [ -e "$1" ] && [ "$now" -ge "$(cat "$1")" ]; }
 lease() {
   [ ! -e /var/no-lease ] || exit 1
@@ -77,8 +80,8 @@ case "$*" in
     for manifest in /etc/kubernetes/manifests/bootstrap-*; do
       [ ! -e "$manifest" ] || echo "pod/$(echo "${manifest##*/}" | sed 's/\\.yaml$//')-controller-1"
     done
-    for end in /var/lingers-*; do
-      [ ! -e "$end" ] || reached "$end" || echo "pod/bootstrap-${end##*/lingers-}-controller-1"
+    for end in /var/shown-*; do
+      [ ! -e "$end" ] || reached "$end" || echo "pod/bootstrap-${end##*/shown-}-controller-1"
     done
     [ ! -e /var/static ] || cat /var/static
     echo pod/kube-apiserver-abcde ;;
@@ -87,6 +90,24 @@ case "$*" in
   "get pods --output=jsonpath={range .items[*].spec.volumes"*) cat /var/volumes ;;
   "get configmaps,secrets --selector=kubepivot.dev/content --output=name") cat /var/mounted ;;
   "delete --ignore-not-found "*) echo "$3" >>/var/deleted ;;
+esac
+"""
+CTR = """
+[ ! -e /var/no-containerd ] || exit 1
+case "$*" in
+  *" containers list "*==kube-system,*container.name*==kube-*,*pod.name*==bootstrap-*-controller-1)
+    for filter; do :; done
+    name=${filter##*==bootstrap-}
+    echo "${name%-controller-1}" ;;
+  *" tasks list")
+    echo "TASK PID STATUS"
+    for name in apiserver controller-manager scheduler; do
+      status=STOPPED
+      [ ! -e "/etc/kubernetes/manifests/bootstrap-$name.yaml" ] || status=RUNNING
+      [ ! -e "/var/lingers-$name" ] || [ "$now" -ge "$(cat "/var/lingers-$name")" ] || status=RUNNING
+      echo "$name 1 $status"
+    done ;;
+  *) exit 2 ;;
 esac
 """
 # As renewTime of a lease has it, but for the fraction.
@@ -110,9 +131,10 @@ def arrange(host: Sandbox) -> Sandbox:
     """A controller whose node step has ended."""
     host.real("cat", "cmp", "cp", "find", "grep", "head", "ls", "mkdir", "mv", "rm", "sed", "sort", "stat")
     host.real("sync", "tail", "touch", "tr")
-    host.real("cut", "paste", "sh", "sha256sum")
+    host.real("awk", "cut", "paste", "sh", "sha256sum")
     host.fake("curl", DIRECT + CURL)
-    host.fake("kubectl", DIRECT + STAMP + KUBECTL)
+    host.fake("ctr", SEEN + CTR)
+    host.fake("kubectl", DIRECT + STAMP + SEEN + KUBECTL)
     host.fake("date", STAMP + DATE)
     host.fake("journalctl")
     host.fake("systemctl", 'echo "$*" >>/var/units')
@@ -175,6 +197,8 @@ STATES = {
     "controller manager gone": ([APISERVER, SCHEDULER], False, True),
     "scheduler gone": ([APISERVER, MANAGER], False, True),
     "leaders gone": ([APISERVER], False, True),
+    "leaders aside": ([APISERVER, f".{MANAGER}", f".{SCHEDULER}"], False, True),
+    "marked, leaders aside": ([APISERVER, f".{MANAGER}", f".{SCHEDULER}"], True, True),
     "marked": ([APISERVER], True, True),
     "apiserver gone": ([], True, True),
     "all done": ([], True, False),

@@ -87,21 +87,28 @@ def test_the_temporary_control_plane_stays_until_checkpoints_are_on_disk(
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
-        ("silent", "timed out waiting for the temporary controller manager and scheduler to be gone"),
+        ("no-containerd", "timed out waiting for the temporary controller manager and scheduler to end"),
         ("no-lease", "timed out waiting for the self-hosted kube-controller-manager to lead"),
     ],
 )
-def test_no_answer_is_not_taken_for_gone_or_led(controller: Sandbox, flag: str, message: str) -> None:
+def test_no_answer_is_not_taken_for_ended_or_led(controller: Sandbox, flag: str, message: str) -> None:
     leave(controller, "nothing done yet")
     controller.write(f"/var/{flag}")
     code, error = hand_over(controller)
     assert code == 1
     assert message in error
     assert not controller.path(PIVOTED).exists()
-    assert manifest_names(controller) == [APISERVER, "etcd.yaml"]
+    assert manifest_names(controller) == [APISERVER, MANAGER, SCHEDULER, "etcd.yaml"], "they are put back"
     controller.path(f"/var/{flag}").unlink()
     assert hand_over(controller) == (0, "")
     assert is_handed_over(controller)
+
+
+def test_leaders_that_a_killed_run_has_ended_are_put_back_as_well(controller: Sandbox) -> None:
+    leave(controller, "leaders aside")
+    controller.write("/var/no-lease")
+    assert hand_over(controller)[0] == 1
+    assert manifest_names(controller) == [APISERVER, MANAGER, SCHEDULER, "etcd.yaml"]
 
 
 @pytest.mark.parametrize("state", swept(STATES))
@@ -152,6 +159,26 @@ def test_a_leader_that_takes_time_to_end_is_waited_for(controller: Sandbox, lead
     assert is_handed_over(controller)
     assert all(APISERVER in manifests for clock, manifests in seen(controller) if clock < 80)
     assert any(MANAGER not in manifests for clock, manifests in seen(controller) if clock < 80)
+
+
+def test_the_hand_over_is_not_done_before_the_api_knows_that_the_pods_are_gone(controller: Sandbox) -> None:
+    """A kubelet tells it some seconds after their containers have ended."""
+    leave(controller, "nothing done yet")
+    controller.write("/var/shown-apiserver", "200")
+    assert hand_over(controller) == (0, "")
+    assert is_handed_over(controller)
+    assert int(controller.path("/var/clock").read_text()) >= 200
+
+
+def test_pods_of_which_the_api_tells_nothing_are_not_gone(controller: Sandbox) -> None:
+    leave(controller, "nothing done yet")
+    controller.write("/var/silent")
+    code, error = hand_over(controller)
+    assert (code, "waiting for the pods of the temporary control plane to be gone" in error) == (1, True)
+    assert controller.path(SECRETS).exists()
+    controller.path("/var/silent").unlink()
+    assert hand_over(controller) == (0, "")
+    assert is_handed_over(controller)
 
 
 @pytest.mark.parametrize("leader", ["controller-manager", "scheduler"])

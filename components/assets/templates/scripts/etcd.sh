@@ -52,7 +52,7 @@ if [ ! -e "$unproven" ]; then
   sync "$former"
 fi
 if [ ! -e "$unproven" ] || ! are_placed; then
-  before=$(running_etcd)
+  before=$(running etcd)
   record "$unproven" "$before"
 else
   before=$(cat "$unproven")
@@ -69,23 +69,23 @@ else
 fi
 place
 
-signal() { ctr --namespace k8s.io tasks kill --signal "$1" "$before" 2>/dev/null || [ "$(running_etcd)" != "$before" ]; }
+signal() { ctr --namespace k8s.io tasks kill --signal "$1" "$before" 2>/dev/null || [ "$(running etcd)" != "$before" ]; }
 is_ending() {
   for address in 127.0.0.1 "$ADDRESS"; do
     curl --silent --noproxy '*' --max-time 2 --output /dev/null "http://$address:2379" || [ $? != 7 ] || return 0
   done
-  [ "$(running_etcd)" != "$before" ]
+  [ "$(running etcd)" != "$before" ]
 }
-if [ -z "$ends_by_itself" ] && [ "$(running_etcd)" = "$before" ]; then signal SIGTERM; fi
+if [ -z "$ends_by_itself" ] && [ "$(running etcd)" = "$before" ]; then signal SIGTERM; fi
 PAUSE=0.05 wait_for 60 "the kubelet to end etcd" is_ending
 # It waits for watches, which do not end, and serves nobody meanwhile. What it has acknowledged is on the disk.
 signal SIGKILL
 
-serves() { etcd_is_ready && [ "$(running_etcd)" != "$before" ] && etcd endpoint health >/dev/null 2>&1; }
+serves() { etcd_is_ready && [ "$(running etcd)" != "$before" ] && etcd endpoint health >/dev/null 2>&1; }
 has_version() { serves && ask_status && [ "$(field version)" = "$ETCD_VERSION" ]; }
 (wait_for 90 "etcd $ETCD_VERSION to serve" has_version) || {
   tail -n 3 "$(find /var/log/pods/kube-system_etcd-* -name '*.log' -printf '%T@ %p\n' | sort -n | tail -n 1 | cut -d ' ' -f 2)" >&2 || true
-  before=$(running_etcd)
+  before=$(running etcd)
   rm -rf root
   mkdir -p "root${manifest%/*}"
   cp -p "$former/manifest" "root$manifest"

@@ -16,6 +16,12 @@ gone() { # pods of the temporary control plane. A static pod's name ends with it
     ! printf '%s\n' "$pods" | grep -qxF "pod/bootstrap-$each-$NAME" || return 1
   done
 }
+ended() { # containers of these components in the temporary control plane's pods, which go some seconds later
+  for each in "$@"; do
+    found=$(running "kube-$each" "labels.\"io.kubernetes.pod.name\"==bootstrap-$each-$NAME") || return 1
+    [ -z "$found" ] || return 1
+  done
+}
 saved() { # there is a whole checkpoint of each of these owners
   for owner in "$@"; do /usr/local/libexec/kubepivot/arm-checkpoints --check "$owner" || return 1; done
 }
@@ -27,15 +33,31 @@ led_since() { # lease, who had it before, time: somebody else holds it, or it wa
   if [ -n "$2" ] && [ "$holder" != "$2" ]; then return 0; fi
   [ "$renewed" != "$3" ] && [ "$(printf '%s\n' "$renewed" "$3" | sort | tail -n 1)" = "$renewed" ]
 }
-end_leaders() { # ends the temporary ones, both at once as neither needs the other, and waits until the real ones lead
+# The manifests of the temporary leaders wait under names that the kubelet passes over, in case the real ones never lead.
+LEADERS="controller-manager scheduler"
+end_leaders() { # both at once, as neither needs the other
   manager=$(lease kube-controller-manager) || manager=" " # not known: has to be renewed
   scheduler=$(lease kube-scheduler) || scheduler=" "
-  rm -f "$MANIFESTS/bootstrap-controller-manager.yaml" "$MANIFESTS/bootstrap-scheduler.yaml"
-  wait_for 60 "the temporary controller manager and scheduler to be gone" gone controller-manager scheduler
+  ending=yes
+  for each in $LEADERS; do
+    manifest=bootstrap-$each.yaml
+    [ ! -e "$MANIFESTS/$manifest" ] || mv -f "$MANIFESTS/$manifest" "$MANIFESTS/.$manifest"
+  done
+}
+put_back_leaders() {
+  for each in $LEADERS; do
+    manifest=bootstrap-$each.yaml
+    [ ! -e "$MANIFESTS/.$manifest" ] || mv -f "$MANIFESTS/.$manifest" "$MANIFESTS/$manifest"
+  done
+}
+await_leaders() {
+  # shellcheck disable=SC2086
+  wait_for 60 "the temporary controller manager and scheduler to end" ended $LEADERS
   since=$(date -u +%Y-%m-%dT%H:%M:%S.%N)
   wait_for 60 "the self-hosted kube-controller-manager to lead" \
     led_since kube-controller-manager "${manager#* }" "$since"
   wait_for 60 "the self-hosted kube-scheduler to lead" led_since kube-scheduler "${scheduler#* }" "$since"
+  ending=""
 }
 
 in_a_row=0
@@ -44,25 +66,38 @@ steady() {
   [ "$in_a_row" -ge 5 ]
 }
 
+ending="" checking=""
+undo() {
+  [ -z "$ending" ] || put_back_leaders
+  [ -z "$checking" ] || delete_check || true
+}
+trap undo EXIT
+
 # Its pods come while the rest goes on.
 begin_network_check
 
 # The secrets go last: as long as they are there, something is left to do.
 if [ -e /etc/kubernetes/bootstrap-secrets ] || [ ! -e /var/lib/kubepivot/pivoted ]; then
   wait_for 60 "the self-hosted kube-apiserver to answer at port $API_PORT" real_apiserver_answers
+  # That takes as long as the checkpoints; they are put back if these don't come.
+  end_leaders
   # Without them a reboot would end the cluster.
   (wait_for 120 "the control plane's checkpoints in /etc/kubernetes/checkpoints" \
     saved kube-system-DaemonSet-kube-apiserver kube-system-DaemonSet-pod-checkpointer) ||
     { kube_system logs daemonset/pod-checkpointer --tail=8 >&2; exit 1; }
-  end_leaders
+  await_leaders
   record /var/lib/kubepivot/pivoted ""
   rm -f "$MANIFESTS/bootstrap-apiserver.yaml"
-  wait_for 120 "the temporary control plane to be gone" gone apiserver controller-manager scheduler
+  wait_for 120 "the temporary kube-apiserver to end" ended apiserver
   PAUSE=0.1 wait_for 60 "the API to answer five times in a row" steady
-  rm -rf /etc/kubernetes/bootstrap-secrets
-  sync /etc/kubernetes /etc/kubernetes/manifests # what is gone stays so after a power cut
 fi
 
 await_network
 await_check_gone
+if [ -e /etc/kubernetes/bootstrap-secrets ]; then
+  wait_for 60 "the pods of the temporary control plane to be gone" gone apiserver controller-manager scheduler
+  for each in $LEADERS; do rm -f "$MANIFESTS/.bootstrap-$each.yaml"; done
+  rm -rf /etc/kubernetes/bootstrap-secrets
+  sync /etc/kubernetes /etc/kubernetes/manifests # what is gone stays so after a power cut
+fi
 prune

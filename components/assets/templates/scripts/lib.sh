@@ -79,11 +79,17 @@ keep_user() {
   done
 }
 
-running_etcd() { # the container of etcd that runs, if one does
-  tasks=$(ctr --namespace k8s.io tasks list | awk '$3 == "RUNNING" { print $1 }')
-  for found in $(ctr --namespace k8s.io containers list --quiet \
-    'labels."io.kubernetes.pod.namespace"==kube-system,labels."io.kubernetes.container.name"==etcd'); do
-    ! printf '%s\n' "$tasks" | grep -qxF "$found" || echo "$found"
+# containers NAME [FILTER]: ids of that container in pods of kube-system.
+containers() {
+  ctr --namespace k8s.io containers list --quiet \
+    "labels.\"io.kubernetes.pod.namespace\"==kube-system,labels.\"io.kubernetes.container.name\"==$1${2:+,$2}"
+}
+# running NAME [FILTER]: those of them that run. Fails if containerd does not tell.
+running() {
+  found=$(containers "$@") && tasks=$(ctr --namespace k8s.io tasks list) || return 1
+  tasks=$(printf '%s\n' "$tasks" | awk '$3 == "RUNNING" { print $1 }')
+  for container in $found; do
+    ! printf '%s\n' "$tasks" | grep -qxF "$container" || echo "$container"
   done
 }
 # The kubelet computes the UID of a static pod that has none from the manifest as it decodes it, so that another manifest or

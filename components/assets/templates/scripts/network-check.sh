@@ -31,8 +31,7 @@ check_gone() {
 
 begin_network_check() {
   network_changed || return 0
-  # Also when something else fails the hand-over.
-  trap 'delete_check || true' EXIT
+  checking=yes # deleted also when something else fails the hand-over
   wait_for 60 "the network check to be made" make_check_pods
 }
 await_network() {
@@ -50,5 +49,5 @@ await_network() {
 }
 await_check_gone() {
   wait_for 60 "the pods of the network check to be gone" check_gone
-  trap - EXIT
+  checking=""
 }

@@ -24,18 +24,9 @@ mkdir -p "$work"
 tell() { echo "$*" >&2; }
 quietly() { "$@" >/dev/null 2>&1; }
 
-# containers NAME [FILTER]: ids of that container in pods of kube-system.
-containers() {
-  ctr --namespace k8s.io containers list --quiet \
-    "labels.\"io.kubernetes.pod.namespace\"==kube-system,labels.\"io.kubernetes.container.name\"==$1${2:+,$2}"
-}
-running() { # as above: whether one of them runs
-  tasks=$(ctr --namespace k8s.io tasks list | awk '$3 == "RUNNING" { print $1 }') || die "containerd does not answer"
-  found=$(containers "$@") || die "containerd does not answer"
-  for container in $found; do
-    ! printf '%s\n' "$tasks" | grep -qxF "$container" || return 0
-  done
-  return 1
+runs() { # NAME [FILTER]: whether such a container runs
+  found=$(running "$@") || die "containerd does not answer"
+  [ -n "$found" ]
 }
 
 # -- restore from a snapshot -------------------------------------------------------------------------------------
@@ -60,7 +51,7 @@ make_data() { # the data directory of the snapshot, before anything is stopped
   chown -R --reference=/etc/kubernetes/pki/etcd/server.key "$work/etcd"
 }
 all_stopped() {
-  for name in etcd $COMPONENTS; do ! running "$name" || return 1; done
+  for name in etcd $COMPONENTS; do ! runs "$name" || return 1; done
 }
 stand_down() { # nothing of the control plane runs on this host, and nothing starts it
   systemctl stop kubelet
@@ -168,7 +159,7 @@ free_leases() {
     case $leader in kube-controller-manager | kube-scheduler) ;; *) continue ;; esac
     [ $(($(date +%s) - $(date -d "$renewed" +%s))) -ge "$seconds" ] || continue
     # An old instance that is about to go would take it along.
-    running "$leader" "labels.\"io.kubernetes.pod.name\"!=bootstrap-${leader#kube-}-$NAME" ||
+    runs "$leader" "labels.\"io.kubernetes.pod.name\"!=bootstrap-${leader#kube-}-$NAME" ||
       etcd del "/registry/leases/kube-system/$leader" >/dev/null
   done <leaders
 }
@@ -185,7 +176,7 @@ end_old() { # SIGNAL
     ctr --namespace k8s.io tasks kill --signal "$1" "$container" 2>/dev/null || true # it has ended
   done
 }
-old_ended() { ! running kube-apiserver "$NOT_TEMPORARY"; }
+old_ended() { ! runs kube-apiserver "$NOT_TEMPORARY"; }
 end_old SIGTERM
 if ! (wait_for 15 "the old kube-apiserver to end" old_ended); then
   end_old SIGKILL
@@ -283,7 +274,7 @@ renewed() {
       !($1 in old) && $3 == component && $5 == "True" && ($4 == node || component ~ /^kube-(controller-manager|scheduler)$/) { print $1; exit }
     ' "$work/old-pods" pods-now)
     [ -n "$new" ] || return 1
-    ! grep -q "^$new|.*|$NAME|" pods-now || running "$component" "labels.\"io.kubernetes.pod.uid\"==$new" || return 1
+    ! grep -q "^$new|.*|$NAME|" pods-now || runs "$component" "labels.\"io.kubernetes.pod.uid\"==$new" || return 1
   done
 }
 # A node that has registered anew lacks the role that Pulumi gave it, and with it the control plane.

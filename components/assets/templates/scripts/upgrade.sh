@@ -18,7 +18,7 @@ keep_etcd() {
   manifest=/etc/kubernetes/manifests/etcd.yaml
   [ -e "$manifest" ] && ! grep -q '^  uid: ' "$manifest" || return 0
   export CONTAINERD_SUPPRESS_DEPRECATION_WARNINGS=1
-  container=$(running_etcd)
+  container=$(running etcd)
   [ -n "$container" ] || return 0
   mkdir -p "root${manifest%/*}"
   cp -p "$manifest" "root$manifest"
