@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import pulumi
@@ -140,9 +141,12 @@ class SelfHosted(pulumi.ComponentResource):
         # The control plane's pods go where the role is.
         before = [*mounted, *self._label_roles(cfg)]
         rest = {file: m for file, m in lifted.items() if m["kind"] not in (*MOUNTED, *WORKLOADS)}
-        self.objects = [*before, *(self._apply(file, m, before) for file, m in rest.items())]
         workloads = {file: m for file, m in lifted.items() if m["kind"] in WORKLOADS}
-        self.objects += self._apply_workloads(cfg, workloads, before, rollout)
+        tiers = self._apply_workloads(cfg, workloads, before, rollout)
+        # Pulumi makes a few at a time; kube-apiserver takes longest to start, and needs nothing of the rest.
+        self.objects = [*before, *next(tiers)]
+        self.objects += (self._apply(file, m, before) for file, m in rest.items())
+        self.objects += chain.from_iterable(tiers)
         self.workloads = values.digest({f: m for f, m in unfilled.items() if m["kind"] in WORKLOADS})
         self.register_outputs({})
 
@@ -152,19 +156,20 @@ class SelfHosted(pulumi.ComponentResource):
         manifests: Mapping[str, Object],
         before: Sequence[pulumi.Resource],
         rollout: Rollout,
-    ) -> list[pulumi.Resource]:
+    ) -> Iterator[list[Manifest]]:
         """Made all together, they are changed tier by tier: none is newer than a kube-apiserver it asks."""
-        done: list[pulumi.Resource] = []
+        done: list[Manifest] = []
         earlier: list[str] = []
         for tier in ([workload.name for workload in each] for each in workload_tiers(cfg)):
             gate = rollout.of_workloads(*earlier) if earlier else pulumi.ResourceOptions()
-            done += [
+            made = [
                 self._apply(file, manifest, [*before, *done], gate)
                 for file, manifest in manifests.items()
                 if manifest["metadata"]["name"] in tier
             ]
+            yield made
+            done += made
             earlier += tier
-        return done
 
     def _apply(
         self,

@@ -35,6 +35,7 @@ def bootstrap_files(
             CONTROL_PLANE_UID=str(UID),
             FORMER_UID=str(FORMER_UID),
             CONTROLLERS=" ".join(cfg.controllers),
+            FILTER_IMAGE=cfg.workload_images["pod-checkpointer"],
             API_ENDPOINT=cfg.api_endpoint(machines.api_host),
         ),
         "lib.sh": File(script("lib")),

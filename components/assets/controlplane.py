@@ -147,7 +147,7 @@ def _startup_probe(component: ComponentName, port: int) -> dict[str, Any]:
     if component != "kube-apiserver":
         return _probe(component, port, "/livez", periodSeconds=2, failureThreshold=60)
     # By the filter an instance that is new beside another answers there, from when it listens.
-    probe = _probe(component, port, "/readyz", initialDelaySeconds=5, periodSeconds=2, failureThreshold=60)
+    probe = _probe(component, port, "/readyz", initialDelaySeconds=5, periodSeconds=1, failureThreshold=120)
     probe["httpGet"]["host"] = reuseport.NEWCOMER
     return probe
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -20,8 +21,10 @@ from tests.e2e.stacks import Checkout, Stack, lab_config
 
 pytestmark = [pytest.mark.e2e, pytest.mark.builds]
 
-SUBNET = 16
-CONTROLLER = f"172.30.{SUBNET}.11"
+SUBNET, RECENT_SUBNET = 16, 29
+
+# What was published last before the pods' templates changed. Move it on when they change again.
+RECENT = "6ab51d2043a59add54f2a071fe2ddf242237dd93"
 
 # The last one whose workers joined with a token, and whose control plane went where a kubelet could send it.
 BEFORE = "f6a778552a2ce28a2428e5e274f0ea8245902da4"
@@ -39,11 +42,12 @@ def prepare() -> None:
     ensure_images(progress, [Image(name="registry.k8s.io/etcd:3.6.8-0", files=files, release=ETCD_BEFORE)])
 
 
-@pytest.fixture(scope="module")
-def older(checkout: Checkout, new_stack: Callable[..., Stack]) -> Iterator[Stack]:
-    """A cluster of before, in a checkout of now."""
+def make(
+    checkout: Checkout, new_stack: Callable[..., Stack], name: str, commit: str, config: dict[str, Any]
+) -> Stack:
+    """A cluster that the commit's program has made, in a checkout of now."""
     archive = subprocess.run(
-        ["git", "archive", BEFORE, *PROGRAM], cwd=pins.CHECKOUT, capture_output=True, check=False
+        ["git", "archive", commit, *PROGRAM], cwd=pins.CHECKOUT, capture_output=True, check=False
     )
     if archive.returncode != 0:
         pytest.skip(f"this clone has no history: {archive.stderr.decode()}")
@@ -55,29 +59,53 @@ def older(checkout: Checkout, new_stack: Callable[..., Stack]) -> Iterator[Stack
     selfhosted = checkout.directory / "components/selfhosted.py"
     # The SDK of now has no such argument: its provider always does so.
     selfhosted.write_text(selfhosted.read_text().replace("            upsert_existing_objects=True,\n", ""))
-    prepare()
-    stack = new_stack("older", lab_config(SUBNET) | {"kubernetesVersion": RELEASE})
+    stack = new_stack(name, config)
     stack.up()
     shutil.rmtree(checkout.directory / "components")
     shutil.copytree(now, checkout.directory, dirs_exist_ok=True)
-    yield stack
+    shutil.rmtree(now)
+    return stack
 
 
-def test_it_is_carried_over_without_a_lost_request(older: Stack) -> None:
-    labels = older.get("node", "controller-1")["metadata"]["labels"]
-    assert labels["node.kubernetes.io/controller"] == "true", "it is one of before"
-    known = credentials(older)
+@pytest.fixture(scope="module")
+def older(checkout: Checkout, new_stack: Callable[..., Stack]) -> Stack:
+    """A cluster of long ago."""
+    prepare()
+    config = lab_config(SUBNET) | {"kubernetesVersion": RELEASE}
+    return make(checkout, new_stack, "older", BEFORE, config)
+
+
+@pytest.fixture(scope="module")
+def recent(checkout: Checkout, new_stack: Callable[..., Stack]) -> Stack:
+    """A cluster of the last state that was published."""
+    return make(checkout, new_stack, "recent", RECENT, lab_config(RECENT_SUBNET))
+
+
+def carry_over(stack: Stack, subnet: int) -> None:
+    """Makes it one of this commit under load. No request may be lost."""
+    known = credentials(stack)
     assert known is not None
     with (
-        Prober.start(known, CONTROLLER, 6443) as at_endpoint,
-        Prober.start(known, "10.3.0.1", 443, inside="older-controller-1") as at_service,
+        Prober.start(known, f"172.30.{subnet}.11", 6443) as at_endpoint,
+        Prober.start(known, "10.3.0.1", 443, inside=f"{stack.name}-controller-1") as at_service,
     ):
-        older.up()
+        stack.up()
         counts = {"endpoint": at_endpoint.stop(), "service": at_service.stop()}
     print(counts)
     for client in counts.values():
         assert client["requests"] > 1000
         assert client["failed_after_retry"] == 0, client
+
+
+def test_a_recent_one_is_carried_over_without_a_lost_request(recent: Stack) -> None:
+    carry_over(recent, RECENT_SUBNET)
+    recent.second_up_changes_nothing()
+
+
+def test_it_is_carried_over_without_a_lost_request(older: Stack) -> None:
+    labels = older.get("node", "controller-1")["metadata"]["labels"]
+    assert labels["node.kubernetes.io/controller"] == "true", "it is one of before"
+    carry_over(older, SUBNET)
 
 
 def test_nothing_is_left_of_what_it_no_longer_has(older: Stack) -> None:

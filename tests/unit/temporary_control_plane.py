@@ -138,6 +138,7 @@ def arrange(host: Sandbox) -> Sandbox:
     host.fake("date", STAMP + DATE)
     host.fake("journalctl")
     host.fake("systemctl", 'echo "$*" >>/var/units')
+    host.fake("systemd-run", 'echo "$*" >>/var/begun')
     host.fake("sleep")
     host.fake("sync")
     host.write("/var/connected", "controller-1|True\nworker-1|True\n")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cases import load
 from tests.unit.sandbox import Sandbox
 from tests.unit.temporary_control_plane import (
     APISERVER,
@@ -28,6 +29,14 @@ def test_the_temporary_control_plane_is_put_in_place(controller: Sandbox) -> Non
     assert start(controller) == (0, "")
     assert manifest_names(controller) == [APISERVER, MANAGER, SCHEDULER, "etcd.yaml"]
     assert (controller.path(SECRETS) / "kube-apiserver" / "apiserver.key").is_file()
+
+
+def test_the_image_that_the_real_one_waits_for_comes_meanwhile(controller: Sandbox) -> None:
+    assert start(controller) == (0, "")
+    (begun,) = controller.path("/var/begun").read_text().splitlines()
+    image = load("lab").cfg.workload_images["pod-checkpointer"]
+    mirrors = controller.path("/etc/containerd/certs.d")
+    assert begun == f"--quiet --collect ctr --namespace k8s.io images pull --hosts-dir {mirrors} {image}"
 
 
 def test_a_second_start_changes_nothing(controller: Sandbox) -> None:
@@ -55,6 +64,7 @@ def test_a_start_after_the_hand_over_starts_nothing(controller: Sandbox) -> None
     assert start(controller) == (0, "")
     assert manifest_names(controller) == ["etcd.yaml"]
     assert not controller.path(SECRETS).exists()
+    assert not controller.path("/var/begun").exists()
 
 
 def test_a_start_waits_for_the_controllers_to_register(controller: Sandbox) -> None:

@@ -16,6 +16,10 @@ if [ ! -e /var/lib/kubepivot/pivoted ]; then
   # Without an API a kubelet never ends a static pod, so that one whose manifest was mended is started by a new kubelet
   # only.
   [ "$again" = no ] || endpoint_is_ready || systemctl restart kubelet
+  # The real kube-apiserver waits longest for this image, which the temporary one has not: it comes while that starts. If it
+  # cannot be had, the kubelet says so.
+  systemd-run --quiet --collect \
+    ctr --namespace k8s.io images pull --hosts-dir /etc/containerd/certs.d "$FILTER_IMAGE"
 fi
 
 explain() { # the last lines of what the API needs; before there is one they are on disk only
