@@ -15,7 +15,7 @@ from components.assets.manifests import OWNER, WORKLOADS, applied, manifests
 from components.assets.templates import script
 from components.config import ClusterConfig, parse
 from components.config.images import IMAGES
-from components.selfhosted import INTENT
+from components.selfhosted import INTENT, MOUNTED
 from tests.cases import Case, load, manifest_values
 from tests.unit.recorder import Registered, Run, Secret, Unknown, has, pki_texts, ran, revealed
 
@@ -36,6 +36,14 @@ def test_no_object_is_made_before_the_temporary_api_answers(run: Run, case: Case
     assert bootstrap in provider.dependencies
     for each in run.of("kubernetes:"):
         assert each.provider.startswith(f"{provider.urn}::"), each.name
+
+
+def test_kube_apiserver_which_starts_longest_is_asked_for_as_soon_as_what_it_mounts(run: Run) -> None:
+    """Pulumi makes what is ready in the order in which it was asked for, a few at a time."""
+    kinds = [each.type.rpartition(":")[2] for each in _objects(run)]
+    before = kinds[: kinds.index("DaemonSet")]
+    assert set(before) <= set(MOUNTED)
+    assert _objects(run)[len(before)].inputs["metadata"]["name"] == "kube-apiserver"
 
 
 def test_the_hand_over_waits_for_every_object(run: Run, case: Case) -> None:
