@@ -86,6 +86,7 @@ class World:
         self.leading = True
         self.leader = "first"
         self.led_since = 0.0
+        self.renewed = ""
         self.elsewhere: set[Owner] = set()
         self.pods: dict[Owner, Object] = {}
         self.containers = itertools.count()
@@ -110,8 +111,9 @@ class World:
         if path == "/api/v1/nodes/controller-1":
             return {} if self.node else None
         if path.startswith("/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/"):
-            version = str(self.now) if self.leading else "old"
-            return {"metadata": {"resourceVersion": version}, "spec": {"holderIdentity": self.leader}}
+            if self.leading:
+                self.renewed = str(self.now)
+            return {"metadata": {"resourceVersion": self.renewed}, "spec": {"holderIdentity": self.leader}}
         if path.startswith("/apis/apps/v1/namespaces/kube-system/deployments/"):
             owner = Owner("kube-system", "Deployment", path.rpartition("/")[2])
             available = {"availableReplicas": 1} if owner in {*self.elsewhere, *self.pods} else {}

@@ -121,6 +121,7 @@ class Checkpointer:
     ) -> None:
         self._node, self._api, self._store, self._clock = node, api, store, clock
         self._timers = Timers()
+        self._versions: dict[Owner, object] = {}
         self._renewed: dict[Owner, object] = {}
         self._saved: dict[Owner, tuple[object, float]] = {}
         self._said: dict[object, str] = {}
@@ -209,8 +210,11 @@ class Checkpointer:
             # It does not tell either whether that is a copy.
             holder = lease.get("spec", {}).get("holderIdentity") or ""
             leads[owner] = ("leads", owner, holder, self._store.is_armed(owner))
-            if self._timers.age(leads[owner], now) >= LED_SECONDS:
-                self._renewed[owner] = lease["metadata"].get("resourceVersion")
+            version = lease["metadata"].get("resourceVersion")
+            # One that has ended has its lease for as long, and leaves it as it is.
+            if version != self._versions.get(owner) and self._timers.age(leads[owner], now) >= LED_SECONDS:
+                self._renewed[owner] = version
+            self._versions[owner] = version
             renewals[owner] = ("renewed", owner, self._renewed.get(owner))
         return leads, renewals
 
