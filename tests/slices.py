@@ -12,7 +12,7 @@ import pytest
 # scenarios come or go; one that is not here counts as the mean.
 SECONDS = {
     "tests/e2e/test_backup.py": 180,
-    "tests/e2e/test_bad_changes.py": 850,
+    "tests/e2e/test_bad_changes.py": 900,
     "tests/e2e/test_baremetal.py": 300,
     "tests/e2e/test_carried_over.py": 400,
     "tests/e2e/test_checkpoints.py": 470,
@@ -34,7 +34,7 @@ SECONDS = {
     "tests/e2e/test_recovery.py": 450,
     "tests/e2e/test_upgrades.py": 470,
     "tests/e2e/test_upgrades_minor.py": 900,
-    "tests/e2e/test_upgrades_killed.py": 1100,
+    "tests/e2e/test_upgrades_killed.py": 1050,
     "tests/e2e/test_upgrades_refused.py": 650,
     "tests/e2e/test_upgrades_power_cuts.py": 900,
     "tests/e2e/test_workers.py": 390,
