@@ -6,6 +6,7 @@ fields.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import IPv4Address, IPv4Network
 from itertools import combinations
@@ -54,6 +55,8 @@ _SECTIONS = {"lab": "lab", "digitalocean": "digitalOcean"}
 """Sections of the config that only one platform has."""
 _ORDERED = ("size", "generation")
 """Keys of hosts that only a platform which makes machines to order has."""
+_VERSION = re.compile(r":v?(\d+\.\d+)\.[^/]*$")
+"""The minor in an image's tag, where that says a version."""
 _NO_BALANCER_PORTS = range(50053, 50056)
 _VPC_TAKEN = 4
 """Addresses of a VPC that no droplet gets: the first, the last, and those of DigitalOcean's own."""
@@ -69,6 +72,7 @@ def problems(raw: Raw) -> Iterator[Problem]:
     yield from _addresses(raw, hosts)
     yield from _flags(_part(raw, "flags"))
     yield from _gates(raw)
+    yield from _images(raw)
     yield from _recovery(_part(raw, "recovery"), hosts)
 
 
@@ -249,6 +253,17 @@ def _gates(raw: Raw) -> Iterator[Problem]:
         given = _part(flags, component).get("feature-gates")
         if isinstance(given, str) and (mend := unknown_gates(given, release.minor)):
             yield Problem.at(["flags", component, "feature-gates"], given, mend)
+
+
+def _images(raw: Raw) -> Iterator[Problem]:
+    """Kubernetes' own of another minor would break the order of an upgrade, or the skew that it allows."""
+    release = RELEASES.get(str(raw.get("kubernetesVersion", LATEST)))
+    images = _part(raw, "images")
+    for key, image in images.items() if release else ():
+        found = _VERSION.search(image) if key.startswith("kube-") and isinstance(image, str) else None
+        if release and found and found[1] != f"1.{release.minor}":
+            mend = f"name an image of 1.{release.minor}, as kubernetesVersion is {release.kubernetes}"
+            yield Problem.at(["images", key], image, mend)
 
 
 def _addresses(raw: Raw, hosts: Mapping[str, Raw]) -> Iterator[Problem]:

@@ -28,7 +28,7 @@ SYSTEM = "--namespace=kube-system"
 # A minute of patience, and what Pulumi, SSH and the explanation take on a machine that is busy.
 FAILS_WITHIN_SECONDS = 150
 HEALS_WITHIN_SECONDS = 90
-NONE = "registry.k8s.io/none/none:v0.0.0"
+NONE = "registry.k8s.io/none/none:none"
 RECYCLER = "pv-recycler-pod-template-filepath-hostpath"
 NO_POLICY = "/etc/kubernetes/secrets/ca.crt"
 

@@ -68,6 +68,15 @@ pytestmark = pytest.mark.usefixtures("home")
         case("mirror image", "x", "did you mean images?", shown="image"),
         case("pki xyz", "x", "known are protect", shown="xyz"),
         case("lab imag", "x", "did you mean image?", shown="imag"),
+        # Of another minor
+        *(
+            case(f"images {key}", image, "name an image of 1.37, as kubernetesVersion is 1.37.2")
+            for key, image in (
+                ("kube-apiserver", "registry.k8s.io/kube-apiserver:v1.36.3"),
+                ("kube-controller-manager", "example.com:5000/manager:1.38.0-fix1"),
+                ("kube-proxy", "example.com/proxy:v1.36.3-fix1"),
+            )
+        ),
         # Shape
         case("network", "10.0.0.0/8", "write a map of keys", shown="(a single value)"),
         case("network", None, "write a map of keys", shown="(nothing)"),
