@@ -17,6 +17,7 @@ from components.assets.drain import (
     cordon_patch,
     eviction,
     names,
+    not_serving,
     plan,
     still_there,
     tolerates_cordon,
@@ -62,7 +63,7 @@ async def drain(
         if monotonic() >= begin + rules.seconds:
             problems = [f"node {node} is not drained after {rules.seconds} s"]
             problems += [f"the API does not answer: {trouble}"] if trouble else []
-            problems += work.explain()
+            problems += await work.explain()
             break
         waiting = f"asking the API again: {trouble}" if trouble else f"waiting for {names(work.plan.left)}"
         doing = f"draining {node}: {waiting}"
@@ -111,10 +112,15 @@ class _Drain:
         await self._evict()
         return self._lines([Outcome.FAILED])
 
-    def explain(self) -> list[str]:
+    async def explain(self) -> list[str]:
         """Why pods are still there."""
         ending = [still_there(pod) for pod in self.plan.ending[:MOST_LINES]]
-        return [*self._lines([Outcome.BLOCKED, Outcome.RETRY, Outcome.DONE]), *ending]
+        lines = [*self._lines([Outcome.BLOCKED, Outcome.RETRY, Outcome.DONE]), *ending]
+        try:
+            nodes = (await request(self._api, "GET", "/api/v1/nodes"))["items"]
+        except (Refused, httpx.HTTPError, ValueError) as error:
+            return [*lines, f"of the other nodes nothing is known: {reason(error)}"]
+        return [*lines, *filter(None, [not_serving(self._node, nodes)])]
 
     def _lines(self, outcomes: Collection[Outcome]) -> list[str]:
         """The pods with such an answer, those with the same reason in one line."""

@@ -23,6 +23,7 @@ __all__ = [
     "cordon_patch",
     "eviction",
     "names",
+    "not_serving",
     "plan",
     "still_there",
     "takes_over",
@@ -69,6 +70,20 @@ def takes_over(node: Object, nodes: Sequence[Object]) -> bool:
         and not _is_cordoned(other)
         and _hard_taints(other) <= tolerated
         for other in nodes
+    )
+
+
+def not_serving(node: str, nodes: Sequence[Object]) -> str:
+    """A line about other nodes that are not Ready, if some are: budgets wait for pods that moved there."""
+    others = [
+        each["metadata"]["name"]
+        for each in nodes
+        if each["metadata"]["name"] != node and condition(each, "Ready") != "True"
+    ]
+    if not others:
+        return ""
+    return (
+        f"what moved to these nodes does not serve, for they are not Ready: {', '.join(others[:MOST_NAMES])}"
     )
 
 

@@ -47,6 +47,7 @@ class Api:
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.node = node()
+        self.others: list[Object] = []
         self.pods: list[Object] = []
         self.grace: dict[str, float] = {}
         self.answers: dict[str, httpx.Response] = {}
@@ -66,6 +67,8 @@ class Api:
         match request.method, request.url.path.split("/")[3:]:
             case "GET", ["nodes", "worker-1"]:
                 return httpx.Response(200, json=self.node)
+            case "GET", ["nodes"]:
+                return httpx.Response(200, json={"items": [self.node, *self.others]})
             case "PATCH", ["nodes", "worker-1"]:
                 return self._patch(request)
             case "GET", ["pods"]:
@@ -97,7 +100,8 @@ class Api:
             return self.answers[name]
         uid = body["deleteOptions"]["preconditions"]["uid"]
         (found,) = [each for each in self.pods if each["metadata"]["uid"] == uid]
-        found["metadata"]["deletionTimestamp"] = ENDS
+        ending = found | {"metadata": found["metadata"] | {"deletionTimestamp": ENDS}}
+        self.pods[self.pods.index(found)] = ending
         self.ends[uid] = self.clock.now + self.grace.get(name, 2)
         return httpx.Response(201, json={"kind": "Status", "status": "Success"})
 
@@ -195,6 +199,18 @@ def test_what_a_budget_blocks_is_named_at_the_deadline_and_the_node_gets_pods_ag
     assert [when for when, name in api.evicted if name == "web-1"] == list(range(0, 60, 5))
     assert [name for _, name in api.evicted].count("other-1") == 1
     assert (clock.now, api.cordon) == (1060, "nobody's")
+
+
+def test_other_nodes_that_are_not_ready_are_named_with_what_is_blocked(api: Api, clock: Clock) -> None:
+    """The pods that moved there are what the budget waits for: more of them would not help."""
+    api.pods = [pod("web-1")]
+    api.answers = {"web-1": blocked()}
+    api.others = [node("worker-2", ready="Unknown"), node("worker-3")]
+    assert run(api) == [
+        "node worker-1 is not drained after 60 s",
+        f"pod default/web-1: {BUDGET}",
+        "what moved to these nodes does not serve, for they are not Ready: worker-2",
+    ]
 
 
 def test_what_was_blocked_and_is_let_go_is_drained(api: Api, clock: Clock) -> None:
@@ -295,10 +311,11 @@ def test_an_api_that_is_gone_leaves_the_cordon_and_says_so(api: Api, clock: Cloc
     api.pods = [pod("web-1")]
     api.answers["web-1"] = blocked()
     api.before = lambda _: httpx.Response(503) if clock.now > 1010 else None
-    heading, trouble, late, cordon = run(api)
+    heading, trouble, late, nodes, cordon = run(api)
     assert heading == "node worker-1 is not drained after 60 s"
     assert trouble.startswith("the API does not answer: HTTPStatusError Server error '503")
     assert late == f"pod default/web-1: {BUDGET}"
+    assert nodes.startswith("of the other nodes nothing is known: HTTPStatusError Server error '503")
     assert cordon.startswith("node worker-1 may stay cordoned, for the API does not answer: HTTPStatusError")
     assert cordon.endswith("'kubectl uncordon worker-1' lets pods on it again")
     assert (clock.now, api.cordon) == (1060 + UNCORDON_SECONDS, "ours")
