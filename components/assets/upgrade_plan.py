@@ -27,7 +27,10 @@ def upgrade_plan(cfg: ClusterConfig, begun: str) -> str:
     """
     known = RELEASES.get(begun)
     parts = [
-        ["every host: downloads, while nothing that runs is changed"],
+        [
+            "every host: downloads, while nothing that runs is changed",
+            "etcd and nodes are looked at, and a snapshot is made: what is wrong ends the run here",
+        ],
         list(_etcd(cfg, known)),
         *(list(_workloads(cfg, known, tier)) for tier in workload_tiers(cfg)),
         *([_host(cfg, begun, known, name)] for name in host_order(cfg)),

@@ -60,7 +60,11 @@ def test_the_example_in_the_documents_is_what_a_preview_tells(monkeypatch: pytes
 def test_parts_are_in_the_order_in_which_the_program_does_them() -> None:
     run = program(with_workers(2))
     told = lines(upgrade_plan(config(with_workers(2)), "1.36.3"))
-    workloads = {"coredns": "coredns-deployment", "etcd on controller-1": "controller-1-etcd"}
+    workloads = {
+        "etcd and nodes are looked at, and a snapshot is made": "controller-1-snapshot",
+        "etcd on controller-1": "controller-1-etcd",
+        "coredns": "coredns-deployment",
+    }
     names = [line.partition(":")[0] for line in told]
     resources = [
         run.only(
@@ -86,6 +90,7 @@ def test_every_workload_whose_image_changes_is_told_and_no_other(monkeypatch: py
     cfg = config(raw).model_copy(update={"kubernetes_version": "1.37.9"})
     assert lines(upgrade_plan(cfg, LATEST)) == [
         "every host: downloads, while nothing that runs is changed",
+        "etcd and nodes are looked at, and a snapshot is made: what is wrong ends the run here",
         f"etcd on controller-1: quay.io/coreos/etcd v{RELEASES[LATEST].etcd} -> v9",
         "kube-apiserver: registry.k8s.io/kube-apiserver v1.37.2 -> v1.37.9",
         "kube-controller-manager: registry.k8s.io/kube-controller-manager v1.37.2 -> v1.37.9",
@@ -99,7 +104,7 @@ def test_every_workload_whose_image_changes_is_told_and_no_other(monkeypatch: py
 
 def test_of_a_version_that_is_not_known_any_more_only_what_comes_is_told() -> None:
     found = lines(upgrade_plan(config(with_workers(0)), "1.35.1"))
-    assert "kube-apiserver: -> registry.k8s.io/kube-apiserver:v1.37.2" in found[2]
+    assert "kube-apiserver: -> registry.k8s.io/kube-apiserver:v1.37.2" in found[3]
     assert found[-1] == (
         "controller-1: not drained, since no other node could take its pods; "
         "kubelet 1.35.1 -> 1.37.2, containerd -> 2.2.1"
