@@ -1,4 +1,4 @@
-"""Renders the control plane's pods, in both forms, from the rows of `components.tables.components`."""
+"""Renders the control plane's pods, in both forms, from the rows in `components/tables/components/`."""
 
 from __future__ import annotations
 

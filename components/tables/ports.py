@@ -6,7 +6,9 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from components.tables.components import KUBE_APISERVER, KUBE_CONTROLLER_MANAGER, KUBE_SCHEDULER
+from components.tables.components.kube_apiserver import KUBE_APISERVER
+from components.tables.components.kube_controller_manager import KUBE_CONTROLLER_MANAGER
+from components.tables.components.kube_scheduler import KUBE_SCHEDULER
 
 __all__ = ["API", "NODE_PORTS", "PORTS", "SSH", "Port", "port_range"]
 
