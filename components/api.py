@@ -21,6 +21,7 @@ from components.pki import Pki
 
 __all__ = [
     "Api",
+    "LoginUnknown",
     "Refused",
     "ask",
     "change",
@@ -46,6 +47,10 @@ class Refused(Exception):
         self.status = status
 
 
+class LoginUnknown(pulumi.RunError):
+    """A preview does not know yet how to log in."""
+
+
 class Api:
     """How to log in to the API. Nothing is asked before somebody connects, which only hooks do."""
 
@@ -60,10 +65,10 @@ class Api:
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[httpx.AsyncClient]:
-        """A client of the API. Raises RunError in a preview that does not know yet how to log in."""
+        """A client of the API. Raises LoginUnknown."""
         login = await self._login.future()
         if login is None:
-            raise pulumi.RunError(
+            raise LoginUnknown(
                 "what logs in to the API is about to change, and this has to be asked there: run pulumi up "
                 "with the former values first"
             )

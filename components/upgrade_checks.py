@@ -8,7 +8,7 @@ from collections.abc import Collection
 import httpx
 import pulumi
 
-from components.api import Api, reason
+from components.api import Api, LoginUnknown, reason
 from components.assets.upgrade_checks import (
     etcd_problems,
     has_begun,
@@ -19,16 +19,32 @@ from components.assets.upgrade_checks import (
 from components.config import ClusterConfig
 from components.config.releases import minor_of
 
-__all__ = ["check", "is_to_go_back", "look"]
+__all__ = ["NoAnswer", "check", "is_to_go_back", "look"]
 
 LOOK_SECONDS = 30
 PAUSE_SECONDS = 1
 
 
+class NoAnswer(Exception):
+    """Why the API did not answer."""
+
+
 async def check(api: Api, cfg: ClusterConfig, from_version: str) -> None:
-    """Ends the run if the upgrade to the config's version may not begin."""
-    async with api.connect() as client:
-        problems = await look(client, cfg.hosts, from_version, cfg.kubernetes_version)
+    """Ends the run if the upgrade to the config's version may not begin.
+
+    A preview also works where no cluster can be reached: it goes on with a warning.
+    """
+    try:
+        async with api.connect() as client:
+            problems = await look(client, cfg.hosts, from_version, cfg.kubernetes_version)
+    except (LoginUnknown, NoAnswer) as error:
+        if pulumi.runtime.is_dry_run():
+            pulumi.log.warn(f"whether the upgrade may begin is asked again by pulumi up: {error}")
+            return
+        problems = [
+            f"{error}: bring it back first, then run pulumi up again. If the cluster never came up, put "
+            f"{from_version} back, or destroy it first"
+        ]
     if problems:
         raise pulumi.RunError("\n".join(["nothing has been upgraded:", *problems]))
 
@@ -42,31 +58,29 @@ async def look(
 
     Back to an earlier patch nothing is checked: what is not well may be what one goes back for. Of an API
     that is removed only the kube-apiserver that answers knows, by what it was asked for itself. An etcd that
-    is only busy fails a check of kube-apiserver for a moment, so that it is looked at again.
+    is only busy fails a check of kube-apiserver for a moment, so that it is looked at again. Raises NoAnswer
+    if the API has not answered for LOOK_SECONDS.
     """
     if _patch(to_version) < _patch(from_version):
         return []
-    trouble = [_silence("no answer", from_version)]
+    problems: list[str] = []
+    silence = "no answer"
     try:
         async with timeout(LOOK_SECONDS):
             while True:
                 try:
                     etcd = await _etcd_problems(api)
-                    trouble = [*etcd, *await _problems(api, hosts, from_version, to_version)]
+                    problems = [*etcd, *await _problems(api, hosts, from_version, to_version)]
+                    silence = ""
                     if not etcd:
-                        return trouble
+                        return problems
                 except (httpx.HTTPError, ValueError) as error:
-                    trouble = [_silence(reason(error), from_version)]
+                    silence = reason(error)
                 await sleep(PAUSE_SECONDS)
     except TimeoutError:
-        return trouble
-
-
-def _silence(trouble: str, from_version: str) -> str:
-    return (
-        f"the API does not answer: {trouble}: bring it back first, then run pulumi up again. If the cluster "
-        f"never came up, put {from_version} back, or destroy it first"
-    )
+        if silence:
+            raise NoAnswer(f"the API does not answer: {silence}") from None
+        return problems
 
 
 def _patch(version: str) -> tuple[int, ...]:

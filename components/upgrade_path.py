@@ -23,13 +23,13 @@ class KubernetesVersion(pulumi.Stash):
     What is in `after` changes nothing that runs, and whatever does change something comes later. So an
     upgrade that was stopped by its downloads can be taken back. One that has begun is recorded as if it had
     ended. To the minor before leads no path once kube-apiserver, which may have stored objects that that one
-    can't read, has begun to be the newer: of this one alone a preview asks the cluster.
+    can't read, has begun to be the newer.
 
     Kubelets may be three minors behind kube-apiserver and never ahead of it. All hosts get one version,
     minors go up one by one, and kubelets come last: `upgrade_checks` refuses those that would not.
 
-    What keeps an upgrade from beginning is told before anything is changed: see `upgrade_checks`; and what it
-    will do, in previews too.
+    What keeps an upgrade from beginning is told before anything is changed, and what it will do. A preview
+    asks the cluster too, which it does for no other change: see `upgrade_checks`.
 
     Its name must have nothing of the config, so that a cluster of another name meets the record as well.
     """
@@ -39,18 +39,15 @@ class KubernetesVersion(pulumi.Stash):
     ) -> None:
         version = cfg.kubernetes_version
 
-        async def look_at_path(args: pulumi.ResourceHookArgs) -> None:
+        async def look(args: pulumi.ResourceHookArgs) -> None:
             begun = (args.old_inputs or {})["input"]
             await refuse_path(api, begun, version)
+            await check(api, cfg, begun)
             pulumi.log.info(upgrade_plan(cfg, begun))
 
-        async def look_at_cluster(args: pulumi.ResourceHookArgs) -> None:
-            await check(api, cfg, (args.old_inputs or {})["input"])
-
-        path = pulumi.ResourceHook("upgrade-path", look_at_path, pulumi.ResourceHookOptions(on_dry_run=True))
-        cluster = pulumi.ResourceHook("upgrade-checks", look_at_cluster)
+        hook = pulumi.ResourceHook("upgrade-checks", look, pulumi.ResourceHookOptions(on_dry_run=True))
         own = pulumi.ResourceOptions(
-            depends_on=list(after), hooks=pulumi.ResourceHookBinding(before_update=[path, cluster])
+            depends_on=list(after), hooks=pulumi.ResourceHookBinding(before_update=[hook])
         )
         super().__init__("kubernetes-version", input=version, opts=pulumi.ResourceOptions.merge(opts, own))
 

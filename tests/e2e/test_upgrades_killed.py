@@ -1,4 +1,4 @@
-"""An upgrade that is killed is ended by the next run, or taken back by it."""
+"""An upgrade that is killed is taken back by the former values."""
 
 from __future__ import annotations
 
@@ -19,17 +19,6 @@ SUBNET = 27
 def stack(new_stack: Callable[..., Stack]) -> Iterator[Stack]:
     """A cluster that is of either version between two tests."""
     yield upgraded(new_stack, SUBNET, "killed")
-
-
-@pytest.mark.parametrize(
-    "at", ["worker-2-download", "worker-1-node", "kube-scheduler", "kube-proxy", "handover"]
-)
-def test_it_is_ended_by_the_next_run(stack: Stack, at: str) -> None:
-    _, after = other(stack)
-    stack.configure(config(SUBNET, after))
-    kill(stack, "up", at, lambda: is_updating(stack, at))
-    end(stack, "up")
-    has_all_of(stack, after)
 
 
 @pytest.mark.parametrize(

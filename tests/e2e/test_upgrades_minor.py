@@ -11,7 +11,7 @@ import pytest
 
 from lab.engine import docker
 from tests.e2e.killing import end, is_updating, kill
-from tests.e2e.stacks import Stack
+from tests.e2e.stacks import Stack, lab_config
 from tests.e2e.unnoticed import unnoticed
 from tests.e2e.upgrading import config, has_all_of, upgraded
 
@@ -70,6 +70,13 @@ def test_no_minor_is_skipped(stack: Stack) -> None:
     stack.configure(config(SUBNET, OLDEST))
     said = stack.pulumi("preview", fails=True)
     assert f"the cluster has begun to run {MIDDLE}, and 1.35 may not read what that has stored" in said
+
+
+def test_a_preview_refuses_a_host_that_is_new_beside_another_minor(stack: Stack) -> None:
+    stack.configure(lab_config(SUBNET, workers=3) | {"kubernetesVersion": NEWEST})
+    said = stack.pulumi("preview", fails=True)
+    assert "host worker-3 is no node yet: add it in a run of its own" in " ".join(said.split())
+    assert f"Kubernetes {MIDDLE} -> {NEWEST}" not in said, "there is a plan of what may not begin"
 
 
 def test_until_kube_apiserver_has_begun_a_minor_is_taken_back_with_its_etcd(stack: Stack) -> None:

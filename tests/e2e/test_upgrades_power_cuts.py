@@ -32,9 +32,14 @@ class Point:
 
 SWAPPING = "test -e /var/lib/kubepivot/unproven"
 POINTS = {
-    "staging": Point("worker-2-node", "worker-2"),
+    "download": Point("worker-2-download", "worker-2"),
+    "controller-stages": Point("controller-1-node", "controller-1"),
+    "worker-stages": Point("worker-2-node", "worker-2"),
     # Those that come after it wait for its roll.
     "kube-apiserver-rolls": Point("kube-controller-manager", "controller-1"),
+    "leaders-roll": Point("kube-scheduler", "controller-1"),
+    "kube-proxy-rolls": Point("kube-proxy", "controller-1"),
+    "handover": Point("handover", "controller-1"),
     "controller-swaps": Point("controller-1-upgrade", "controller-1", SWAPPING),
     "worker-drains": Point("worker-1-upgrade", "worker-1"),
     "worker-swaps": Point("worker-2-upgrade", "worker-2", SWAPPING),

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, cast
 
 import httpx
+import pulumi
 import pytest
 
+import components.api
+from components.api import LoginUnknown
 from components.assets.upgrade_checks import (
     etcd_problems,
     has_begun,
     node_problems,
     removed_apis,
 )
-from components.upgrade_checks import is_to_go_back, look
+from components.config import parse
+from components.upgrade_checks import NoAnswer, check, is_to_go_back, look
+from tests.cases import read
 
 # -- APIs that are removed -----------------------------------------------------------------------------------
 
@@ -352,9 +359,8 @@ def _refuse() -> httpx.Response:
 )
 def test_an_api_that_stays_away_is_told(api: Api, before: Callable[[], httpx.Response], trouble: str) -> None:
     api.before = before
-    (problem,) = found(api, "1.36.3", "1.37.2")
-    assert problem.startswith(f"the API does not answer: {trouble}")
-    assert ": bring it back first, then run pulumi up again" in problem
+    with pytest.raises(NoAnswer, match=f"^the API does not answer: {re.escape(trouble)}"):
+        found(api, "1.36.3", "1.37.2")
     assert len(api.asked) > 2
 
 
@@ -364,7 +370,69 @@ def test_a_request_that_hangs_is_given_up_at_the_deadline(api: Api, monkeypatch:
         raise AssertionError("it was waited for")
 
     monkeypatch.setattr(api, "answer", hang)
-    assert found(api, "1.36.3", "1.37.2") == [
-        "the API does not answer: no answer: bring it back first, then run pulumi up again. If the cluster "
-        "never came up, put 1.36.3 back, or destroy it first"
-    ]
+    with pytest.raises(NoAnswer, match=r"^the API does not answer: no answer$"):
+        found(api, "1.36.3", "1.37.2")
+
+
+# -- what a run makes of it ----------------------------------------------------------------------------------
+
+CONFIG = parse(read("lab"), stack="lab")
+
+
+class Login:
+    """Logs in to an API, if that is known."""
+
+    def __init__(self, api: Api | None) -> None:
+        self.api = api
+
+    @asynccontextmanager
+    async def connect(self) -> AsyncIterator[httpx.AsyncClient]:
+        if self.api is None:
+            raise LoginUnknown("what logs in is about to change")
+        async with httpx.AsyncClient(
+            base_url="https://api", transport=httpx.MockTransport(self.api.answer)
+        ) as http:
+            yield http
+
+
+def checked(monkeypatch: pytest.MonkeyPatch, api: Api | None, *, preview: bool) -> list[str]:
+    """The warnings of a run that goes on."""
+    warnings: list[str] = []
+    monkeypatch.setattr("pulumi.log.warn", lambda text: warnings.append(text))
+    monkeypatch.setattr("pulumi.runtime.is_dry_run", lambda: preview)
+    asyncio.run(check(cast(components.api.Api, Login(api)), CONFIG, "1.36.3"))
+    return warnings
+
+
+@pytest.mark.parametrize("preview", [True, False])
+def test_what_keeps_an_upgrade_from_beginning_ends_previews_too(
+    api: Api, monkeypatch: pytest.MonkeyPatch, preview: bool
+) -> None:
+    api.nodes = [node("a", pressure="True")]
+    with pytest.raises(pulumi.RunError) as raised:
+        checked(monkeypatch, api, preview=preview)
+    told, *problems = str(raised.value).splitlines()
+    assert told == "nothing has been upgraded:"
+    assert "host controller-1 is no node yet: add it in a run of its own" in " ".join(problems)
+    assert "node a has hardly any disk space left" in " ".join(problems)
+
+
+def test_a_preview_goes_on_where_no_cluster_can_be_reached(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    api.before = _refuse
+    (warning,) = checked(monkeypatch, api, preview=True)
+    assert warning == (
+        "whether the upgrade may begin is asked again by pulumi up: the API does not answer: ConnectError "
+        "connection refused"
+    )
+    (warning,) = checked(monkeypatch, None, preview=True)
+    assert warning.endswith("what logs in is about to change")
+
+
+def test_a_run_does_not_begin_without_an_answer(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    api.before = _refuse
+    with pytest.raises(pulumi.RunError) as raised:
+        checked(monkeypatch, api, preview=False)
+    assert str(raised.value) == (
+        "nothing has been upgraded:\nthe API does not answer: ConnectError connection refused: bring it back "
+        "first, then run pulumi up again. If the cluster never came up, put 1.36.3 back, or destroy it first"
+    )

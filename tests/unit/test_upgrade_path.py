@@ -10,6 +10,8 @@ import httpx
 import pulumi
 import pytest
 
+from components.api import Api
+from components.config import ClusterConfig
 from components.config.releases import LATEST, RELEASES
 from components.upgrade_path import refusal
 from tests.unit.recorder import REMOTE, Run, ran
@@ -80,18 +82,23 @@ def test_the_record_meets_another_name_and_holds_previews_too(monkeypatch: pytes
     record = lab.only("kubernetes-version")
     assert record.urn == metal.only("kubernetes-version").urn
     assert record.inputs["input"] == LATEST
-    assert record.before_update == ("upgrade-path", "upgrade-checks")
+    assert record.before_update == ("upgrade-checks",)
     assert not record.before_create
-    checks = lab.hooks["upgrade-checks"].opts
-    assert checks is None or not checks.on_dry_run, "no preview asks the cluster"
-    hook: Any = lab.hooks["upgrade-path"]
+    hook: Any = lab.hooks["upgrade-checks"]
     assert hook.opts is not None
     assert hook.opts.on_dry_run
 
     async def update(recorded: str) -> None:
         await hook(pulumi.ResourceHookArgs(urn="", id="", name="", type="", old_inputs={"input": recorded}))
 
+    checked: list[str] = []
+
+    async def check(_: Api, __: ClusterConfig, begun: str) -> None:
+        checked.append(begun)
+
+    monkeypatch.setattr("components.upgrade_path.check", check)
     asyncio.run(update("1.36.3"))
+    assert checked == ["1.36.3"]
     begun: list[bool] = []
 
     async def is_to_go_back(_: httpx.AsyncClient, version: str) -> bool:
@@ -107,3 +114,4 @@ def test_the_record_meets_another_name_and_holds_previews_too(monkeypatch: pytes
         asyncio.run(update("1.38.1"))
     with pytest.raises(pulumi.RunError, match=r'^kubepivot:kubernetesVersion = ".*": the cluster has begun'):
         asyncio.run(update("1.99.1"))
+    assert checked == ["1.36.3", "1.38.1"], "a version that no path leads to is refused before that"

@@ -43,7 +43,12 @@ def told(run: Run, begun: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """What a preview logs before the record of the version would change."""
     said: list[str] = []
     monkeypatch.setattr("pulumi.log.info", lambda text, **_: said.append(text))
-    hook: Any = run.hooks["upgrade-path"]
+
+    async def check(*_: object) -> None:
+        assert not said, "an upgrade that may not begin has no plan"
+
+    monkeypatch.setattr("components.upgrade_path.check", check)
+    hook: Any = run.hooks["upgrade-checks"]
     assert hook.opts.on_dry_run
     args = pulumi.ResourceHookArgs(urn="", id="", name="", type="", old_inputs={"input": begun})
     asyncio.run(hook(args))
