@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import ipaddress
-import os
 import ssl
 import tempfile
 from asyncio import sleep
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from time import monotonic
 from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import getproxies_environment, proxy_bypass
 
 import httpx
 import pulumi
@@ -77,28 +77,47 @@ class Api:
 
 
 def client(endpoint: str, ca: str, pair: str) -> httpx.AsyncClient:
-    """A client of the API at its endpoint. `pair` is a client's certificate and key, `ca` whom it trusts."""
+    """A client of the API at its endpoint. `pair` is a client's certificate and key, `ca` whom it trusts.
+
+    Raises RunError for a proxy of the environment that can't be used.
+    """
     context = ssl.create_default_context(cadata=ca)
     # OpenSSL takes them from files only. This one is private, and gone before anything is asked for.
     with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:
         file.write(pair)
         file.flush()
         context.load_cert_chain(file.name)
-    return httpx.AsyncClient(
-        base_url=endpoint,
-        verify=context,
-        timeout=REQUEST_SECONDS,
-        trust_env=not _is_direct(urlsplit(endpoint).hostname or "", os.environ),
-    )
+    proxy = _proxy(urlsplit(endpoint).hostname or "")
+    try:
+        # httpx reads more of the environment than the provider's Go does, and ends at what that passes over.
+        return httpx.AsyncClient(
+            base_url=endpoint, verify=context, timeout=REQUEST_SECONDS, trust_env=False, proxy=proxy
+        )
+    except (ImportError, ValueError, httpx.InvalidURL) as error:
+        # Its value may have a password.
+        raise pulumi.RunError(
+            f"the proxy of HTTPS_PROXY can't be used to ask the API ({type(error).__name__}): set one that "
+            f"begins with http:// or https://, or have {endpoint} in NO_PROXY"
+        ) from None
 
 
-def _is_direct(host: str, environment: Mapping[str, str]) -> bool:
-    """Whether NO_PROXY has a range that the address is in: the provider's Go heeds those, httpx does not."""
+def _proxy(host: str) -> str | None:
+    """By which proxy of the environment the provider's Go goes to that host: HTTPS_PROXY, unless NO_PROXY has
+    the host, its domain, or a range that its address is in.
+    """
+    proxies = getproxies_environment()
+    if proxy_bypass(host) or _is_in(host, proxies.get("no", "")):
+        return None
+    return proxies.get("https")
+
+
+def _is_in(host: str, ranges: str) -> bool:
+    """Whether one of the ranges, with commas between them, has the address."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
         return False
-    for each in (environment.get("NO_PROXY") or environment.get("no_proxy") or "").split(","):
+    for each in ranges.split(","):
         try:
             if address in ipaddress.ip_network(each.strip(), strict=False):
                 return True

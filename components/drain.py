@@ -1,4 +1,4 @@
-"""The drain: a node gets no new pods, and those that it has go elsewhere, as their budgets allow."""
+"""The drain: a node gets no new pods, then those that it has go elsewhere, as their budgets allow."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from time import monotonic
 
 import httpx
 
-from components.api import Refused, change, reason, request, status, try_to_change
+from components.api import Refused, reason, request, status, try_to_change
 from components.assets.drain import (
     Answer,
     Outcome,
@@ -26,10 +26,11 @@ from components.assets.drain import (
 from components.assets.manifests import Object
 from components.config.upgrade import DrainConfig
 
-__all__ = ["drain", "uncordon"]
+__all__ = ["cordon", "drain", "uncordon"]
 
 LOOK_SECONDS = 1
 RETRY_SECONDS = 5
+CORDON_SECONDS = 60
 UNCORDON_SECONDS = 30
 MOST_AT_ONCE = 10
 MOST_LINES = 10
@@ -37,10 +38,17 @@ MOST_LINES = 10
 NOT_ASKED = Answer(outcome=Outcome.RETRY, reason="not asked to end yet")
 
 
+async def cordon(api: httpx.AsyncClient, node: str) -> list[str]:
+    """Lets no new pods on the node, unless that is so already. Returns why not: nothing if it is done."""
+    why = await try_to_change(api, _path(node), cordon_patch, CORDON_SECONDS)
+    # A change without an answer may have been made.
+    return [f"node {node} can't be cordoned, for {why}", *await uncordon(api, node)] if why else []
+
+
 async def drain(
     api: httpx.AsyncClient, node: str, rules: DrainConfig, tell: Callable[[str], None]
 ) -> list[str]:
-    """Cordons a node and evicts its pods. Returns why it is not drained: nothing if it is.
+    """Evicts the pods of a node that is cordoned. Returns why it is not drained: nothing if it is.
 
     If it is not, the node gets pods again. `tell` gets a line whenever what is waited for has changed. A run
     that was killed is taken up again by the next one: whatever is done already is not done anew.
@@ -91,7 +99,6 @@ class _Drain:
 
     def __init__(self, api: httpx.AsyncClient, node: str, rules: DrainConfig, deadline: float) -> None:
         self._api, self._node, self._rules, self._deadline = api, node, rules, deadline
-        self._cordoned = False
         self._first: set[str] | None = None
         self._asked: dict[str, float] = {}
         self._answers: dict[str, Answer] = {}
@@ -99,13 +106,9 @@ class _Drain:
         self.plan = Plan()
 
     async def go_on(self) -> list[str]:
-        """Cordons the node if that is to be done, looks at its pods and evicts those that may be asked.
-
-        Returns why there is no use in going on.
+        """Looks at the node's pods and evicts those that may be asked. Returns why there is no use in going
+        on.
         """
-        if not self._cordoned:
-            await change(self._api, _path(self._node), cordon_patch)
-            self._cordoned = True
         self.plan = plan(await self._pods(), self._rules)
         if self.plan.refused:
             return list(self.plan.refused)
@@ -120,7 +123,7 @@ class _Drain:
             nodes = (await request(self._api, "GET", "/api/v1/nodes"))["items"]
         except (Refused, httpx.HTTPError, ValueError) as error:
             return [*lines, f"of the other nodes nothing is known: {reason(error)}"]
-        return [*lines, *filter(None, [not_serving(self._node, nodes)])]
+        return [*lines, *not_serving(self._node, nodes)]
 
     def _lines(self, outcomes: Collection[Outcome]) -> list[str]:
         """The pods with such an answer, those with the same reason in one line."""

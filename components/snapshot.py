@@ -8,6 +8,7 @@ from components.api import Api
 from components.assets.snapshot import about, former_version, snapshot_files
 from components.assets.templates import script
 from components.config import ClusterConfig
+from components.config.releases import numbers_of
 from components.hosts.host import Host
 from components.ssh import Payload, RemoteStep
 from components.upgrade_checks import check
@@ -34,7 +35,8 @@ def snapshot_before_upgrade(
 
     async def look_first(args: pulumi.ResourceHookArgs) -> None:
         former, version = former_version((args.old_inputs or {})["create"]), cfg.kubernetes_version
-        if former == version:
+        # Back to an earlier version none is made, and what has begun only the record of the version knows.
+        if numbers_of(version) <= numbers_of(former):
             return
         await refuse_path(api, former, version)
         await check(api, cfg, former)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import Lock
 from collections.abc import Mapping
 
 import httpx
@@ -13,7 +14,7 @@ from components.assets.templates import script
 from components.assets.upgrade import FIRST, UPGRADE_SECONDS, kubelet_version, last_change, upgrade_files
 from components.assets.upgrade_plan import host_order, how_far
 from components.config import ClusterConfig
-from components.drain import drain
+from components.drain import cordon, drain
 from components.hosts.host import Host, Hosts
 from components.ssh import Payload, RemoteStep
 
@@ -38,6 +39,7 @@ def upgrade_hosts(
     """
     steps: list[RemoteStep] = []
     at_once = cfg.upgrade.max_unavailable
+    looking = Lock()
     payload = Payload(
         script=script("upgrade"),
         files=upgrade_files(cfg),
@@ -45,7 +47,7 @@ def upgrade_hosts(
     )
     for host in map(hosts.__getitem__, host_order(cfg)):
         change = nodes[host.name].said.apply(last_change)
-        hook = _make_way(cfg, host, api, change)
+        hook = _make_way(cfg, host, api, change, looking)
         steps.append(
             RemoteStep(
                 f"{name}-{host.name}-upgrade",
@@ -60,7 +62,9 @@ def upgrade_hosts(
         )
 
 
-def _make_way(cfg: ClusterConfig, host: Host, api: Api, change: pulumi.Output[str]) -> pulumi.ResourceOptions:
+def _make_way(
+    cfg: ClusterConfig, host: Host, api: Api, change: pulumi.Output[str], looking: Lock
+) -> pulumi.ResourceOptions:
     """Options of a step before which the host is drained, if its kubelet becomes another version, and whose
     failure tells what is upgraded by then.
     """
@@ -69,7 +73,7 @@ def _make_way(cfg: ClusterConfig, host: Host, api: Api, change: pulumi.Output[st
         if await change.future() == FIRST:
             return
         async with api.connect() as client:
-            problems = await _drain(client, cfg, host.name)
+            problems = await _drain(client, cfg, host.name, looking)
             if problems:
                 raise pulumi.RunError("\n".join([*problems, await _how_far(cfg, client), _WAYS_ON]))
 
@@ -102,14 +106,21 @@ _WAYS_ON = (
 )
 
 
-async def _drain(api: httpx.AsyncClient, cfg: ClusterConfig, name: str) -> list[str]:
-    """Drains the node unless its kubelet stays what it is: what is only restarted leaves the pods alone."""
-    listed = await ask(api, "/api/v1/nodes")
-    nodes = {node["metadata"]["name"]: node for node in listed["items"]}
-    node = nodes.get(name)
-    if node is None or node["status"]["nodeInfo"]["kubeletVersion"] == kubelet_version(cfg):
-        return []
-    if not takes_over(node, list(nodes.values())):
-        pulumi.log.info(f"{name} is not drained, for no other node could take its pods: they stay on it")
-        return []
-    return await drain(api, name, cfg.upgrade.drain, lambda text: pulumi.log.info(text, ephemeral=True))
+async def _drain(api: httpx.AsyncClient, cfg: ClusterConfig, name: str, looking: Lock) -> list[str]:
+    """Drains the node unless its kubelet stays what it is: what is only restarted leaves the pods alone.
+
+    Only one host looks for nodes to take its pods at a time, so that no two rely on each other.
+    """
+    async with looking:
+        listed = await ask(api, "/api/v1/nodes")
+        nodes = {node["metadata"]["name"]: node for node in listed["items"]}
+        node = nodes.get(name)
+        if node is None or node["status"]["nodeInfo"]["kubeletVersion"] == kubelet_version(cfg):
+            return []
+        if not takes_over(node, list(nodes.values())):
+            pulumi.log.info(f"{name} is not drained, for no other node could take its pods: they stay on it")
+            return []
+        problems = await cordon(api, name)
+    return problems or await drain(
+        api, name, cfg.upgrade.drain, lambda text: pulumi.log.info(text, ephemeral=True)
+    )

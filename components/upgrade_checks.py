@@ -17,7 +17,7 @@ from components.assets.upgrade_checks import (
     removed_apis,
 )
 from components.config import ClusterConfig
-from components.config.releases import minor_of
+from components.config.releases import minor_of, numbers_of
 
 __all__ = ["NoAnswer", "check", "is_to_go_back", "look"]
 
@@ -61,7 +61,7 @@ async def look(
     is only busy fails a check of kube-apiserver for a moment, so that it is looked at again. Raises NoAnswer
     if the API has not answered for LOOK_SECONDS.
     """
-    if _patch(to_version) < _patch(from_version):
+    if numbers_of(to_version) < numbers_of(from_version):
         return []
     problems: list[str] = []
     silence = "no answer"
@@ -81,10 +81,6 @@ async def look(
         if silence:
             raise NoAnswer(f"the API does not answer: {silence}") from None
         return problems
-
-
-def _patch(version: str) -> tuple[int, ...]:
-    return tuple(map(int, version.split(".")))
 
 
 async def _etcd_problems(api: httpx.AsyncClient) -> list[str]:
@@ -118,11 +114,11 @@ _APISERVER = "/apis/apps/v1/namespaces/kube-system/daemonsets/kube-apiserver"
 async def is_to_go_back(api: httpx.AsyncClient, to_version: str) -> bool:
     """Whether no kube-apiserver of a newer minor than this has begun, so that all that is stored can be read.
 
-    One that does not answer may have.
+    Raises NoAnswer.
     """
     try:
         found = await api.get(_APISERVER)
         found.raise_for_status()
         return not has_begun(found.json(), minor_of(to_version))
-    except (httpx.HTTPError, ValueError):
-        return False
+    except (httpx.HTTPError, ValueError) as error:
+        raise NoAnswer(f"the API does not answer: {reason(error)}") from error

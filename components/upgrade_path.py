@@ -11,7 +11,7 @@ from components.assets.upgrade_plan import upgrade_plan
 from components.config import ClusterConfig, Problem
 from components.config.releases import RELEASES, minor_of
 from components.lasting import refuse
-from components.upgrade_checks import check, is_to_go_back
+from components.upgrade_checks import NoAnswer, check, is_to_go_back
 
 __all__ = ["KubernetesVersion", "refusal", "refuse_path"]
 
@@ -57,8 +57,14 @@ async def refuse_path(api: Api, begun: str, wanted: str) -> None:
     problem = refusal(begun, wanted)
     if problem and minor_of(wanted) == minor_of(begun) - 1:
         async with api.connect() as client:
-            if await is_to_go_back(client, wanted):
-                return
+            try:
+                if await is_to_go_back(client, wanted):
+                    return
+            except NoAnswer as error:
+                raise pulumi.RunError(
+                    f"whether kube-apiserver has begun to be {begun}, after which there is no way back to "
+                    f"{wanted}, has to be asked there, and {error}: bring it back with {begun} first"
+                ) from error
     refuse([problem] if problem else [])
 
 

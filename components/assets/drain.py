@@ -73,18 +73,18 @@ def takes_over(node: Object, nodes: Sequence[Object]) -> bool:
     )
 
 
-def not_serving(node: str, nodes: Sequence[Object]) -> str:
-    """A line about other nodes that are not Ready, if some are: budgets wait for pods that moved there."""
-    others = [
-        each["metadata"]["name"]
-        for each in nodes
-        if each["metadata"]["name"] != node and condition(each, "Ready") != "True"
-    ]
-    if not others:
-        return ""
-    return (
-        f"what moved to these nodes does not serve, for they are not Ready: {', '.join(others[:MOST_NAMES])}"
-    )
+def not_serving(node: str, nodes: Sequence[Object]) -> list[str]:
+    """Lines about nodes that are not Ready: on this one no pod ends, and budgets wait for those that moved to
+    the others.
+    """
+    down = [each["metadata"]["name"] for each in nodes if condition(each, "Ready") != "True"]
+    others = ", ".join([name for name in down if name != node][:MOST_NAMES])
+    lines = []
+    if node in down:
+        lines.append(f"{node} itself is not Ready: its pods end when it is back, or when its Node is deleted")
+    if others:
+        lines.append(f"what moved to these nodes does not serve, for they are not Ready: {others}")
+    return lines
 
 
 def _is_cordoned(node: Object) -> bool:

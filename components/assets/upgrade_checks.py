@@ -130,5 +130,5 @@ def has_begun(daemonset: Object, minor: int) -> bool:
     """Whether a kube-apiserver newer than that minor may have stored objects, by its DaemonSet."""
     containers = daemonset["spec"]["template"]["spec"]["containers"]
     image = next(each["image"] for each in containers if each["name"] == "kube-apiserver")
-    tag = re.search(r":v?1\.(\d+)\.\d+(?:-[\w.-]+)?$", image)
+    tag = re.search(r":v?1\.(\d+)\.\d+(?:-[\w.-]+)?(?:@sha256:[0-9a-f]{64})?$", image)
     return tag is None or int(tag[1]) > minor

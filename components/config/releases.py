@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-__all__ = ["LATEST", "RELEASES", "Release", "minor_of"]
+__all__ = ["LATEST", "RELEASES", "Release", "minor_of", "numbers_of"]
 
 
 def minor_of(version: str) -> int:
     """36 of 1.36.3, with or without a "v" before it."""
     return int(version.split(".")[1])
+
+
+def numbers_of(version: str) -> tuple[int, ...]:
+    """(1, 36, 3) of 1.36.3, which sort as versions do."""
+    return tuple(map(int, version.split(".")))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,7 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from components.api import ASK_SECONDS, _is_direct, ask, client
+from components.api import ASK_SECONDS, _proxy, ask, client
 
 
 def _ask(monkeypatch: pytest.MonkeyPatch, answers: list[Any]) -> Any:
@@ -86,15 +87,55 @@ def test_the_key_is_in_a_private_file_that_is_gone_afterwards(
     assert not list(tmp_path.iterdir())
 
 
+PROXY = "http://proxy:3128"
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Has these proxies in the environment, and no others."""
+    for name in list(os.environ):
+        if name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+
+    def give(**variables: str) -> None:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+
+    return give
+
+
 @pytest.mark.parametrize(
     ("host", "listed", "direct"),
     [
         ("172.30.0.11", "example.com, 172.16.0.0/12", True),
         ("172.30.0.11", "10.0.0.0/8,example.com/12", False),
+        ("172.30.0.11", "fd00::/8,[::1],172.30.0.11", True),
         ("172.30.0.11", "", False),
+        ("api.example.com", "172.16.0.0/12,.example.com", True),
         ("api.example.com", "172.16.0.0/12", False),
+        ("api.example.com", "*", True),
     ],
 )
-def test_a_range_without_proxy_is_heeded_as_the_provider_does(host: str, listed: str, direct: bool) -> None:
-    for name in ("NO_PROXY", "no_proxy"):
-        assert _is_direct(host, {name: listed}) == direct
+@pytest.mark.parametrize("names", [("HTTPS_PROXY", "NO_PROXY"), ("https_proxy", "no_proxy")])
+def test_the_proxy_is_the_one_of_the_providers_go(
+    environment: Callable[..., None], names: tuple[str, str], host: str, listed: str, direct: bool
+) -> None:
+    environment(**dict(zip(names, (PROXY, listed), strict=True)))
+    assert _proxy(host) == (None if direct else PROXY)
+
+
+def test_what_go_passes_over_is_passed_over(environment: Callable[..., None]) -> None:
+    environment(ALL_PROXY="socks5://proxy:1080", NO_PROXY="fd00::/8,[::1]")
+    certificate, key = _pem()
+    asyncio.run(client("https://172.30.0.11:6443", certificate, certificate + key).aclose())
+
+
+@pytest.mark.parametrize("proxy", ["socks5h://user:secret@proxy:1080", "ftp://user:secret@proxy:21"])
+def test_a_proxy_of_no_use_is_told_without_its_password(environment: Callable[..., None], proxy: str) -> None:
+    environment(HTTPS_PROXY=proxy)
+    certificate, key = _pem()
+    with pytest.raises(pulumi.RunError) as raised:
+        client("https://172.30.0.11:6443", certificate, certificate + key)
+    assert "HTTPS_PROXY can't be used" in str(raised.value)
+    assert "https://172.30.0.11:6443 in NO_PROXY" in str(raised.value)
+    assert "secret" not in str(raised.value)

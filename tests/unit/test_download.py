@@ -84,6 +84,14 @@ def _part(name: str) -> set[str]:
     return {env_of("alpha")[f"{name}_{what}"] for what in ("URL", "SUMS")}
 
 
+# Something, wherever it is told to.
+UNPACK = """
+while [ "$1" != --directory ]; do shift; done
+echo unpacked >"$2/unpacked.new"
+echo unpacked.new
+"""
+
+
 def test_what_waits_is_not_downloaded_again(host: Sandbox) -> None:
     host.fake("sha256sum", SHA256SUM)
     assert host.run(script("download"), files_of("alpha")).returncode == 1
@@ -91,7 +99,7 @@ def test_what_waits_is_not_downloaded_again(host: Sandbox) -> None:
     host.fake("sha256sum", 'echo "good  $1"')
     assert host.run(script("download"), files_of("alpha")).returncode == 0
     assert _downloaded(host) == _part("KUBECTL")
-    host.fake("tar")
+    host.fake("tar", UNPACK)
     for tool in ("etcdctl", "etcdutl"):
         host.write(f"/var/cache/kubepivot/{tool}", tool)
     host.write("/var/lib/kubepivot/rclone", env_of("alpha")["RCLONE_IMAGE"])
@@ -267,6 +275,17 @@ def test_an_image_that_cannot_be_had_is_told_with_its_key(host: Sandbox) -> None
     assert "cannot pull docker.io/rclone/rclone:" in error
     assert "kubepivot:backup.s3" in error
     assert "connection refused" in error
+
+
+def test_a_client_that_is_cut_short_is_an_error(host: Sandbox) -> None:
+    """As on a full disk."""
+    host.real("tar", "gzip", "timeout")
+    host.fake("ctr", CTR)
+    layer = _layer(usr_local_bin_rclone="the client" * 1000)
+    _image(host, layer[: len(layer) - 12])
+    assert set_up(host, "alpha", lacks="rclone")[0] != 0
+    assert not host.path("/usr/local/libexec/kubepivot/rclone").exists()
+    assert not host.path("/var/lib/kubepivot/rclone").exists()
 
 
 def test_an_image_without_the_client_is_an_error(host: Sandbox) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from components.assets.drain import CORDONED
 from components.config.upgrade import DrainConfig
-from components.drain import MOST_AT_ONCE, UNCORDON_SECONDS, drain, uncordon
+from components.drain import MOST_AT_ONCE, UNCORDON_SECONDS, cordon, drain, uncordon
 from tests.unit.clock import Clock
 from tests.unit.test_drain import (
     BLOCKED,
@@ -136,7 +136,8 @@ def run(api: Api, rules: DrainConfig = RULES, told: list[str] | None = None) -> 
     async def go() -> list[str]:
         transport = httpx.MockTransport(api.answer)
         async with httpx.AsyncClient(base_url="https://api", transport=transport) as http:
-            return await drain(http, "worker-1", rules, (told if told is not None else []).append)
+            tell = (told if told is not None else []).append
+            return await cordon(http, "worker-1") or await drain(http, "worker-1", rules, tell)
 
     return asyncio.run(go())
 
@@ -199,6 +200,15 @@ def test_what_a_budget_blocks_is_named_at_the_deadline_and_the_node_gets_pods_ag
     assert [when for when, name in api.evicted if name == "web-1"] == list(range(0, 60, 5))
     assert [name for _, name in api.evicted].count("other-1") == 1
     assert (clock.now, api.cordon) == (1060, "nobody's")
+
+
+def test_a_node_that_has_died_itself_is_named(api: Api, clock: Clock) -> None:
+    api.node = node(ready="Unknown")
+    api.pods = [pod("web-1")]
+    api.grace["web-1"] = 1e6
+    assert run(api)[-1] == (
+        "worker-1 itself is not Ready: its pods end when it is back, or when its Node is deleted"
+    )
 
 
 def test_other_nodes_that_are_not_ready_are_named_with_what_is_blocked(api: Api, clock: Clock) -> None:
@@ -410,9 +420,14 @@ def test_what_the_api_refuses_is_told_at_once(api: Api, clock: Clock, path: str)
 
     api.before = refuses
     found = run(api)
-    assert found[:2] == ["node worker-1 can't be drained", "the API refuses it: no rights"]
+    if path == "/nodes/worker-1":
+        assert found[0] == "node worker-1 can't be cordoned, for the API refuses it: no rights"
+    else:
+        assert found[:2] == ["node worker-1 can't be drained", "the API refuses it: no rights"]
     refused = "node worker-1 may stay cordoned, for the API refuses it: no rights"
-    assert [line.partition(";")[0] for line in found[2:]] == ([refused] if "nodes" in path else [])
+    assert [line.partition(";")[0] for line in found if "may stay" in line] == (
+        [refused] if "nodes" in path else []
+    )
     assert (clock.now, api.cordon) == (1000, "nobody's")
 
 

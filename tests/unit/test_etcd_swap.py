@@ -31,10 +31,13 @@ case "$*" in
     [ ! -e /var/unreachable ] || { echo no such host; exit 1; }
     echo "$name" >>/var/images ;;
   *"kill --signal SIGKILL first") echo second >/var/container ;;
+  *"kill --signal SIGKILL second") echo third >/var/container ;;
 esac
 """
 ETCDCTL = """
 case "$*" in
+  *"endpoint status --cluster") [ ! -e /var/member-down ] || exit 1 ;;
+  *"endpoint health"*) [ ! -e /var/alarm ] || exit 1 ;;
   *"endpoint status"*)
     case $(cat /var/container) in second) version=$(cat /var/after) ;; *) version=$(cat /var/before) ;; esac
     echo '[{"Status":{"version":"'$version'","storageVersion":"'$(cat /var/storage)'"}}]' ;;
@@ -50,7 +53,7 @@ for url; do :; done
 case "$*" in
   *:2381/readyz)
     [ ! -e /var/down ] || exit 1
-    [ -e /var/broken ] && ! grep -q first /var/container || exit 0
+    [ -e /var/broken ] && ! grep -qE 'first|third' /var/container || exit 0
     grep -q etcd:before /etc/kubernetes/manifests/etcd.yaml && echo third >/var/container ;;
   *http://*:2379) exit 7 ;;
   *DELETE*) echo "$*" >/var/deleted ;;
@@ -205,6 +208,36 @@ def test_what_does_not_serve_is_taken_back(host: Sandbox) -> None:
     assert is_proven(host)
 
 
+def test_options_that_do_not_serve_are_taken_back_with_the_container_that_has_them(host: Sandbox) -> None:
+    """Its image is the same, so that the kubelet lets it run."""
+    host.write("/var/broken")
+    host.write(MANIFEST, host.moved(NEW_MANIFEST))
+    host.write(CONFIG, "former: options\n")
+    done = swap(host)
+    assert done.returncode == 1
+    assert "what ran before has been put back" in done.stderr
+    assert calls(host)[-1] == f"{KILL} SIGKILL second"
+    assert host.path(CONFIG).read_text() == "former: options\n"
+    assert is_proven(host)
+
+
+def test_an_etcd_whose_quota_is_used_up_is_swapped(host: Sandbox) -> None:
+    """It serves all the same, and a larger quota is how it is mended."""
+    host.write("/var/alarm")
+    assert swap(host).returncode == 0
+    assert is_proven(host)
+
+
+def test_with_a_member_that_does_not_answer_no_other_ends(host: Sandbox) -> None:
+    host.write("/var/member-down")
+    done = swap(host)
+    assert done.returncode == 1
+    assert "timed out waiting for every member of etcd to answer: bring back the one that does" in done.stderr
+    assert placed(host) == ("example.com/etcd:before", None)
+    assert not host.path(UNPROVEN).exists()
+    assert not any("kill" in each for each in calls(host))
+
+
 def test_without_an_api_nothing_is_asked_of_it(host: Sandbox) -> None:
     host.write("/var/no-api")
     assert swap(host).returncode == 0
@@ -270,3 +303,46 @@ def test_a_downgrade_that_is_refused_is_told(newer: Sandbox) -> None:
     assert "error: etcd 3.99.1, which is as it was, cannot give its data to" in done.stderr
     assert "invalid downgrade target version" in done.stderr
     assert placed(newer) == ("example.com/etcd:before", None)
+
+
+def test_data_that_are_the_newer_minors_by_now_are_not_given_back_to_the_older(host: Sandbox) -> None:
+    """It would not start on them."""
+    host.write("/var/before", "3.1.9")
+    host.write("/var/broken")
+    done = swap(host)
+    assert done.returncode == 1
+    assert f"error: etcd {VERSION} does not serve as it should, and can't be taken back" in done.stderr
+    assert placed(host) == (IMAGE, "uid-of-before")
+    assert host.path(UNPROVEN).exists()
+    host.path("/var/broken").unlink()
+    assert swap(host).returncode == 0
+    assert is_proven(host)
+
+
+@pytest.fixture
+def down(newer: Sandbox) -> Sandbox:
+    """A newer minor that does not answer."""
+    newer.write(MANIFEST, newer.moved(NEW_MANIFEST.replace(IMAGE, "example.com/etcd:v3.99.1")))
+    newer.write("/var/down")
+    return newer
+
+
+def test_an_older_minor_is_not_placed_while_the_newer_is_down(down: Sandbox) -> None:
+    done = swap(down)
+    assert done.returncode == 1
+    assert "error: etcd is down, and an older one would not start on its data" in done.stderr
+    assert placed(down) == ("example.com/etcd:v3.99.1", None)
+
+
+def test_one_that_is_only_starting_is_waited_for(down: Sandbox) -> None:
+    down.real("rm")
+    down.fake("sleep", "rm -f /var/down")
+    assert swap(down).returncode == 0
+    assert calls(down)[-2:] == [f"enable {VERSION.rpartition('.')[0]}", f"{KILL} SIGKILL first"]
+
+
+def test_a_newer_minor_that_never_served_is_taken_back_at_once(down: Sandbox) -> None:
+    down.write(UNPROVEN, "first\n")
+    assert swap(down).returncode == 0
+    assert placed(down)[0] == IMAGE
+    assert is_proven(down)

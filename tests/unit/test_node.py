@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -197,17 +198,16 @@ def test_a_version_that_was_cut_short_does_not_pass_for_the_one_before(host: San
     assert host.path("/var/lib/kubepivot/kubelet").read_text() == "\n"
 
 
-# Tells what is in the files that it writes to the disk, and of the kubelet if that is all.
+# Tells what is in the files that it writes to the disk, and names binaries.
 SYNC = """
 for file; do
   case $file in
     */sysctl-before.conf.new) ;;
     */kubepivot.made.new | */kubepivot.cluster.new | */kubepivot/[a-z]*.new)
       echo "$file: $(head -n 1 "$file")" >>/var/synced ;;
+    bridge.new | bin/containerd.new | */bin/kubelet.new) echo "$file" >>/var/synced ;;
   esac
 done
-[ $# != 0 ] || [ ! -e /usr/local/bin/kubelet ] ||
-  echo "$(cat /usr/local/bin/kubelet) from '$(cat /var/lib/kubepivot/kubelet)'" >>/var/synced
 """
 
 
@@ -223,12 +223,40 @@ def test_a_power_cut_leaves_neither_an_empty_mark_nor_a_url_without_its_binary(h
         "/etc/kubernetes/kubepivot.made.new: tree /etc/cni/net.d",
         "/etc/kubernetes/kubepivot.cluster.new: metal/gpu",
         "/var/lib/kubepivot/cni.new: ",
+        "bridge.new",
         f"/var/lib/kubepivot/cni.new: {parts['cni']}",
         *(f"/var/lib/kubepivot/{part}.new: " for part in swapped),
-        "downloaded from ''",
+        "bin/containerd.new",
+        "/usr/local/bin/kubelet.new",
         *(f"/var/lib/kubepivot/{part}.new: {parts[part]}" for part in swapped),
         "/var/lib/kubepivot/last-change.new: none",
     ]
+
+
+@pytest.mark.parametrize(
+    ("torn", "part", "file"),
+    [
+        ("containerd", "containerd", "/usr/local/bin/containerd"),
+        ("cni-plugins", "cni", "/opt/cni/bin/bridge"),
+    ],
+)
+def test_what_cannot_be_unpacked_leaves_what_runs_whole(
+    host: Sandbox, torn: str, part: str, file: str
+) -> None:
+    """On a full disk: without containerd the node would start nothing any more."""
+    assert install(host, "gpu") == (0, "")
+    host.write(file, "older")
+    host.write(f"/var/lib/kubepivot/{part}", "https://example.com/older")
+    host.path("/var/lib/kubepivot/last-change").unlink()
+    code, said = install(host, "gpu", torn=torn)
+    assert (code, host.path(file).read_text()) == (1, "older")
+    assert f"error: cannot unpack {part} into " in said
+    # Else it counts as verified.
+    host.path(f"/var/cache/kubepivot/{part}.url").unlink()
+    shutil.rmtree(host.path("/var/lib/kubepivot/stage"), ignore_errors=True)
+    assert install(host, "gpu") == (0, "")
+    assert host.path(file).read_text() != "older"
+    assert not list(host.path(file).parent.glob("*.new"))
 
 
 def test_a_link_to_a_certificate_that_is_gone_is_mended(host: Sandbox) -> None:

@@ -139,6 +139,14 @@ def test_the_mark_of_the_owner_goes_last(host: Sandbox) -> None:
     assert not host.path("/etc/kubernetes").exists()
 
 
+def test_a_step_that_was_killed_before_it_owned_the_host_leaves_nothing(host: Sandbox) -> None:
+    """It had recorded what it would make, and was at its mark."""
+    host.path(OWNER).rename(host.path(f"{OWNER}.new"))
+    host.write(RECORD, host.moved("tree /etc/kubernetes\n"))
+    _reset(host)
+    assert not host.path("/etc/kubernetes").exists()
+
+
 @pytest.mark.parametrize("ours", [False, True])
 def test_runc_goes_only_if_it_was_brought(host: Sandbox, ours: bool) -> None:
     host.write("/usr/local/bin/runc")

@@ -13,6 +13,7 @@ import pytest
 from components.api import Api
 from components.config import ClusterConfig
 from components.config.releases import LATEST, RELEASES
+from components.upgrade_checks import NoAnswer
 from components.upgrade_path import refusal
 from tests.unit.recorder import REMOTE, Run, ran
 
@@ -103,12 +104,19 @@ def test_the_record_meets_another_name_and_holds_previews_too(monkeypatch: pytes
 
     async def is_to_go_back(_: httpx.AsyncClient, version: str) -> bool:
         assert version == LATEST
+        if not begun:
+            raise NoAnswer("no answer")
         return begun.pop()
 
     monkeypatch.setattr("components.upgrade_path.is_to_go_back", is_to_go_back)
     monkeypatch.setattr("components.api.client", lambda *_: httpx.AsyncClient())
     begun = [True]
     asyncio.run(update("1.38.1"))
+    begun = []
+    with pytest.raises(
+        pulumi.RunError, match=r"^whether kube-apiserver has begun to be 1\.38\.1, .*no answer: "
+    ):
+        asyncio.run(update("1.38.1"))
     begun = [False]
     with pytest.raises(pulumi.RunError, match=r'^kubepivot:kubernetesVersion = ".*": the cluster has begun'):
         asyncio.run(update("1.38.1"))

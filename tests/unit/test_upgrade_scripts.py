@@ -239,6 +239,25 @@ def test_a_swap_that_was_cut_short_is_ended_by_the_next(staged: Sandbox) -> None
     assert staged.path(LIVE).read_text() == "downloaded\n"
 
 
+# It has removed the one file by then.
+RM_CUT_SHORT = """
+for last; do :; done
+[ ! -e "$last/kubelet.url" ] || { /bin/rm "$last/kubelet.url"; kill -9 $PPID; exit; }
+exec /bin/rm "$@"
+"""
+
+
+def test_what_is_staged_goes_all_at_once(staged: Sandbox) -> None:
+    """A power cut between its files would leave a kubelet without what tells its version."""
+    staged.write("/var/calls")
+    staged.write("/var/node", node(version=f"v{LATEST}"))
+    staged.fake("rm", RM_CUT_SHORT)
+    assert run_upgrade(staged).returncode != 0
+    staged.real("rm")
+    assert run_upgrade(staged).returncode == 0
+    assert staged.path("/var/lib/kubepivot/kubelet").read_text() == f"{NEWER_URL}\n"
+
+
 def test_what_is_taken_back_before_its_turn_is_staged_no_more(staged: Sandbox) -> None:
     done = run_node(staged)
     # Another name than before all: the step runs, and uncordons what was cordoned for it.

@@ -52,6 +52,7 @@ def host(tmp_path: Path) -> Sandbox:
     has(host, "kubelet", RUNS)
     has(host, "etcd", ETCD)
     makes(host, MADE)
+    host.write("/var/lib/kubepivot/last-change", "none\n")
     return host
 
 
@@ -199,6 +200,15 @@ def test_an_earlier_minor_is_refused_by_what_the_host_runs(host: Sandbox) -> Non
     )
 
 
+def test_a_cluster_of_an_earlier_kubepivot_gets_no_other_minor_at_once(host: Sandbox) -> None:
+    """Nothing of it is staged: all its kubelets would be newer than kube-apiserver."""
+    host.path("/var/lib/kubepivot/last-change").unlink()
+    done = run(host, "1.37.2")
+    assert done.returncode == 1
+    assert f"put {RUNS} there and run 'pulumi up' first" in done.stderr
+    assert run(host, "1.36.3").returncode == 0
+
+
 # -- in the program ------------------------------------------------------------------------------------------
 
 
@@ -228,6 +238,8 @@ def test_the_cluster_is_looked_at_before(monkeypatch: pytest.MonkeyPatch) -> Non
         asyncio.run(hook(pulumi.ResourceHookArgs(urn="", id="", name="", type="", old_inputs=old)))
 
     update(LATEST)
+    # Of one that was killed before the version was recorded: there it is refused if it has begun.
+    update("1.99.0")
     assert looked == []
     update("1.36.1")
     assert looked == ["1.36.1"]

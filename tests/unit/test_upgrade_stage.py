@@ -114,11 +114,21 @@ class Seen:
     """What the hook did: which nodes it drained, and what it said."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, nodes: list[dict[str, Any]]) -> None:
+        self.cordoned: list[str] = []
         self.drained: list[str] = []
         self.said: list[str] = []
         self.problems: list[str] = []
+        self.cordon_problems: list[str] = []
+
+        async def cordon(_: Any, name: str) -> list[str]:
+            await asyncio.sleep(0)
+            (found,) = [each for each in nodes if each["metadata"]["name"] == name]
+            found["spec"]["unschedulable"] = True
+            self.cordoned.append(name)
+            return self.cordon_problems
 
         async def drain(_: Any, name: str, rules: Any, __: Any) -> list[str]:
+            assert name in self.cordoned
             assert (rules.seconds, rules.delete_empty_dir, rules.force) == (300, False, False)
             self.drained.append(name)
             return self.problems
@@ -128,6 +138,7 @@ class Seen:
             return httpx.AsyncClient(base_url="https://api", transport=answer)
 
         monkeypatch.setattr("components.api.client", client)
+        monkeypatch.setattr("components.upgrade.cordon", cordon)
         monkeypatch.setattr("components.upgrade.drain", drain)
         monkeypatch.setattr("pulumi.log.info", lambda text, **_: self.said.append(text))
 
@@ -165,6 +176,31 @@ def test_pods_that_no_other_node_can_take_stay(monkeypatch: pytest.MonkeyPatch) 
     seen.run()
     assert seen.drained == []
     assert any("worker-1 is not drained" in each for each in seen.said)
+
+
+def test_two_hosts_at_once_do_not_rely_on_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither would be there to take the other's pods."""
+    taints = [{"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"}]
+    controller = node("controller-1", NEW, taints=taints)
+    seen = Seen(monkeypatch, [controller, node("worker-1", OLD), node("worker-2", OLD)])
+    run = changed(2)
+
+    async def both() -> None:
+        args = pulumi.ResourceHookArgs(urn="", id="", name="", type="")
+        hooks: list[Any] = [run.hooks[f"drain of worker-{number}"] for number in (1, 2)]
+        await asyncio.gather(*(hook(args) for hook in hooks))
+
+    asyncio.run(both())
+    assert seen.drained == ["worker-1"]
+    assert any("worker-2 is not drained" in each for each in seen.said)
+
+
+def test_a_node_that_cannot_be_cordoned_is_not_drained(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = Seen(monkeypatch, [node("worker-1", OLD), node("worker-2", OLD)])
+    seen.cordon_problems = ["node worker-1 can't be cordoned"]
+    with pytest.raises(pulumi.RunError, match=r"^node worker-1 can't be cordoned\n"):
+        seen.run()
+    assert seen.drained == []
 
 
 HOW_FAR = f"with kubelet {NEW}: controller-1; not yet: worker-1 ({OLD}), worker-2 (no node)"

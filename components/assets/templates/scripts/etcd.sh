@@ -14,7 +14,7 @@ give_uid "root$manifest"
 are_placed() { is_placed "$manifest" && is_placed "$config"; }
 [ -e "$unproven" ] || ! are_placed || exit 0
 # Of an etcd that is down nothing is to be spared, and what mends it would wait for it.
-if ! etcd_is_ready; then
+if etcd_is_down "root$manifest"; then
   place
   rm -rf "$unproven" "$former"
   exit 0
@@ -31,6 +31,10 @@ if [ -z "$(ctr --namespace k8s.io images list --quiet "name==$ETCD_IMAGE")" ]; t
   said=$(timeout 400 ctr --namespace k8s.io images pull --hosts-dir /etc/containerd/certs.d "$ETCD_IMAGE" 2>&1) ||
     die "cannot pull $ETCD_IMAGE, and etcd is as it was: let the host reach its registry, or set a mirror in the stack's config: $(printf '%s\n' "$said" | tail -n 2)"
 fi
+
+# With one more of them down, the members that are left might be too few to serve.
+all_answer() { etcd --command-timeout=10s endpoint status --cluster >/dev/null 2>&1; }
+wait_for 30 "every member of etcd to answer: bring back the one that does not, and etcd on $NAME is as it was" all_answer
 
 # An older minor starts only on data that were made its own before.
 wanted=$(minor "$ETCD_VERSION")
@@ -49,7 +53,8 @@ if [ ! -e "$unproven" ]; then
   mkdir -m 0700 "$former"
   cp -p "$manifest" "$former/manifest"
   [ ! -e "$config" ] || cp -p "$config" "$former/config"
-  sync "$former"
+  minor "$(field version)" >"$former/minor"
+  sync "$former"/* "$former"
 fi
 if [ ! -e "$unproven" ] || ! are_placed; then
   before=$(running etcd)
@@ -81,10 +86,16 @@ PAUSE=0.05 wait_for 60 "the kubelet to end etcd" is_ending
 # It waits for watches, which do not end, and serves nobody meanwhile. What it has acknowledged is on the disk.
 signal SIGKILL
 
-serves() { etcd_is_ready && [ "$(running etcd)" != "$before" ] && etcd endpoint health >/dev/null 2>&1; }
+# It reads, from a quorum. The command for health fails with any alarm: with its quota used up etcd serves all the same,
+# and another quota is a part of the cure.
+serves() { etcd_is_ready && [ "$(running etcd)" != "$before" ] && etcd get health >/dev/null 2>&1; }
 has_version() { serves && ask_status && [ "$(field version)" = "$ETCD_VERSION" ]; }
 (wait_for 90 "etcd $ETCD_VERSION to serve" has_version) || {
   tail -n 3 "$(find /var/log/pods/kube-system_etcd-* -name '*.log' -printf '%T@ %p\n' | sort -n | tail -n 1 | cut -d ' ' -f 2)" >&2 || true
+  was=$(cat "$former/minor" 2>/dev/null || echo "$wanted")
+  if [ "$was" != "$wanted" ] && [ "$(printf '%s\n' "$was" "$wanted" | sort -V | tail -n 1)" = "$wanted" ] && data_are_wanted; then
+    die "etcd $ETCD_VERSION does not serve as it should, and can't be taken back, for the data are its own by now: mend what is said above, then run 'pulumi up' again with the same values"
+  fi
   before=$(running etcd)
   rm -rf root
   mkdir -p "root${manifest%/*}"
@@ -92,6 +103,8 @@ has_version() { serves && ask_status && [ "$(field version)" = "$ETCD_VERSION" ]
   [ ! -e "$former/config" ] || cp -p "$former/config" "root$config"
   give_uid "root$manifest" "$before"
   place
+  # With the same image the kubelet would let it run.
+  [ -z "$before" ] || signal SIGKILL
   wait_for 120 "etcd to serve as before" serves
   rm -rf "$unproven" "$former"
   die "etcd $ETCD_VERSION does not serve, and what ran before has been put back: mend what is said above, or put the former values back in the config; then run 'pulumi up' again"

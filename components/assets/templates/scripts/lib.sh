@@ -107,6 +107,18 @@ etcd_is_ready() {
   curl --silent --fail --noproxy '*' --max-time 5 --output /dev/null http://127.0.0.1:2381/readyz
 }
 
+# etcd_is_down MANIFEST: whether etcd does not answer, so that this manifest may take the place of its own at once. One of an
+# older minor would not start on data of the newer: there a member that is only starting is waited for.
+etcd_is_down() {
+  ! etcd_is_ready || return 1
+  minors=$(sed -n 's/^.* image: .*:v\([0-9]*\.[0-9]*\)\..*/\1/p' /etc/kubernetes/manifests/etcd.yaml "$1")
+  [ "$minors" != "$(printf '%s\n' "$minors" | sort -V)" ] || return 0
+  if (wait_for 30 "etcd" etcd_is_ready) 2>/dev/null; then return 1; fi
+  # What has never served may have changed no data.
+  [ -e /var/lib/kubepivot/etcd-unproven ] ||
+    die "etcd is down, and an older one would not start on its data: bring it back with the newer values first; crictl or 'ctr --namespace k8s.io containers list' and /var/log/pods/kube-system_etcd-* tell why it is down"
+}
+
 etcd() { # etcdctl, at this host's member
   pki=/etc/kubernetes/pki/etcd
   etcdctl --endpoints=https://127.0.0.1:2379 --cacert=$pki/ca.crt --cert=$pki/server.crt --key=$pki/server.key "$@"

@@ -79,7 +79,8 @@ fi
 install -d -m 0755 /etc/cni/net.d /opt/cni/bin /etc/kubernetes/manifests
 # Nor does an etcd that serves change here: `etcd.sh` swaps it, one controller after another.
 last_etcd_change=/var/lib/kubepivot/last-etcd-change
-if [ "$ROLE" = controller ] && [ -e /etc/kubernetes/manifests/etcd.yaml ] && etcd_is_ready; then
+if [ "$ROLE" = controller ] && [ -e /etc/kubernetes/manifests/etcd.yaml ] &&
+  ! etcd_is_down root/etc/kubernetes/manifests/etcd.yaml; then
   changes=""
   for file in /etc/kubernetes/etcd.conf.yml /etc/kubernetes/manifests/etcd.yaml; do
     is_placed "$file" || changes=yes
@@ -130,7 +131,7 @@ if [ "$ROLE" = controller ] &&
   systemctl restart "$timer"
 fi
 restart_changed
-[ -n "$deferring" ] || rm -rf "$stage"
+[ -n "$deferring" ] || discard_stage
 [ -e "$last_change" ] || record "$last_change" none
 [ "$ROLE" != controller ] || [ -e "$last_etcd_change" ] || record "$last_etcd_change" none
 
@@ -148,7 +149,9 @@ elif [ "$(cat /var/lib/kubepivot/rclone 2>/dev/null)" != "$RCLONE_IMAGE" ]; then
   $images export --local - "$RCLONE_IMAGE" | tar --extract --directory "$downloads/rclone"
   $images remove "$RCLONE_IMAGE" >/dev/null
   for layer in "$downloads"/rclone/blobs/sha256/*; do
-    tar --extract --file "$layer" --directory "$downloads/rclone" usr/local/bin/rclone 2>/dev/null || true
+    # Others have other files, or are no archives.
+    ! tar --list --file "$layer" usr/local/bin/rclone >/dev/null 2>&1 ||
+      tar --extract --file "$layer" --directory "$downloads/rclone" usr/local/bin/rclone
   done
   binary "$rclone" "$downloads/rclone/usr/local/bin/rclone"
   record /var/lib/kubepivot/rclone "$RCLONE_IMAGE"

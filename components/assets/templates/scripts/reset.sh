@@ -16,7 +16,7 @@ is_recorded() { # LINE
 owner=$(cat /etc/kubernetes/kubepivot.cluster 2>/dev/null || true)
 if [ -z "$owner" ]; then # nothing was installed here
   rm -rf /var/cache/kubepivot
-  rm -f "$made" "$made.new"
+  rm -f "$made" "$made.new" /etc/kubernetes/kubepivot.cluster.new
   ! is_recorded "tree /etc/kubernetes" || rmdir /etc/kubernetes
   exit 0
 fi
@@ -180,5 +180,8 @@ rm -rf --one-file-system /var/cache/kubepivot
 rmdir $(echo "$claims" | sed -n 's/^directory //p' | sort -r) 2>/dev/null || true
 remove content /etc/kubernetes
 [ -z "$hidden" ] || die "what may be keys or data of the cluster is in what others have mounted here; unmount it, then destroy again:$hidden"
+# Without the mark no reset would come back for what a power cut undoes.
+sync
 rm -f /etc/kubernetes/kubepivot.cluster "$made"
 ! is_recorded "tree /etc/kubernetes" || remove tree /etc/kubernetes
+sync

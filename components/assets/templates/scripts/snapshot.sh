@@ -15,6 +15,11 @@ if [ -n "$kubelet" ] && [ "$(minor "$KUBERNETES")" -lt "$(minor "$kubelet")" ]; 
   die "kubepivot:kubernetesVersion = \"$KUBERNETES\": $NAME runs $kubelet, and 1.$(minor "$KUBERNETES") may not read what that has stored: use a version of 1.$(minor "$kubelet")"
 fi
 
+# Nor are its parts staged, so that all kubelets would be changed at once, before kube-apiserver.
+if [ -n "$kubelet" ] && [ "$(minor "$KUBERNETES")" != "$(minor "$kubelet")" ] && [ ! -e /var/lib/kubepivot/last-change ]; then
+  die "kubepivot:kubernetesVersion = \"$KUBERNETES\": $NAME runs $kubelet and was set up by an earlier kubepivot: put $kubelet there and run 'pulumi up' first"
+fi
+
 # Back to an earlier version none is needed, and what is not well may be what one goes back for.
 is_newer() { # VERSION THAN
   [ "$1" != "$2" ] && [ "$(printf '%s\n' "$1" "$2" | sort -V | tail -n 1)" = "$1" ]

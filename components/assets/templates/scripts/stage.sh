@@ -21,11 +21,22 @@ binary() { # target, file
   install -m 0755 "$2" "$1.new"
   put "$1.new" "$1"
 }
-unpack() { # directory, file, member...: those, or all
+unpack() { # directory, file, member...: those, or all. What runs from there has the old or the new at any moment
   directory=$1 archive=$2
   shift 2
   mkdir -p -m 0755 "$directory"
-  tar --extract --gzip --no-same-owner --unlink-first --directory "$directory" --file "$archive" "$@"
+  unpacked=$(tar --extract --gzip --no-same-owner --verbose --show-transformed-names --transform 's|[^./]$|&.new|S' \
+    --directory "$directory" --file "$archive" "$@") ||
+    die "cannot unpack ${archive##*/} into $directory, where all is as it was"
+  unpacked=$(printf '%s\n' "$unpacked" | grep '\.new$')
+  (
+    cd "$directory"
+    # shellcheck disable=SC2086
+    sync $unpacked
+    for file in $unpacked; do mv -f "$file" "${file%.new}"; done
+    # shellcheck disable=SC2086
+    sync $(printf '%s\n' $unpacked | sed 's|^|./|; s|/[^/]*$||' | sort -u)
+  )
 }
 snapshot_tools() { # file
   # Of the archive's many files these alone: etcd itself runs from its image.
@@ -52,8 +63,17 @@ install_parts() {
       *) binary "/usr/local/bin/$part" "$from/$part" ;;
     esac
   done
-  [ $# = 0 ] || sync
-  for part; do record "/var/lib/kubepivot/$part" "$(cut -d ' ' -f 1 "$from/$part.url")"; done
+  for part; do
+    url=$(cut -d ' ' -f 1 "$from/$part.url")
+    record "/var/lib/kubepivot/$part" "$url"
+  done
+}
+
+# All at once: one that is cut short would leave files without what tells whose they are.
+discard_stage() {
+  rm -rf "$stage.old"
+  [ ! -d "$stage" ] || mv "$stage" "$stage.old"
+  rm -rf "$stage.old"
 }
 
 take() { ln "$@" "$stage.new" 2>/dev/null || cp "$@" "$stage.new"; }
@@ -78,13 +98,14 @@ stage_changes() {
     fi
   done
   if [ -z "$(ls -A "$stage.new")" ]; then
-    rm -rf "$stage" "$stage.new"
+    discard_stage
+    rm -rf "$stage.new"
     return 0
   fi
   [ ! -e "$last_change" ] || record "$last_change" "$(cat /proc/sys/kernel/random/uuid)"
   # By its name it is taken for what was verified, also after a power cut.
   sync
-  rm -rf "$stage"
+  discard_stage
   mv "$stage.new" "$stage"
   sync "${stage%/*}"
 }

@@ -28,7 +28,7 @@ keep_etcd() {
 
 since=""
 # What a step staged that failed, and was taken back without running again, is nobody's wish any more.
-[ "$(cat change)" = "$(cat "$last_change")" ] || rm -rf "$stage"
+[ "$(cat change)" = "$(cat "$last_change")" ] || discard_stage
 if [ -d "$stage" ]; then
   keep_etcd
   record "$unproven" ""
@@ -36,7 +36,7 @@ if [ -d "$stage" ]; then
   systemctl daemon-reload
   since=$(date -u +%Y-%m-%dT%H:%M:%SZ)
   restart_changed
-  rm -rf "$stage"
+  discard_stage
 fi
 
 # A status of before the restart says nothing of the kubelet that runs now.
