@@ -73,7 +73,11 @@ def made_with(archive: str) -> Values:
     controller_manager = _flags(files[f"{_MANIFESTS}/bootstrap-controller-manager.yaml"])
     environment = dict(line.split("=", 1) for line in shlex.split(files["env"]))
     issuer = apiserver["service-account-issuer"]
+    # The first programs did not bring them.
+    names = environment.get("CONTROLLERS", "").split()
+    controllers = {"hosts": f"controllers {', '.join(names)}"} if names else {}
     return {
+        **controllers,
         "network.pods": controller_manager["cluster-cidr"],
         "network.services": apiserver["service-cluster-ip-range"],
         "network.domain": issuer.removeprefix("https://kubernetes.default.svc."),

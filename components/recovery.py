@@ -9,8 +9,9 @@ import pulumi
 from components.assets.handover import HANDOVER_SECONDS
 from components.assets.recovery import recovery_files
 from components.assets.templates import script
-from components.config import ClusterConfig
+from components.config import ClusterConfig, Problem
 from components.hosts.host import Hosts
+from components.lasting import refuse
 from components.pki import Pki
 from components.ssh import Payload, RemoteStep
 
@@ -36,6 +37,7 @@ def recover(
     if cfg.recovery.generation == 0:
         return []
     host = hosts[cfg.recovery_controller]
+    record = _Recovery(f"{name}-recovery", cfg, after, opts)
     payload = pki.read(
         lambda machines, texts: Payload(
             script=script("recover"), files=recovery_files(cfg, machines[host.name], machines, texts)
@@ -50,7 +52,37 @@ def recover(
             timeout=1800 + HANDOVER_SECONDS,
             stream_stderr=True,
             token=token,
-            depends_on=list(after),
+            depends_on=[*after, record],
             opts=opts,
         )
     ]
+
+
+class _Recovery(pulumi.Stash):
+    """Records the generation with its controller, and refuses another one for it, in previews too: a host on
+    which it was not carried out would do it again, to a cluster that lives.
+    """
+
+    def __init__(
+        self, name: str, cfg: ClusterConfig, after: Sequence[pulumi.Resource], opts: pulumi.ResourceOptions
+    ) -> None:
+        generation, controller = cfg.recovery.generation, cfg.recovery_controller
+
+        async def look(args: pulumi.ResourceHookArgs) -> None:
+            former = (args.old_inputs or {})["input"]
+            if generation == former["generation"] and controller != former["controller"]:
+                mend = (
+                    f"generation {generation} was carried out on {former['controller']}: put that there, or "
+                    f"raise kubepivot:recovery.generation to recover once more, on {controller}"
+                )
+                refuse([Problem.at(["recovery", "controller"], controller, mend)])
+
+        hook = pulumi.ResourceHook("recovery", look, pulumi.ResourceHookOptions(on_dry_run=True))
+        own = pulumi.ResourceOptions(
+            depends_on=list(after), hooks=pulumi.ResourceHookBinding(before_update=[hook])
+        )
+        super().__init__(
+            name,
+            input={"generation": generation, "controller": controller},
+            opts=pulumi.ResourceOptions.merge(opts, own),
+        )

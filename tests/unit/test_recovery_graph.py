@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import Any
 
+import pulumi
 import pytest
 import yaml
 
@@ -32,8 +34,8 @@ def recovering(name: str, **recovery: Any) -> Raw:
 @pytest.mark.parametrize("name", swept(["lab", "baremetal"]))
 def test_a_recovery_adds_a_step_and_changes_nothing_else(name: str) -> None:
     before, after = ran(name).by_urn, program(recovering(name)).by_urn
-    (new,) = after.keys() - before.keys()
-    assert new.endswith("-recover")
+    record, step = sorted(after.keys() - before.keys(), reverse=True)
+    assert (record.rpartition("-")[2], step.rpartition("-")[2]) == ("recovery", "recover")
     assert {urn: after[urn] for urn in before} == before
 
 
@@ -74,7 +76,34 @@ def test_a_raised_generation_runs_the_step_again_and_no_other() -> None:
     state = recovered()
     preview = program(read("lab") | {"recovery": {"generation": 2}}, preview=True, state=state)
     before, after = state.by_urn, preview.by_urn
-    assert [urn.rpartition("::")[2] for urn in after if after[urn] != before.get(urn)] == ["lab-recover"]
+    assert {urn.rpartition("::")[2] for urn in after if after[urn] != before.get(urn)} == {
+        "lab-recover",
+        "lab-recovery",
+    }
+
+
+@pytest.mark.parametrize("preview", swept([True, False]))
+def test_a_generation_is_carried_out_on_one_controller(preview: bool) -> None:
+    """On another one it would be carried out again, in a cluster that has lived on since."""
+    run = program(recovering("baremetal"), preview=preview)
+    record = run.only("metal-recovery")
+    assert record.urn in run.only("metal-recover").dependencies
+    assert record.inputs["input"] == {"generation": 1, "controller": "alpha"}
+    assert record.before_update == ("recovery",)
+    hook: Any = run.hooks["recovery"]
+    assert hook.opts.on_dry_run
+
+    def update(**former: Any) -> None:
+        old = {"input": former}
+        asyncio.run(hook(pulumi.ResourceHookArgs(urn="", id="", name="", type="", old_inputs=old)))
+
+    update(generation=0, controller="gamma")
+    with pytest.raises(pulumi.RunError) as raised:
+        update(generation=1, controller="gamma")
+    assert str(raised.value).startswith(
+        'kubepivot:recovery.controller = "alpha": generation 1 was carried out on gamma: put that there, or '
+        "raise kubepivot:recovery.generation"
+    )
 
 
 def test_it_outlasts_the_deadlines_of_its_scripts() -> None:
