@@ -173,11 +173,17 @@ etcd alarm disarm
 
 
 def test_an_etcd_with_an_alarm(stack: Stack) -> None:
-    """kube-apiserver takes it for healthy, since it can be read. In the end the older version is back."""
+    """kube-apiserver takes it for healthy, since it can be read. A larger quota can be given meanwhile, as
+    the documents say. In the end the older version is back.
+    """
     with served(stack):
         assert "alarm:NOSPACE" in on_host(ON_CONTROLLER, ETCD + FILL)
         try:
             refused(stack, ("etcd is not healthy", "NOSPACE", "nothing has been upgraded: mend that"))
+            stack.configure(config(OLDER, etcd={"quota": "128Mi"}))
+            stack.up()
+            assert "alarm:NOSPACE" in on_host(ON_CONTROLLER, f"{ETCD} etcd alarm list")
+            assert str(128 << 20) in on_host(ON_CONTROLLER, "cat /etc/kubernetes/etcd.conf.yml")
         finally:
             on_host(ON_CONTROLLER, ETCD + EMPTY)
     eventually("every leader", 60, lambda: leaders_are_ready(stack))
