@@ -106,20 +106,22 @@ def _proxy(host: str) -> str | None:
     the host, its domain, or a range that its address is in.
     """
     proxies = getproxies_environment()
-    if proxy_bypass(host) or _is_in(host, proxies.get("no", "")):
+    listed = [each.strip() for each in proxies.get("no", "").split(",")]
+    if proxy_bypass(host) or "*" in listed or _is_in(host, ["127.0.0.0/8", *listed]):
         return None
-    return proxies.get("https")
+    proxy = proxies.get("https")
+    return proxy if proxy is None or "://" in proxy else f"http://{proxy}"
 
 
-def _is_in(host: str, ranges: str) -> bool:
-    """Whether one of the ranges, with commas between them, has the address."""
+def _is_in(host: str, ranges: list[str]) -> bool:
+    """Whether one of the ranges has the address."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
         return False
-    for each in ranges.split(","):
+    for each in ranges:
         try:
-            if address in ipaddress.ip_network(each.strip(), strict=False):
+            if address in ipaddress.ip_network(each, strict=False):
                 return True
         except ValueError:
             continue  # a name

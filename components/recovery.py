@@ -70,10 +70,10 @@ class _Recovery(pulumi.Stash):
 
         async def look(args: pulumi.ResourceHookArgs) -> None:
             former = (args.old_inputs or {})["input"]
-            if generation == former["generation"] and controller != former["controller"]:
+            if generation <= former["generation"] and controller != former["controller"]:
                 mend = (
-                    f"generation {generation} was carried out on {former['controller']}: put that there, or "
-                    f"raise kubepivot:recovery.generation to recover once more, on {controller}"
+                    f"generation {former['generation']:.0f} was carried out on {former['controller']}: put "
+                    "that there, or raise kubepivot:recovery.generation beyond it to recover once more"
                 )
                 refuse([Problem.at(["recovery", "controller"], controller, mend)])
 

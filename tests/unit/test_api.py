@@ -114,6 +114,8 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         ("api.example.com", "172.16.0.0/12,.example.com", True),
         ("api.example.com", "172.16.0.0/12", False),
         ("api.example.com", "*", True),
+        ("api.example.com", "10.0.0.0/8, *", True),
+        ("127.0.0.1", "", True),
     ],
 )
 @pytest.mark.parametrize("names", [("HTTPS_PROXY", "NO_PROXY"), ("https_proxy", "no_proxy")])
@@ -122,6 +124,11 @@ def test_the_proxy_is_the_one_of_the_providers_go(
 ) -> None:
     environment(**dict(zip(names, (PROXY, listed), strict=True)))
     assert _proxy(host) == (None if direct else PROXY)
+
+
+def test_a_proxy_without_a_scheme_is_one_of_http(environment: Callable[..., None]) -> None:
+    environment(HTTPS_PROXY="proxy:3128")
+    assert _proxy("172.30.0.11") == PROXY
 
 
 def test_what_go_passes_over_is_passed_over(environment: Callable[..., None]) -> None:

@@ -52,7 +52,8 @@ CURL = """
 for url; do :; done
 case "$*" in
   *:2381/readyz)
-    [ ! -e /var/down ] || exit 1
+    [ ! -e /var/slow ] || exit 28
+    [ ! -e /var/down ] || exit 7
     [ -e /var/broken ] && ! grep -qE 'first|third' /var/container || exit 0
     grep -q etcd:before /etc/kubernetes/manifests/etcd.yaml && echo third >/var/container ;;
   *http://*:2379) exit 7 ;;
@@ -92,6 +93,8 @@ def host(tmp_path: Path) -> Sandbox:
     host.fake("sleep")
     host.fake("date", "read -r now </var/now; now=$((now + 20)); echo $now >/var/now; echo $now")
     host.fake("ctr", CTR)
+    host.fake("systemctl", 'echo "$*" >>/var/calls; [ "$1" != is-active ] || [ ! -e /var/stopped ]')
+    host.fake("etcdutl", "cat /var/data")
     host.fake("etcdctl", ETCDCTL)
     host.fake("curl", CURL)
     host.write("/etc/kubernetes/node.env", "API=https://api\nTHROUGH=\n")
@@ -182,6 +185,14 @@ def test_an_etcd_that_is_down_is_placed_and_not_waited_for(host: Sandbox) -> Non
     assert placed(host) == (IMAGE, None)
     assert calls(host) == []
     assert is_proven(host)
+
+
+def test_an_etcd_that_is_slow_is_not_down(host: Sandbox) -> None:
+    """While all hosts unpack what they have got its answer may take longer than one look."""
+    host.write("/var/slow")
+    host.fake("sleep", "rm -f /var/slow")
+    assert swap(host).returncode == 0
+    assert calls(host)[-1] == f"{KILL} SIGKILL first"
 
 
 def test_an_image_that_cannot_be_had_changes_nothing(host: Sandbox) -> None:
@@ -324,24 +335,46 @@ def down(newer: Sandbox) -> Sandbox:
     """A newer minor that does not answer."""
     newer.write(MANIFEST, newer.moved(NEW_MANIFEST.replace(IMAGE, "example.com/etcd:v3.99.1")))
     newer.write("/var/down")
+    newer.write("/var/lib/etcd/member/snap/db")
+    newer.write("/var/data", '{"hash":1,"revision":5,"totalKey":9,"version":"3.99.0"}')
     return newer
 
 
 def test_an_older_minor_is_not_placed_while_the_newer_is_down(down: Sandbox) -> None:
     done = swap(down)
     assert done.returncode == 1
-    assert "error: etcd is down, and an older one would not start on its data" in done.stderr
+    older = VERSION.rpartition(".")[0]
+    assert f"error: etcd is down, and {older}, which is to take its place, would not start" in done.stderr
     assert placed(down) == ("example.com/etcd:v3.99.1", None)
 
 
+def test_what_keeps_the_newer_down_is_mended_first(down: Sandbox) -> None:
+    """It may be a kubelet that was stopped."""
+    down.write("/var/stopped")
+    assert swap(down).returncode == 1
+    started = [each for each in down.path("/var/calls").read_text().splitlines() if each.startswith("start ")]
+    assert started == ["start containerd", "start kubelet"]
+
+
 def test_one_that_is_only_starting_is_waited_for(down: Sandbox) -> None:
-    down.real("rm")
     down.fake("sleep", "rm -f /var/down")
     assert swap(down).returncode == 0
     assert calls(down)[-2:] == [f"enable {VERSION.rpartition('.')[0]}", f"{KILL} SIGKILL first"]
 
 
-def test_a_newer_minor_that_never_served_is_taken_back_at_once(down: Sandbox) -> None:
+def test_of_data_that_cannot_be_read_nothing_is_taken_for_granted(down: Sandbox) -> None:
+    """An etcd that runs, and does not answer for want of others, holds a lock on them."""
+    down.fake("etcdutl", "exit 124")
+    assert swap(down).returncode == 1
+    assert placed(down) == ("example.com/etcd:v3.99.1", None)
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_newer_minor_that_never_served_is_taken_back_at_once(down: Sandbox, lost: bool) -> None:
+    """The data are the older one's still; or there are none."""
+    down.write("/var/data", f'{{"version":"{VERSION.rpartition(".")[0]}.0"}}')
+    if lost:
+        down.path("/var/lib/etcd/member/snap/db").unlink()
     down.write(UNPROVEN, "first\n")
     assert swap(down).returncode == 0
     assert placed(down)[0] == IMAGE

@@ -98,6 +98,8 @@ def test_a_generation_is_carried_out_on_one_controller(preview: bool) -> None:
         asyncio.run(hook(pulumi.ResourceHookArgs(urn="", id="", name="", type="", old_inputs=old)))
 
     update(generation=0, controller="gamma")
+    with pytest.raises(pulumi.RunError, match="generation 2 was carried out on gamma"):
+        update(generation=2, controller="gamma")
     with pytest.raises(pulumi.RunError) as raised:
         update(generation=1, controller="gamma")
     assert str(raised.value).startswith(

@@ -31,11 +31,15 @@ class Store:
         return {owner for owner in found if owner}
 
     def booted(self) -> float:
-        """When the host last booted, by its clock; 0 if it has not yet, or if the clock went back since."""
+        """When the host last booted, by its clock; 0 if it has not yet, or if the clock was ahead then."""
         if not self._booted.exists():
             return 0
         booted = self._booted.stat().st_mtime
-        return booted if booted <= time.time() else 0
+        if booted <= time.time():
+            return booted
+        # When the clock gets there, what has started since would seem to be of before.
+        os.utime(self._booted, (0, 0))
+        return 0
 
     def is_armed(self, owner: Owner) -> bool:
         """Whether the kubelet has its static pod."""

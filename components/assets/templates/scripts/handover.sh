@@ -72,6 +72,7 @@ undo() {
   [ -z "$checking" ] || delete_check || true
 }
 trap undo EXIT
+trap 'exit 143' HUP INT TERM # by its deadline
 
 # Its pods come while the rest goes on.
 begin_network_check

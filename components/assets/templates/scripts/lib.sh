@@ -107,16 +107,30 @@ etcd_is_ready() {
   curl --silent --fail --noproxy '*' --max-time 5 --output /dev/null http://127.0.0.1:2381/readyz
 }
 
-# etcd_is_down MANIFEST: whether etcd does not answer, so that this manifest may take the place of its own at once. One of an
-# older minor would not start on data of the newer: there a member that is only starting is waited for.
+# etcd_is_down MANIFEST: whether etcd does not answer, so that this manifest may take the place of its own at once. One that
+# listens may only be slow. An older minor would not start on data of the newer: there one that is starting is waited for.
 etcd_is_down() {
-  ! etcd_is_ready || return 1
+  answer=0
+  etcd_is_ready || answer=$?
+  [ "$answer" != 0 ] || return 1
   minors=$(sed -n 's/^.* image: .*:v\([0-9]*\.[0-9]*\)\..*/\1/p' /etc/kubernetes/manifests/etcd.yaml "$1")
-  [ "$minors" != "$(printf '%s\n' "$minors" | sort -V)" ] || return 0
+  older=""
+  [ "$minors" = "$(printf '%s\n' "$minors" | sort -V)" ] || older=${minors##*$nl}
+  if [ -n "$older" ]; then
+    for unit in containerd kubelet; do systemctl is-active --quiet "$unit" || systemctl start "$unit" || true; done # told below
+  elif [ "$answer" = 7 ]; then
+    return 0 # nobody listens
+  fi
   if (wait_for 30 "etcd" etcd_is_ready) 2>/dev/null; then return 1; fi
-  # What has never served may have changed no data.
-  [ -e /var/lib/kubepivot/etcd-unproven ] ||
-    die "etcd is down, and an older one would not start on its data: bring it back with the newer values first; crictl or 'ctr --namespace k8s.io containers list' and /var/log/pods/kube-system_etcd-* tell why it is down"
+  [ -n "$older" ] || return 0
+  db=/var/lib/etcd/member/snap/db
+  [ -e "$db" ] || return 0 # lost
+  # One that runs and does not answer has it locked.
+  data=$(timeout 20 etcdutl snapshot status "$db" --write-out=json 2>&1) || data=""
+  case $data in
+    *"\"version\":\"$older."*) ;;
+    *) die "etcd is down, and $older, which is to take its place, would not start on its data: mend what keeps it down, and it starts by itself; then run 'pulumi up' again. 'journalctl -u kubelet' and the last file below /var/log/pods/kube-system_etcd-* tell what it is. If the data are beyond repair, move /var/lib/etcd/member away, for a recovery from a snapshot" ;;
+  esac
 }
 
 etcd() { # etcdctl, at this host's member

@@ -12,6 +12,7 @@ explain() {
   echo "error: no other host is begun, and $NAME stays cordoned. Mend what 'journalctl -u kubelet' says there, or, within a minor, put the former values back in the config; then run 'pulumi up' again" >&2
 }
 trap explain EXIT
+trap 'exit 143' HUP INT TERM # by its deadline
 
 # A kubelet of another minor decodes more fields of a manifest, and would compute another UID from it and start etcd anew.
 keep_etcd() {
