@@ -69,8 +69,8 @@ class Api:
         login = await self._login.future()
         if login is None:
             raise LoginUnknown(
-                "what logs in to the API is about to change, and this has to be asked there: run pulumi up "
-                "with the former values first"
+                "what logs in to the API is about to change, such as a certificate that is due: run pulumi "
+                "up with the former values first"
             )
         async with client(*login) as api:
             yield api

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pulumi
 
-from components.api import Api
+from components.api import Api, LoginUnknown
 from components.assets.upgrade_plan import upgrade_plan
 from components.config import ClusterConfig, Problem
 from components.config.releases import RELEASES, minor_of
@@ -56,15 +56,16 @@ async def refuse_path(api: Api, begun: str, wanted: str) -> None:
     """Ends the run if no path leads from the version that the cluster has begun to run to the other."""
     problem = refusal(begun, wanted)
     if problem and minor_of(wanted) == minor_of(begun) - 1:
-        async with api.connect() as client:
-            try:
+        try:
+            async with api.connect() as client:
                 if await is_to_go_back(client, wanted):
                     return
-            except NoAnswer as error:
-                raise pulumi.RunError(
-                    f"whether kube-apiserver has begun to be {begun}, after which there is no way back to "
-                    f"{wanted}, has to be asked there, and {error}: bring it back with {begun} first"
-                ) from error
+        except (LoginUnknown, NoAnswer) as error:
+            mend = (
+                f"whether kube-apiserver has begun to be {begun}, after which there is no way back, has to "
+                f"be asked there, and {error}; put {begun} back for now"
+            )
+            problem = Problem.at(["kubernetesVersion"], wanted, mend)
     refuse([problem] if problem else [])
 
 

@@ -36,7 +36,7 @@ def upgrade_plan(cfg: ClusterConfig, begun: str) -> str:
         *([_host(cfg, begun, known, name)] for name in host_order(cfg)),
     ]
     at_once = cfg.upgrade.max_unavailable
-    pace = f", of the hosts {at_once} at once" if at_once > 1 else ""
+    pace = f"; of the hosts, which come last, {at_once} at once" if at_once > 1 else ""
     lines = [
         f"Kubernetes {begun} -> {cfg.kubernetes_version}, each part when the one before has ended well{pace}:"
     ]
@@ -74,8 +74,11 @@ def _workloads(cfg: ClusterConfig, known: Release | None, tier: list[Workload]) 
             for image in workload.images
             if former.get(image.key) != wanted[image.key]
         ]
+        named = [wanted[image.key] for image in workload.images if image.key in given]
         if images:
             yield f"{workload.name}: {', '.join(images)}"
+        elif named:
+            yield f"{workload.name}: {', '.join(named)}, which kubepivot:images names"
 
 
 def _etcd(cfg: ClusterConfig, known: Release | None) -> Iterator[str]:
@@ -86,6 +89,8 @@ def _etcd(cfg: ClusterConfig, known: Release | None) -> Iterator[str]:
 
 def _host(cfg: ClusterConfig, begun: str, known: Release | None, name: str) -> str:
     drain = "drained" if _has_other(cfg, name) else "not drained, since no other node could take its pods"
+    if drain == "drained" and cfg.upgrade.max_unavailable > 1:
+        drain = "drained if another node can take its pods then"
     former, wanted = known.containerd if known else None, cfg.release.containerd
     containerd = "as it is" if former == wanted else _changed(former, wanted)
     return f"{name}: {drain}; kubelet {begun} -> {cfg.kubernetes_version}, containerd {containerd}"

@@ -25,6 +25,7 @@ EXAMPLE = """\
 config:
   kubepivot:platform: baremetal
   kubepivot:name: prod
+  kubepivot:kubernetesVersion: 1.37.2
   kubepivot:hosts:
     controller-1:
       role: controller

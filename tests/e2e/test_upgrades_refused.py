@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.builds]
 SUBNET = 30
 CONTROLLER = f"172.30.{SUBNET}.11"
 ON_CONTROLLER, WORKER_1, WORKER_2 = (f"refused-{name}" for name in ("controller-1", "worker-1", "worker-2"))
-NONE = "registry.k8s.io/none/none:v0.0.0"
+NONE = "registry.k8s.io/none/none:none"
 BACKUPS, KEPT = "/var/lib/kubepivot/backups", "/var/lib/kubepivot/before-upgrade"
 SYSTEM = "--namespace=kube-system"
 

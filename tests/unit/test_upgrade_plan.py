@@ -100,6 +100,8 @@ def test_every_workload_whose_image_changes_is_told_and_no_other(monkeypatch: py
         "kube-apiserver: registry.k8s.io/kube-apiserver v1.37.2 -> v1.37.9",
         "kube-controller-manager: registry.k8s.io/kube-controller-manager v1.37.2 -> v1.37.9",
         "kube-scheduler: registry.k8s.io/kube-scheduler v1.37.2 -> v1.37.9",
+        "kube-proxy: registry.example.com/kube-proxy:v1, which kubepivot:images names",
+        "coredns: registry.example.com/coredns:v1, which kubepivot:images names",
         "flannel: ghcr.io/flannel-io/flannel v0.26.7 -> v9.9",
         "controller-1: drained; kubelet 1.37.2 -> 1.37.9, containerd 2.2.1 -> 9.9",
         "worker-1: not drained, since no other node could take its pods; "
@@ -138,5 +140,9 @@ def test_hosts_that_no_other_stands_in_for_are_not_drained(
 def test_how_many_hosts_at_once_is_told() -> None:
     raw = with_workers(2, upgrade={"maxUnavailable": 2})
     assert upgrade_plan(config(raw), "1.36.3").startswith(
-        "Kubernetes 1.36.3 -> 1.37.2, each part when the one before has ended well, of the hosts 2 at once:\n"
+        "Kubernetes 1.36.3 -> 1.37.2, each part when the one before has ended well; of the hosts, which come "
+        "last, 2 at once:\n"
+    )
+    assert "worker-1: drained if another node can take its pods then; kubelet" in upgrade_plan(
+        config(raw), "1.36.3"
     )
