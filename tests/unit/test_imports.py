@@ -142,6 +142,31 @@ def test_imports_go_one_way(path: Path) -> None:
             assert other == unit or earlier < line, f"{module} imports {imported}"
 
 
+def _drawn() -> dict[str, int]:
+    """The line of each module or folder in the picture."""
+    text = (CHECKOUT / "docs/architecture.md").read_text()
+    picture = text.partition("```\n")[2].partition("```\n")[0]
+    return {
+        f"components.{name.replace('/', '.')}": line
+        for line, words in enumerate(picture.splitlines())
+        for name in re.findall(r"([a-z_/]+)(?:\.py|/)(?=[ :]|$)", words)
+    }
+
+
+@pytest.mark.parametrize("path", COMPONENTS, ids=_name)
+def test_the_picture_of_imports_is_true(path: Path) -> None:
+    def line(module: str) -> int:
+        units = [name for name in drawn if module == name or module.startswith(f"{name}.")]
+        assert units, f"{module} is not in the picture of docs/architecture.md"
+        return drawn[max(units, key=len)]
+
+    drawn = _drawn()
+    if (module := _name(path)) != "components":
+        for imported in _imports(path):
+            if imported.startswith("components."):
+                assert line(imported) <= line(module), f"{module} imports {imported}, which is drawn below it"
+
+
 def test_every_stage_is_a_module() -> None:
     names = {_stage(name)[0] for name in map(_name, COMPONENTS) if name != "components"}
     assert names == set(_stages())
