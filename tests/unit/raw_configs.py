@@ -8,11 +8,15 @@ from typing import Any
 import pytest
 
 from components.config import ConfigError, parse
+from components.config.releases import LATEST, RELEASES, minor_of
 
 Raw = dict[str, Any]
 
 HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIArwvbnKlP9VYIeKDcJ3CdSTHv2dbmbL5SL3bd0uNiDd"
 LEFT_OUT = object()
+
+EARLIER = next(version for version in reversed(RELEASES) if minor_of(version) < minor_of(LATEST))
+"""The newest version of the minor before the newest."""
 
 
 S3 = {

@@ -127,7 +127,7 @@ DIGEST = "sha256:" + "0123456789abcdef" * 4
     "image",
     [
         *("coredns:1", "a/b:v1.2-x_y", "example.com/a:1", "localhost:5000/a/b-c__d.e:1", "10.0.0.1:5000/a:1"),
-        *("example.com/kube-proxy:v1.37.0-fix1", "example.com:5000/kube-proxy:fix"),
+        *(f"example.com/kube-proxy:v{LATEST}-fix1", "example.com:5000/kube-proxy:fix"),
         *(f"a/b@{DIGEST}", f"example.com:5000/a/b:1@{DIGEST}"),
     ],
 )

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from components.config import ConfigError, parse
-from components.config.releases import RELEASES
-from tests.unit.raw_configs import LEFT_OUT, Raw, baremetal, errors, lab, with_value
+from components.config.releases import LATEST, RELEASES, minor_of
+from tests.unit.raw_configs import EARLIER, LEFT_OUT, Raw, baremetal, errors, lab, with_value
 from tests.unit.wrong_configs import (
     DNS_LABEL,
     WRONG,
@@ -70,11 +70,15 @@ pytestmark = pytest.mark.usefixtures("home")
         case("lab imag", "x", "did you mean image?", shown="imag"),
         # Of another minor
         *(
-            case(f"images {key}", image, "name an image of 1.37, as kubernetesVersion is 1.37.2")
+            case(
+                f"images {key}",
+                image,
+                f"name an image of 1.{minor_of(LATEST)}, as kubernetesVersion is {LATEST}",
+            )
             for key, image in (
-                ("kube-apiserver", "registry.k8s.io/kube-apiserver:v1.36.3"),
-                ("kube-controller-manager", "example.com:5000/manager:1.38.0-fix1"),
-                ("kube-proxy", "example.com/proxy:v1.36.3-fix1"),
+                ("kube-apiserver", f"registry.k8s.io/kube-apiserver:v{EARLIER}"),
+                ("kube-controller-manager", f"example.com:5000/manager:1.{minor_of(LATEST) + 1}.0-fix1"),
+                ("kube-proxy", f"example.com/proxy:v{EARLIER}-fix1"),
             )
         ),
         # Shape

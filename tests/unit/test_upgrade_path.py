@@ -12,9 +12,10 @@ import pytest
 
 from components.api import Api
 from components.config import ClusterConfig
-from components.config.releases import LATEST, RELEASES
+from components.config.releases import LATEST, RELEASES, minor_of
 from components.upgrade_checks import NoAnswer
 from components.upgrade_path import refusal
+from tests.unit.raw_configs import EARLIER
 from tests.unit.recorder import REMOTE, Run, ran
 
 VERSIONS = ("1.35.2", "1.35.4", "1.36.1", "1.36.3", "1.37.2", "1.38.0")
@@ -98,8 +99,8 @@ def test_the_record_meets_another_name_and_holds_previews_too(monkeypatch: pytes
         checked.append(begun)
 
     monkeypatch.setattr("components.upgrade_path.check", check)
-    asyncio.run(update("1.36.3"))
-    assert checked == ["1.36.3"]
+    asyncio.run(update(EARLIER))
+    assert checked == [EARLIER]
     begun: list[bool] = []
 
     async def is_to_go_back(_: httpx.AsyncClient, version: str) -> bool:
@@ -111,14 +112,17 @@ def test_the_record_meets_another_name_and_holds_previews_too(monkeypatch: pytes
     monkeypatch.setattr("components.upgrade_path.is_to_go_back", is_to_go_back)
     monkeypatch.setattr("components.api.client", lambda *_: httpx.AsyncClient())
     begun = [True]
-    asyncio.run(update("1.38.1"))
+    next_minor = f"1.{minor_of(LATEST) + 1}.1"
+    asyncio.run(update(next_minor))
     begun = []
-    unknown = r'^kubepivot:kubernetesVersion = ".*": whether kube-apiserver has begun .*no answer; put 1.38.1'
+    unknown = (
+        rf'^kubepivot:kubernetesVersion = ".*": whether kube-apiserver has .*no answer; put {next_minor}'
+    )
     with pytest.raises(pulumi.RunError, match=unknown):
-        asyncio.run(update("1.38.1"))
+        asyncio.run(update(next_minor))
     begun = [False]
     with pytest.raises(pulumi.RunError, match=r'^kubepivot:kubernetesVersion = ".*": the cluster has begun'):
-        asyncio.run(update("1.38.1"))
+        asyncio.run(update(next_minor))
     with pytest.raises(pulumi.RunError, match=r'^kubepivot:kubernetesVersion = ".*": the cluster has begun'):
         asyncio.run(update("1.99.1"))
-    assert checked == ["1.36.3", "1.38.1"], "a version that no path leads to is refused before that"
+    assert checked == [EARLIER, next_minor], "a version that no path leads to is refused before that"

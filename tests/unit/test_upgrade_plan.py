@@ -17,6 +17,8 @@ from components.config.releases import LATEST, RELEASES
 from tests.cases import CHECKOUT, Raw, read
 from tests.unit.recorder import Run, program
 
+LATER = f"{LATEST}1"
+"""A later patch of the newest minor."""
 TAINT = "example.com/gpu=true:NoSchedule"
 
 
@@ -88,33 +90,34 @@ def test_parts_are_in_the_order_in_which_the_program_does_them() -> None:
 
 
 def test_every_workload_whose_image_changes_is_told_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    newest = replace(RELEASES[LATEST], kubernetes="1.37.9", flannel="9.9", etcd="9", containerd="9.9")
-    monkeypatch.setitem(RELEASES, "1.37.9", newest)
+    newest = RELEASES[LATEST]
+    later = replace(newest, kubernetes=LATER, flannel="9.9", etcd="9", containerd="9.9")
+    monkeypatch.setitem(RELEASES, LATER, later)
     own = {"coredns": "registry.example.com/coredns:v1", "kube-proxy": "registry.example.com/kube-proxy:v1"}
     raw = with_workers(1, kubernetesVersion=LATEST, images=own)
-    cfg = config(raw).model_copy(update={"kubernetes_version": "1.37.9"})
+    cfg = config(raw).model_copy(update={"kubernetes_version": LATER})
     assert lines(upgrade_plan(cfg, LATEST)) == [
         "every host: downloads, while nothing that runs is changed",
         "etcd and nodes are looked at, and a snapshot is made: what is wrong ends the run here",
-        f"etcd on controller-1: quay.io/coreos/etcd v{RELEASES[LATEST].etcd} -> v9",
-        "kube-apiserver: registry.k8s.io/kube-apiserver v1.37.2 -> v1.37.9",
-        "kube-controller-manager: registry.k8s.io/kube-controller-manager v1.37.2 -> v1.37.9",
-        "kube-scheduler: registry.k8s.io/kube-scheduler v1.37.2 -> v1.37.9",
+        f"etcd on controller-1: quay.io/coreos/etcd v{newest.etcd} -> v9",
+        f"kube-apiserver: registry.k8s.io/kube-apiserver v{LATEST} -> v{LATER}",
+        f"kube-controller-manager: registry.k8s.io/kube-controller-manager v{LATEST} -> v{LATER}",
+        f"kube-scheduler: registry.k8s.io/kube-scheduler v{LATEST} -> v{LATER}",
         "kube-proxy: registry.example.com/kube-proxy:v1, which kubepivot:images names",
         "coredns: registry.example.com/coredns:v1, which kubepivot:images names",
-        "flannel: ghcr.io/flannel-io/flannel v0.26.7 -> v9.9",
-        "controller-1: drained; kubelet 1.37.2 -> 1.37.9, containerd 2.2.1 -> 9.9",
+        f"flannel: ghcr.io/flannel-io/flannel v{newest.flannel} -> v9.9",
+        f"controller-1: drained; kubelet {LATEST} -> {LATER}, containerd {newest.containerd} -> 9.9",
         "worker-1: not drained, since no other node could take its pods; "
-        "kubelet 1.37.2 -> 1.37.9, containerd 2.2.1 -> 9.9",
+        f"kubelet {LATEST} -> {LATER}, containerd {newest.containerd} -> 9.9",
     ]
 
 
 def test_of_a_version_that_is_not_known_any_more_only_what_comes_is_told() -> None:
     found = lines(upgrade_plan(config(with_workers(0)), "1.35.1"))
-    assert "kube-apiserver: -> registry.k8s.io/kube-apiserver:v1.37.2" in found[3]
+    assert f"kube-apiserver: -> registry.k8s.io/kube-apiserver:v{LATEST}" in found[3]
     assert found[-1] == (
         "controller-1: not drained, since no other node could take its pods; "
-        "kubelet 1.35.1 -> 1.37.2, containerd -> 2.2.1"
+        f"kubelet 1.35.1 -> {LATEST}, containerd -> {RELEASES[LATEST].containerd}"
     )
 
 
@@ -140,8 +143,8 @@ def test_hosts_that_no_other_stands_in_for_are_not_drained(
 def test_how_many_hosts_at_once_is_told() -> None:
     raw = with_workers(2, upgrade={"maxUnavailable": 2})
     assert upgrade_plan(config(raw), "1.36.3").startswith(
-        "Kubernetes 1.36.3 -> 1.37.2, each part when the one before has ended well; of the hosts, which come "
-        "last, 2 at once:\n"
+        f"Kubernetes 1.36.3 -> {LATEST}, each part when the one before has ended well; of the hosts, which "
+        "come last, 2 at once:\n"
     )
     assert "worker-1: drained if another node can take its pods then; kubelet" in upgrade_plan(
         config(raw), "1.36.3"

@@ -12,7 +12,7 @@ def kubernetes_image(name: str) -> Image:
     return Image(
         key=name,
         reference=f"registry.k8s.io/{name}:v${{kubernetes}}",
-        example=f"registry.example.com/{name}:v1.37.2-fix1",
+        example=f"registry.example.com/{name}:fix1",
     )
 
 
