@@ -97,7 +97,7 @@ class Pki(pulumi.ComponentResource):
         # Only `pulumi up` itself is in system:masters; what users get is bound by RBAC and can be unbound.
         self._leaf("super-admin", cluster, "kubepivot", organization="system:masters", usages=[CLIENT])
         self._leaf("admin", cluster, "kubernetes-admin", organization="kubepivot:admins", usages=[CLIENT])
-        # What the hosts of controllers keep of the cluster, see `keep-node`.
+        # For what `keep-node` makes again on a controller: its Node, and the API's endpoints.
         self._leaf("controller", cluster, "kubepivot:controller", usages=[CLIENT])
         self._leaf("etcd/apiserver-client", etcd, "kube-apiserver-etcd-client", usages=[CLIENT])
         for host in hosts.values():

@@ -15,7 +15,6 @@ from components.api import Api, reason
 from components.assets.rollout import (
     BOOTSTRAP,
     LOG_LINES,
-    NAME_LABEL,
     Expected,
     Lease,
     Observed,
@@ -34,6 +33,7 @@ from components.assets.rollout import (
     without_lost,
 )
 from components.config import ClusterConfig
+from components.config.k8s_names import NAME_LABEL
 from components.pki import Pki
 from components.programs.checkpointer.pods import CHECKPOINT_LABEL
 

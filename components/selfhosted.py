@@ -16,7 +16,7 @@ from components.assets.controlplane import COMPONENTS
 from components.assets.credentials import client_kubeconfig, manifest_value
 from components.assets.manifests import (
     CONTENT_LABEL,
-    WORKLOADS,
+    WORKLOAD_KINDS,
     Object,
     applied,
     content_name,
@@ -75,7 +75,7 @@ class Intents:
         opts: pulumi.ResourceOptions,
     ) -> None:
         self.values = _Values(cfg, hosts, pki)
-        workloads = {file: m for file, m in self.values.unfilled.items() if m["kind"] in WORKLOADS}
+        workloads = {file: m for file, m in self.values.unfilled.items() if m["kind"] in WORKLOAD_KINDS}
         self._of = {
             file: Intent(_resource(name, file), self.values.digest({file: each}), after=after, opts=opts)
             for file, each in workloads.items()
@@ -140,14 +140,14 @@ class SelfHosted(pulumi.ComponentResource):
         mounted = [self._apply(file, m) for file, m in lifted.items() if m["kind"] in MOUNTED]
         # The control plane's pods go where the role is.
         before = [*mounted, *self._label_roles(cfg)]
-        rest = {file: m for file, m in lifted.items() if m["kind"] not in (*MOUNTED, *WORKLOADS)}
-        workloads = {file: m for file, m in lifted.items() if m["kind"] in WORKLOADS}
+        rest = {file: m for file, m in lifted.items() if m["kind"] not in (*MOUNTED, *WORKLOAD_KINDS)}
+        workloads = {file: m for file, m in lifted.items() if m["kind"] in WORKLOAD_KINDS}
         tiers = self._apply_workloads(cfg, workloads, before, rollout)
         # Pulumi makes a few at a time; kube-apiserver takes longest to start, and needs nothing of the rest.
         self.objects = [*before, *next(tiers)]
         self.objects += (self._apply(file, m, before) for file, m in rest.items())
         self.objects += chain.from_iterable(tiers)
-        self.workloads = values.digest({f: m for f, m in unfilled.items() if m["kind"] in WORKLOADS})
+        self.workloads = values.digest({f: m for f, m in unfilled.items() if m["kind"] in WORKLOAD_KINDS})
         self.register_outputs({})
 
     def _apply_workloads(
@@ -181,7 +181,7 @@ class SelfHosted(pulumi.ComponentResource):
         name = manifest["metadata"]["name"]
         own = pulumi.ResourceOptions(
             depends_on=list(after),
-            ignore_changes=USER if manifest["kind"] in WORKLOADS and name in COMPONENTS else None,
+            ignore_changes=USER if manifest["kind"] in WORKLOAD_KINDS and name in COMPONENTS else None,
             # Pulumi deletes a replaced object by its name at the end of the next run that succeeds. If that
             # run took the change back, it is the newest one's name. The hand-over removes what is not used.
             retain_on_delete=CONTENT_LABEL in manifest["metadata"].get("labels", {}),

@@ -1,4 +1,4 @@
-"""Upgrades containerd and kubelets, one host after another."""
+"""Upgrades containerd and kubelets, a host or `maxUnavailable` of them at a time."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def upgrade_hosts(
     )
     for host in map(hosts.__getitem__, host_order(cfg)):
         change = nodes[host.name].said.apply(last_change)
-        hook = _make_way(cfg, host, api, change, looking)
+        hook = _drained_before(cfg, host, api, change, looking)
         steps.append(
             RemoteStep(
                 f"{name}-{host.name}-upgrade",
@@ -62,27 +62,27 @@ def upgrade_hosts(
         )
 
 
-def _make_way(
+def _drained_before(
     cfg: ClusterConfig, host: Host, api: Api, change: pulumi.Output[str], looking: Lock
 ) -> pulumi.ResourceOptions:
     """Options of a step before which the host is drained, if its kubelet becomes another version, and whose
     failure tells what is upgraded by then.
     """
 
-    async def make_way(_: pulumi.ResourceHookArgs) -> None:
+    async def drain_first(_: pulumi.ResourceHookArgs) -> None:
         if await change.future() == FIRST:
             return
         async with api.connect() as client:
             problems = await _drain(client, cfg, host.name, looking)
             if problems:
-                raise pulumi.RunError("\n".join([*problems, await _how_far(cfg, client), _WAYS_ON]))
+                raise pulumi.RunError("\n".join([*problems, await _how_far(cfg, client), _MEND]))
 
     async def tell(_: pulumi.ErrorHookArgs) -> bool:
         async with api.connect() as client:
             pulumi.log.error(await _how_far(cfg, client))
         return False  # what a script has waited for is not tried again by itself
 
-    hook = pulumi.ResourceHook(f"drain of {host.name}", make_way)
+    hook = pulumi.ResourceHook(f"drain of {host.name}", drain_first)
     failed = pulumi.ErrorHook(f"failure of {host.name}", tell)
     return pulumi.ResourceOptions(
         hooks=pulumi.ResourceHookBinding(before_create=[hook], before_update=[hook], on_error=[failed])
@@ -100,7 +100,7 @@ async def _how_far(cfg: ClusterConfig, api: httpx.AsyncClient) -> str:
     )
 
 
-_WAYS_ON = (
+_MEND = (
     "No other host is begun. Mend that and run 'pulumi up' again; or, within a minor, put the former values "
     "back in the config and run it: it takes back what has been upgraded."
 )

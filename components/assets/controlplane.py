@@ -7,11 +7,22 @@ from typing import Any
 from components.assets import templates
 from components.config import ClusterConfig
 from components.config.flags import merged
+from components.config.k8s_names import NAME_LABEL
 from components.hosts.machine import Machines
 from components.programs import reuseport
 from components.tables.components import CONTROL_PLANE, SECRETS, ComponentName, Form
 
-__all__ = ["COMPONENTS", "MANIFESTS", "UID", "bootstrap_pod", "pod_spec", "secret_files"]
+__all__ = [
+    "BOOTSTRAP_SECRETS",
+    "COMPONENTS",
+    "FORMER_UID",
+    "MANIFESTS",
+    "UID",
+    "bootstrap_name",
+    "bootstrap_pod",
+    "pod_spec",
+    "secret_files",
+]
 
 COMPONENTS = tuple(CONTROL_PLANE)
 
@@ -35,13 +46,18 @@ def secret_files(component: ComponentName, form: Form) -> dict[str, str]:
     return {**row.secrets, **(row.bootstrap_secrets if form == "bootstrap" else {})}
 
 
+def bootstrap_name(component: ComponentName) -> str:
+    """What a component of the temporary control plane is called."""
+    return component.replace("kube-", "bootstrap-")
+
+
 def bootstrap_pod(component: ComponentName, cfg: ClusterConfig, machines: Machines) -> dict[str, Any]:
     """The static pod of the temporary control plane: hostPath only, as it may name no API object."""
-    name = component.replace("kube-", "bootstrap-")
+    name = bootstrap_name(component)
     return {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": name, "namespace": "kube-system", "labels": {"app.kubernetes.io/name": name}},
+        "metadata": {"name": name, "namespace": "kube-system", "labels": {NAME_LABEL: name}},
         "spec": pod_spec(
             component,
             cfg,

@@ -13,7 +13,7 @@ from components.config import ClusterConfig
 from components.programs.reuseport import INCUMBENT, NEWCOMER
 from components.tables.components import ComponentName, Form
 
-__all__ = ["control_plane_files", "kubeconfig", "manifest_value", "secret_keys"]
+__all__ = ["client_kubeconfig", "control_plane_files", "kubeconfig", "manifest_value", "secret_keys"]
 
 LOOPBACK = (INCUMBENT, NEWCOMER)
 

@@ -7,12 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from components.assets.controlplane import COMPONENTS
 from components.assets.manifests import Object
-from components.assets.rollout import NAME_LABEL
 from components.assets.rollout.objects import condition
+from components.config.k8s_names import NAME_LABEL
 from components.config.upgrade import DrainConfig
-from components.tables.components import POD_CHECKPOINTER
+from components.tables.components import CHECKPOINTED
 
 __all__ = [
     "CORDONED",
@@ -34,9 +33,6 @@ __all__ = [
 CORDONED = "kubepivot.dev/cordoned"
 """On a node that the program has cordoned: so it knows an admin's cordon, which it leaves alone."""
 REASON = "upgrade"
-
-OWN = (*COMPONENTS, POD_CHECKPOINTER.name)
-"""Pods of `kube-system`, by name label, that stay: they tolerate a cordon and would come straight back."""
 
 MOST_NAMES = 10
 
@@ -161,8 +157,8 @@ def _stays(pod: Object) -> bool:
         return True  # a static pod: only its file ends it
     if _controller(pod).get("kind") == "DaemonSet":
         return True  # its controller places it on cordoned nodes too
-    if meta["namespace"] == "kube-system" and meta.get("labels", {}).get(NAME_LABEL) in OWN:
-        return True
+    if meta["namespace"] == "kube-system" and meta.get("labels", {}).get(NAME_LABEL) in CHECKPOINTED:
+        return True  # they tolerate a cordon and would come straight back
     return pod.get("status", {}).get("phase") in ("Succeeded", "Failed") and not _is_ending(pod)
 
 

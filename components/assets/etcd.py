@@ -11,6 +11,8 @@ from components.assets.controlplane import FORMER_UID, MANIFESTS, UID
 from components.assets.document import env_file
 from components.assets.templates import script
 from components.config import ClusterConfig, sizes
+from components.config.etcd import DATA
+from components.config.k8s_names import NAME_LABEL
 from components.hosts.machine import Machine, Machines
 
 __all__ = ["ETCD_SECONDS", "etcd_config", "etcd_files", "etcd_pod", "swap_files"]
@@ -19,7 +21,6 @@ ETCD_SECONDS = 900
 """How long a swap may take: longer than its script's deadlines, or what is taken back would be cut off."""
 
 CONFIG = "/etc/kubernetes/etcd.conf.yml"
-DATA = "/var/lib/etcd"
 PKI = "/etc/kubernetes/pki/etcd"
 
 
@@ -108,7 +109,7 @@ def etcd_pod(cfg: ClusterConfig) -> dict[str, Any]:
         "metadata": {
             "name": "etcd",
             "namespace": "kube-system",
-            "labels": {"app.kubernetes.io/name": "etcd"},
+            "labels": {NAME_LABEL: "etcd"},
         },
         "spec": {
             "hostNetwork": True,

@@ -15,15 +15,15 @@ from components.assets import templates
 from components.assets.controlplane import COMPONENTS, pod_spec
 from components.assets.credentials import secret_keys
 from components.config import ClusterConfig
+from components.config.k8s_names import CONTROL_PLANE_ROLE, NAME_LABEL
 from components.hosts.machine import Machines
 from components.programs import checkpointer, reuseport
 from components.tables.components import ComponentName
 
 __all__ = [
     "CONTENT_LABEL",
-    "CONTROL_PLANE_ROLE",
     "OWNER",
-    "WORKLOADS",
+    "WORKLOAD_KINDS",
     "Object",
     "applied",
     "content_name",
@@ -34,15 +34,10 @@ __all__ = [
 
 Object = dict[str, Any]
 
-CONTROL_PLANE_ROLE = "node-role.kubernetes.io/control-plane"
-"""What places the control plane, and keeps other pods away. NodeRestriction lets no kubelet set this label.
-It does `node.kubernetes.io/*`, by which a worker could give itself the control plane's Secrets.
-"""
-
 CONTENT_LABEL = "kubepivot.dev/content"
 """On Secrets and ConfigMaps whose name has a digest of what they hold. The hand-over removes old ones."""
 
-WORKLOADS = ("DaemonSet", "Deployment")
+WORKLOAD_KINDS = ("DaemonSet", "Deployment")
 """Kinds of objects that have pods."""
 
 # A creation that was cut short has left fields of a manager with another random name: they are ours as well.
@@ -53,7 +48,7 @@ MIN_READY_SECONDS = 10
 
 
 def manifests(cfg: ClusterConfig, machines: Machines, value: Callable[[str], str]) -> dict[str, Object]:
-    """Every object by file name. `value` gives what is not in the config: see `values.manifest_value`.
+    """Every object by file name. `value` gives what is not in the config: see `credentials.manifest_value`.
 
     With placeholders as values, and as addresses of the machines, the result tells which objects exist
     without any certificate or machine.
@@ -72,7 +67,7 @@ def manifests(cfg: ClusterConfig, machines: Machines, value: Callable[[str], str
 
 
 # What the provider would wait for: workloads, and a service until it has pods.
-_AWAITED = (*WORKLOADS, "Service")
+_AWAITED = (*WORKLOAD_KINDS, "Service")
 
 
 def applied(cfg: ClusterConfig, machines: Machines, value: Callable[[str], str]) -> dict[str, Object]:
@@ -151,7 +146,7 @@ class _Values(dict[str, str]):
 
 
 def _labels(component: ComponentName) -> dict[str, str]:
-    return {"app.kubernetes.io/name": component}
+    return {NAME_LABEL: component}
 
 
 def _secret(component: ComponentName, name: str, value: Callable[[str], str]) -> Object:
@@ -250,7 +245,7 @@ def _name_config_maps_by_content(objects: Mapping[str, Object]) -> None:
             renamed[name] = config["metadata"]["name"] = content_name(name, config["data"])
             config["metadata"].setdefault("labels", {})[CONTENT_LABEL] = name
     for workload in objects.values():
-        if workload["kind"] in WORKLOADS:
+        if workload["kind"] in WORKLOAD_KINDS:
             for volume in workload["spec"]["template"]["spec"]["volumes"]:
                 if "configMap" in volume:
                     volume["configMap"]["name"] = renamed[volume["configMap"]["name"]]

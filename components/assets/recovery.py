@@ -7,15 +7,16 @@ from collections.abc import Mapping
 from components.archive import File
 from components.assets import document
 from components.assets.bootstrap import bootstrap_files
-from components.assets.controlplane import COMPONENTS, FORMER_UID, UID
+from components.assets.controlplane import FORMER_UID, UID
 from components.assets.credentials import client_kubeconfig, manifest_value
 from components.assets.document import env_file
 from components.assets.handover import handover_files
-from components.assets.manifests import WORKLOADS, Object, applied, managed
+from components.assets.manifests import WORKLOAD_KINDS, Object, applied, managed
 from components.assets.templates import script
 from components.config import ClusterConfig
 from components.hosts.machine import Machine, Machines
 from components.programs.reuseport import EACH, NEWCOMER
+from components.tables.components import CHECKPOINTED
 
 __all__ = ["recovery_files"]
 
@@ -38,6 +39,7 @@ def recovery_files(
             CONTROL_PLANE_UID=str(UID),
             FORMER_UID=str(FORMER_UID),
             CONTROLLERS=" ".join(cfg.controllers),
+            CHECKPOINTED=" ".join(CHECKPOINTED),
             NODES=" ".join(sorted(cfg.hosts)),
         ),
         "lib.sh": File(script("lib")),
@@ -57,8 +59,7 @@ def recovery_files(
         files[f"{step}/run"] = File(script(step))
     for name, manifest in applied(cfg, machines, lambda value: manifest_value(cfg, value, texts)).items():
         files[f"manifests/{name}"] = File(document.dump(managed(manifest)), mode=0o600)
-        placed = (*COMPONENTS, "pod-checkpointer")
-        if manifest["metadata"]["name"] in placed and manifest["kind"] in WORKLOADS:
+        if manifest["metadata"]["name"] in CHECKPOINTED and manifest["kind"] in WORKLOAD_KINDS:
             files[f"pods/{name}"] = File(document.dump(_pod(manifest)), mode=0o600)
     return files
 

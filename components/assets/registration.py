@@ -10,10 +10,11 @@ from typing import Any
 from components.archive import File
 from components.assets import document, templates
 from components.assets.document import env_file
-from components.assets.manifests import CONTROL_PLANE_ROLE, Object, managed, manifests, role
+from components.assets.manifests import Object, managed, manifests, role
 from components.assets.networks import Network
 from components.assets.templates import script
 from components.config import ClusterConfig
+from components.config.k8s_names import CONTROL_PLANE_ROLE
 from components.hosts.machine import HostSpec, Machine, Machines
 from components.programs.reuseport import INCUMBENT
 

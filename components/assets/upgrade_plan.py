@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from components.assets.controlplane import COMPONENTS
-from components.assets.manifests import CONTROL_PLANE_ROLE
+from components.assets.registration import taints
 from components.assets.upgrade import kubelet_version
 from components.config import ClusterConfig, HostConfig
 from components.config.images import release_images
 from components.config.releases import RELEASES, Release
-from components.tables.components import WORKLOADS, Workload
+from components.hosts.machine import HostSpec
+from components.tables.components import CONTROL_PLANE, LEADERS, WORKLOADS, Workload
 
 __all__ = ["host_order", "how_far", "upgrade_plan", "workload_tiers"]
 
@@ -56,12 +56,10 @@ def how_far(cfg: ClusterConfig, kubelets: Mapping[str, str]) -> str:
 
 def workload_tiers(cfg: ClusterConfig) -> list[list[Workload]]:
     """Workloads that change together: kube-apiserver, then those that elect a leader, then all others."""
-    first, *leaders = COMPONENTS
-    tiers: dict[int, list[Workload]] = {0: [], 1: [], 2: []}
-    for workload in (*WORKLOADS, cfg.pod_network.workload):
-        name = workload.name
-        tiers[0 if name == first else 1 if name in leaders else 2].append(workload)
-    return list(tiers.values())
+    workloads = (*WORKLOADS, cfg.pod_network.workload)
+    first = [each for each in workloads if each.name in CONTROL_PLANE and each.name not in LEADERS]
+    leaders = [each for each in workloads if each.name in LEADERS]
+    return [first, leaders, [each for each in workloads if each.name not in CONTROL_PLANE]]
 
 
 def _workloads(cfg: ClusterConfig, known: Release | None, tier: list[Workload]) -> Iterator[str]:
@@ -98,13 +96,13 @@ def _host(cfg: ClusterConfig, begun: str, known: Release | None, name: str) -> s
 
 def _has_other(cfg: ClusterConfig, name: str) -> bool:
     """Whether another node takes the pods if it is Ready then: `takes_over` by the taints alone."""
-    taints = {each: _hard_taints(host) for each, host in cfg.hosts.items()}
-    return any(other != name and taints[other] <= taints[name] for other in taints)
+    hard = {each: _hard_taints(each, host) for each, host in cfg.hosts.items()}
+    return any(other != name and hard[other] <= hard[name] for other in hard)
 
 
-def _hard_taints(host: HostConfig) -> set[tuple[str, str, str]]:
-    own = {(CONTROL_PLANE_ROLE, "", "NoSchedule")} if host.role == "controller" else set()
-    return own | {(t.key, t.value, t.effect) for t in host.taints if t.effect != "PreferNoSchedule"}
+def _hard_taints(name: str, host: HostConfig) -> set[tuple[str, str, str]]:
+    found = taints(HostSpec(name=name, role=host.role, taints=host.taints))
+    return {(t["key"], t["value"], t["effect"]) for t in found if t["effect"] != "PreferNoSchedule"}
 
 
 def _changed(former: str | None, wanted: str) -> str:

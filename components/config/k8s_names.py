@@ -1,4 +1,4 @@
-"""Validates names, labels and taints by Kubernetes' rules."""
+"""Names that Kubernetes gives, and the rules for names, labels and taints."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Literal, cast, get_args
 
 __all__ = [
     "CLUSTER_DOMAIN",
+    "CONTROL_PLANE_ROLE",
     "LONGEST_DNS_NAME",
+    "NAME_LABEL",
     "Taint",
     "distinct",
     "dns_label",
@@ -20,6 +22,12 @@ __all__ = [
 Effect = Literal["NoSchedule", "PreferNoSchedule", "NoExecute"]
 
 CLUSTER_DOMAIN = "cluster.local"
+CONTROL_PLANE_ROLE = "node-role.kubernetes.io/control-plane"
+"""What places the control plane, and keeps other pods away. NodeRestriction lets no kubelet set this label.
+It does `node.kubernetes.io/*`, by which a worker could give itself the control plane's Secrets.
+"""
+NAME_LABEL = "app.kubernetes.io/name"
+"""Says of what a pod is one."""
 LONGEST_DNS_NAME = 253
 _DNS_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?")
@@ -27,7 +35,6 @@ _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?")
 # What a kubelet may set on its own node; the API server's NodeRestriction refuses the rest.
 _OWN_NAMESPACES = ("node.kubernetes.io", "kubelet.kubernetes.io")
 _OWN_KEYS = ("topology.kubernetes.io/region", "topology.kubernetes.io/zone")
-_ROLE_KEY = "node-role.kubernetes.io/control-plane"
 
 
 def dns_label(text: str, *, longest: int = 63) -> str:
@@ -55,7 +62,7 @@ def dns_name(text: str, *, longest: int = LONGEST_DNS_NAME) -> str:
 def label_key(text: str) -> str:
     """Returns the text if a kubelet may label its node with this key; ValueError with the mend if not."""
     namespace = _qualified(text)
-    if text == _ROLE_KEY:
+    if text == CONTROL_PLANE_ROLE:
         raise ValueError("leave it out: it follows from the host's role")
     if not _is_under(namespace, ("kubernetes.io", "k8s.io")):
         return text

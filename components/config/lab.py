@@ -19,14 +19,14 @@ SUBNET = IPv4Network("172.30.0.0/16")
 TAKEN = {IPv4Address("172.30.0.1"): "the gateway", IPv4Address("172.30.0.2"): "the mirror"}
 """Its addresses that are no host's, each with whose it is."""
 
-_ENGINES = ("bridge", "default", "host", "none")
+_RESERVED = ("bridge", "default", "host", "none")
 
 
 def _network(text: str) -> str:
     """Returns the text if it names a network with addresses to choose; ValueError with the mend if not."""
     if not re.fullmatch(r"[a-zA-Z0-9][\w.-]*", text, re.ASCII):
         raise ValueError("use the name of a container network: letters, digits, '_', '.' and '-'")
-    if text in _ENGINES:
+    if text in _RESERVED:
         raise ValueError("this is the container engine's own; use one that `docker network create` made")
     return text
 

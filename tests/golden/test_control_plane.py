@@ -7,7 +7,7 @@ import yaml
 
 from components.assets.controlplane import COMPONENTS, UID
 from components.assets.credentials import AUTHENTICATION, control_plane_files
-from components.assets.manifests import CONTROL_PLANE_ROLE
+from components.config.k8s_names import CONTROL_PLANE_ROLE
 from components.tables.components import ComponentName, Form
 from tests.cases import Case
 from tests.golden.objects import BOOTSTRAP, Object, below, control_plane, flags_of, pod_specs

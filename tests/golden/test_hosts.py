@@ -17,7 +17,6 @@ from components.assets.backup import SCRIPT
 from components.assets.bootstrap import bootstrap_files
 from components.assets.controlplane import UID
 from components.assets.handover import handover_files
-from components.assets.manifests import CONTROL_PLANE_ROLE
 from components.assets.node import MIRRORED_REGISTRIES, node_files
 from components.assets.preflight import preflight_files
 from components.assets.recovery import recovery_files
@@ -26,7 +25,7 @@ from components.assets.render import render
 from components.assets.upgrade import upgrade_files
 from components.config import parse
 from components.config.images import release_images
-from components.config.k8s_names import Taint
+from components.config.k8s_names import CONTROL_PLANE_ROLE, Taint
 from tests.cases import Case, load
 
 Files = dict[str, File]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from itertools import count
 from typing import Any
 
-from components.assets.manifests import WORKLOADS
+from components.assets.manifests import WORKLOAD_KINDS
 from components.selfhosted import INTENT
 from tests.cases import Case, Raw, read
 from tests.unit.recorder import REMOTE, Registered, Run, program
@@ -15,7 +15,7 @@ STASH = "pulumi:index:Stash"
 
 
 def _workloads(run: Run) -> list[Registered]:
-    return [each for each in run.of("kubernetes:") if each.type.rpartition(":")[2] in WORKLOADS]
+    return [each for each in run.of("kubernetes:") if each.type.rpartition(":")[2] in WORKLOAD_KINDS]
 
 
 def _nodes(run: Run) -> list[Registered]:

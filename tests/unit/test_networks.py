@@ -9,7 +9,7 @@ import pytest
 
 from components.assets.claims import claims_script
 from components.assets.controlplane import bootstrap_pod
-from components.assets.manifests import WORKLOADS, Object, manifests
+from components.assets.manifests import WORKLOAD_KINDS, Object, manifests
 from components.assets.network_check import network_digest, network_files
 from components.assets.networks import NETWORKS, Network
 from components.assets.preflight import preflight_files
@@ -120,7 +120,7 @@ def test_names_of_its_objects_begin_with_its_name() -> None:
     network, found = cfg.pod_network, manifests(cfg, load("lab").machines, lambda name: name)
     assert all(path.startswith(network.workload.name) for path in network.manifests())
     assert network.workload.name in {
-        each["metadata"]["name"] for each in found.values() if each["kind"] in WORKLOADS
+        each["metadata"]["name"] for each in found.values() if each["kind"] in WORKLOAD_KINDS
     }
 
 

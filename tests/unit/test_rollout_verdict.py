@@ -9,7 +9,6 @@ import pytest
 from components.assets.controlplane import COMPONENTS, bootstrap_pod
 from components.assets.rollout import (
     BOOTSTRAP,
-    NAME_LABEL,
     Observed,
     Verdict,
     expected,
@@ -19,6 +18,7 @@ from components.assets.rollout import (
     to_nudge,
     verdict,
 )
+from components.config.k8s_names import NAME_LABEL
 from tests.cases import load
 from tests.unit.rollout_objects import (
     LATE,

@@ -11,7 +11,7 @@ import yaml
 
 from components.assets.controlplane import COMPONENTS, UID
 from components.assets.handover import handover_files
-from components.assets.manifests import OWNER, WORKLOADS, applied, manifests
+from components.assets.manifests import OWNER, WORKLOAD_KINDS, applied, manifests
 from components.assets.templates import script
 from components.config import ClusterConfig, parse
 from components.config.images import IMAGES
@@ -148,7 +148,7 @@ def test_objects_are_the_rendered_manifests(up: Run, case: Case) -> None:
         skip = {"pulumi.com/skipAwait": "true"} if manifest["kind"] in AWAITED else {}
         manifest["metadata"]["annotations"] = {**OWNER, **skip}
     for file, manifest in expected.items():
-        if manifest["kind"] in WORKLOADS:
+        if manifest["kind"] in WORKLOAD_KINDS:
             intent = up.only(f"{case.cfg.name}-{file.removesuffix('.yaml')}-intent")
             manifest["metadata"]["annotations"][INTENT] = f"{intent.name}-id"
     prefix = f"{case.cfg.name}-"

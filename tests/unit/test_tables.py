@@ -10,8 +10,7 @@ import yaml
 
 from components.assets.controlplane import COMPONENTS, bootstrap_pod
 from components.assets.etcd import etcd_config, etcd_pod
-from components.assets.manifests import WORKLOADS as KINDS
-from components.assets.manifests import manifests
+from components.assets.manifests import WORKLOAD_KINDS, manifests
 from components.assets.networks import NETWORKS
 from components.assets.overrides import overrides
 from components.config import parse
@@ -77,7 +76,7 @@ def test_every_workload_has_a_row_and_is_put_back_by_its_keys(case: Case) -> Non
     cfg = parse(raw, stack="dev")
     rendered = manifests(cfg, configured_machines(cfg), lambda name: name).values()
     for manifest in rendered:
-        if manifest["kind"] in KINDS:
+        if manifest["kind"] in WORKLOAD_KINDS:
             name, spec = manifest["metadata"]["name"], manifest["spec"]["template"]["spec"]
             keys = overrides(cfg, name)
             containers = [*spec["containers"], *spec.get("initContainers", [])]

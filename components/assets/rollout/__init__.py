@@ -5,7 +5,6 @@ from components.assets.rollout.leadership import on_trial
 from components.assets.rollout.lost import without_lost
 from components.assets.rollout.objects import (
     BOOTSTRAP,
-    NAME_LABEL,
     Expected,
     Lease,
     Observed,
@@ -19,7 +18,6 @@ from components.assets.rollout.verdict import Verdict, late_workloads, progress,
 __all__ = [
     "BOOTSTRAP",
     "LOG_LINES",
-    "NAME_LABEL",
     "Expected",
     "Lease",
     "Observed",

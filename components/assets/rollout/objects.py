@@ -6,16 +6,15 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from components.assets.controlplane import COMPONENTS
-from components.assets.manifests import WORKLOADS, Object, manifests
+from components.assets.controlplane import COMPONENTS, bootstrap_name
+from components.assets.manifests import WORKLOAD_KINDS, Object, manifests
 from components.assets.overrides import overrides
 from components.config import ClusterConfig
+from components.config.k8s_names import NAME_LABEL
 from components.hosts.machine import Machines
 from components.tables.components import LEADERS
 
-NAME_LABEL = "app.kubernetes.io/name"
-
-BOOTSTRAP = tuple(f"bootstrap-{component.removeprefix('kube-')}" for component in COMPONENTS)
+BOOTSTRAP = tuple(map(bootstrap_name, COMPONENTS))
 """Names, by that label, of the temporary control plane's pods."""
 
 
@@ -89,7 +88,7 @@ def roll_seconds(cfg: ClusterConfig) -> int:
 def expected(cfg: ClusterConfig, machines: Machines) -> Expected:
     """What the cluster of that config should be."""
     rendered = manifests(cfg, machines, lambda name: name).values()
-    objects = [each for each in rendered if each["kind"] in WORKLOADS]
+    objects = [each for each in rendered if each["kind"] in WORKLOAD_KINDS]
     objects.sort(key=lambda each: (each["kind"], each["metadata"]["name"]))
     names = [each["metadata"]["name"] for each in objects]
     return Expected(

@@ -12,6 +12,7 @@ from components.tables.components.kube_scheduler import KUBE_SCHEDULER
 from components.tables.components.row import SECRETS, Component, ComponentName, Flag, Form, Image, Workload
 
 __all__ = [
+    "CHECKPOINTED",
     "CONTROL_PLANE",
     "LEADERS",
     "SECRETS",
@@ -50,6 +51,9 @@ COREDNS = Workload(
 )
 
 POD_CHECKPOINTER = Workload(name="pod-checkpointer", images=(PYTHON_IMAGE,))
+
+CHECKPOINTED = (*CONTROL_PLANE, POD_CHECKPOINTER.name)
+"""Those that pod-checkpointer keeps copies of on controllers."""
 
 WORKLOADS: tuple[Workload, ...] = (*CONTROL_PLANE.values(), KUBE_PROXY, COREDNS, POD_CHECKPOINTER)
 """All but the network's."""

@@ -7,9 +7,8 @@ ask_api_directly
 
 if [ ! -e /var/lib/kubepivot/pivoted ]; then
   keep_user root/etc/kubernetes/manifests/*
-  install -d -o "$CONTROL_PLANE_UID" -g "$CONTROL_PLANE_UID" -m 0700 /etc/kubernetes/bootstrap-secrets
-  for component in kube-apiserver kube-controller-manager kube-scheduler; do
-    install -d -o "$CONTROL_PLANE_UID" -g "$CONTROL_PLANE_UID" -m 0700 "/etc/kubernetes/bootstrap-secrets/$component"
+  for directory in root/etc/kubernetes/bootstrap-secrets root/etc/kubernetes/bootstrap-secrets/*; do
+    install -d -o "$CONTROL_PLANE_UID" -g "$CONTROL_PLANE_UID" -m 0700 "${directory#root}"
   done
   [ -e /etc/kubernetes/manifests/bootstrap-apiserver.yaml ] && again=yes || again=no
   place

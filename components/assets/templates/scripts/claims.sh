@@ -36,8 +36,9 @@ is_claimed() { # PATH
   return 1
 }
 
-is_mounted() { # DIRECTORY
-  case $mounted in *" $1 "*) return 0 ;; esac
+read_mounts() { mounts=$(awk '{ print $2 }' /proc/mounts | while read -r path; do printf '%b\n' "$path"; done); }
+is_mounted() { # PATH
+  case $nl$mounts$nl in *"$nl$1$nl"*) return 0 ;; esac
   return 1
 }
 
@@ -49,7 +50,7 @@ is_empty() { # DIRECTORY
 # is taken for the installation's, which began with empty directories only.
 read_claims() {
   claims=$(cat "$made" 2>/dev/null || true) carried=""
-  mounted=$(cat /proc/mounts)
+  read_mounts
   [ -n "$claims" ] || carried=yes
 }
 

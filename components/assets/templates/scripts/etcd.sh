@@ -23,10 +23,9 @@ if ask_api /readyz >/dev/null 2>&1; then api_is_ready=yes; else api_is_ready="";
 
 ask_status() { status=$(etcd endpoint status --write-out=json); }
 field() { printf '%s' "$status" | sed -n "s/.*\"$1\":\"\([^\"]*\)\".*/\1/p"; }
-minor() { printf '%s\n' "$1" | cut -d . -f 1-2; }
 image() { sed -n 's/^.* image: //p' "$1"; }
 
-# What has to be there is there before anything ends.
+# The image is pulled before etcd is stopped.
 if [ -z "$(ctr --namespace k8s.io images list --quiet "name==$ETCD_IMAGE")" ]; then
   said=$(timeout 400 ctr --namespace k8s.io images pull --hosts-dir /etc/containerd/certs.d "$ETCD_IMAGE" 2>&1) ||
     die "cannot pull $ETCD_IMAGE, and etcd is as it was: let the host reach its registry, or set a mirror in the stack's config: $(printf '%s\n' "$said" | tail -n 2)"
@@ -37,10 +36,10 @@ all_answer() { etcd --command-timeout=10s endpoint status --cluster >/dev/null 2
 wait_for 30 "every member of etcd to answer: bring back the one that does not, and etcd on $NAME is as it was" all_answer
 
 # An older minor starts only on data that were made its own before.
-wanted=$(minor "$ETCD_VERSION")
-data_are_wanted() { ask_status && [ "$(minor "$(field storageVersion)")" = "$wanted" ]; }
+wanted=$(minor_of "$ETCD_VERSION")
+data_are_wanted() { ask_status && [ "$(minor_of "$(field storageVersion)")" = "$wanted" ]; }
 ask_status
-if [ "$(printf '%s\n' "$wanted" "$(minor "$(field version)")" | sort -V | tail -n 1)" != "$wanted" ] && ! data_are_wanted; then
+if is_newer "$(minor_of "$(field version)")" "$wanted" && ! data_are_wanted; then
   said=$(etcd downgrade enable "$wanted" 2>&1) || case $said in
     *"in progress"*) ;; # of a run that was cut short
     *) die "etcd $(field version), which is as it was, cannot give its data to $wanted: $said" ;;
@@ -53,7 +52,7 @@ if [ ! -e "$unproven" ]; then
   mkdir -m 0700 "$former"
   cp -p "$manifest" "$former/manifest"
   [ ! -e "$config" ] || cp -p "$config" "$former/config"
-  minor "$(field version)" >"$former/minor"
+  minor_of "$(field version)" >"$former/minor"
   sync "$former"/* "$former"
 fi
 if [ ! -e "$unproven" ] || ! are_placed; then

@@ -21,6 +21,11 @@ record() {
   put "$1.new" "$1"
 }
 
+minor_of() { printf '%s\n' "$1" | cut -d . -f 1-2; }
+is_newer() { # VERSION THAN
+  [ "$1" != "$2" ] && [ "$(printf '%s\n' "$1" "$2" | sort -V | tail -n 1)" = "$1" ]
+}
+
 # wait_for SECONDS WHAT COMMAND...: polls until the command succeeds.
 wait_for() {
   deadline=$(($(date +%s) + $1)) what=$2

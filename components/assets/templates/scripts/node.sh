@@ -77,7 +77,7 @@ if [ "$ROLE" = controller ]; then
   fi
 fi
 install -d -m 0755 /etc/cni/net.d /opt/cni/bin /etc/kubernetes/manifests
-# Nor does an etcd that serves change here: `etcd.sh` swaps it, one controller after another.
+# An etcd that serves is not changed here: `etcd.sh` swaps it, one controller after another.
 last_etcd_change=/var/lib/kubepivot/last-etcd-change
 if [ "$ROLE" = controller ] && [ -e /etc/kubernetes/manifests/etcd.yaml ] &&
   ! etcd_is_down root/etc/kubernetes/manifests/etcd.yaml; then

@@ -8,7 +8,6 @@ export CONTAINERD_SUPPRESS_DEPRECATION_WARNINGS=1
 MANIFESTS=/etc/kubernetes/manifests
 DATA=/var/lib/etcd
 recovered=/var/lib/kubepivot/recovered work=/var/lib/kubepivot/recovery-$GENERATION
-COMPONENTS="kube-apiserver kube-controller-manager kube-scheduler pod-checkpointer"
 NOT_TEMPORARY="labels.\"io.kubernetes.pod.name\"!=bootstrap-apiserver-$NAME"
 # A kubelet renews its lease every 10 s; one that has lost its connection takes up to 30 s more.
 SILENT_SECONDS=60
@@ -51,13 +50,13 @@ make_data() { # the data directory of the snapshot, before anything is stopped
   chown -R --reference=/etc/kubernetes/pki/etcd/server.key "$work/etcd"
 }
 all_stopped() {
-  for name in etcd $COMPONENTS; do ! runs "$name" || return 1; done
+  for name in etcd $CHECKPOINTED; do ! runs "$name" || return 1; done
 }
 stand_down() { # nothing of the control plane runs on this host, and nothing starts it
   systemctl stop kubelet
   [ ! -e "$MANIFESTS/etcd.yaml" ] || mv "$MANIFESTS/etcd.yaml" "$MANIFESTS/.etcd.yaml.recovery"
   rm -f "$MANIFESTS"/*-checkpoint.json
-  for name in etcd $COMPONENTS; do
+  for name in etcd $CHECKPOINTED; do
     found=$(containers "$name")
     for container in $found; do
       ctr --namespace k8s.io tasks kill --signal SIGKILL --all "$container" 2>/dev/null || true # it has ended
@@ -188,7 +187,7 @@ wait_for 60 "the API to list the nodes' leases" look_first
 
 # list: the control plane's pods but the static ones, with UID, name, component, node, and whether they are Ready.
 list() {
-  kube get pods --namespace=kube-system --selector="app.kubernetes.io/name in ($(echo $COMPONENTS | tr ' ' ,))" \
+  kube get pods --namespace=kube-system --selector="app.kubernetes.io/name in ($(echo $CHECKPOINTED | tr ' ' ,))" \
     --output=jsonpath='{range .items[*]}{.metadata.uid}|{.metadata.name}|{.metadata.labels.app\.kubernetes\.io/name}|{.spec.nodeName}|{.status.conditions[?(@.type=="Ready")].status}{"\n"}{end}'
 }
 remember() { # none of these counts as running, whatever the API says of it
@@ -268,7 +267,7 @@ done
 renewed() {
   free_leases
   list >pods-now || return 1
-  for component in $COMPONENTS; do
+  for component in $CHECKPOINTED; do
     new=$(awk -F '|' -v component="$component" -v node="$NAME" '
       FILENAME == ARGV[1] { old[$1]; next }
       !($1 in old) && $3 == component && $5 == "True" && ($4 == node || component ~ /^kube-(controller-manager|scheduler)$/) { print $1; exit }

@@ -114,11 +114,7 @@ done
 before=/var/lib/kubepivot/sysctl-before.conf
 [ ! -e "$before" ] || sysctl --quiet --load "$before" --ignore
 
-mounts=$(awk '{ print $2 }' /proc/mounts | while read -r path; do printf '%b\n' "$path"; done)
-is_mounted() { # PATH
-  case $nl$mounts$nl in *"$nl$1$nl"*) return 0 ;; esac
-  return 1
-}
+read_mounts
 has_mounts() { # DIRECTORY
   case $nl$mounts in *"$nl$1/"*) return 0 ;; esac
   return 1

@@ -9,21 +9,17 @@ in_place() { # PART: its version; empty where there is none, and while it is bei
 }
 kubelet=$(in_place kubelet)
 etcd=$(in_place etcd)
-minor() { echo "$1" | cut -d . -f 2; }
-# The stack of a cluster of before this was looked at has no record of its version.
-if [ -n "$kubelet" ] && [ "$(minor "$KUBERNETES")" -lt "$(minor "$kubelet")" ]; then
-  die "kubepivot:kubernetesVersion = \"$KUBERNETES\": $NAME runs $kubelet, and 1.$(minor "$KUBERNETES") may not read what that has stored: use a version of 1.$(minor "$kubelet")"
+# The stack of a cluster that an older kubepivot made has no record of its version.
+if [ -n "$kubelet" ] && is_newer "$(minor_of "$kubelet")" "$(minor_of "$KUBERNETES")"; then
+  die "kubepivot:kubernetesVersion = \"$KUBERNETES\": $NAME runs $kubelet, and $(minor_of "$KUBERNETES") may not read what that has stored: use a version of $(minor_of "$kubelet")"
 fi
 
-# Nor are its parts staged, so that all kubelets would be changed at once, before kube-apiserver.
-if [ -n "$kubelet" ] && [ "$(minor "$KUBERNETES")" != "$(minor "$kubelet")" ] && [ ! -e /var/lib/kubepivot/last-change ]; then
+# What an older kubepivot set up has no staged binaries: all kubelets would be swapped at once, before kube-apiserver.
+if [ -n "$kubelet" ] && [ "$(minor_of "$KUBERNETES")" != "$(minor_of "$kubelet")" ] && [ ! -e /var/lib/kubepivot/last-change ]; then
   die "kubepivot:kubernetesVersion = \"$KUBERNETES\": $NAME runs $kubelet and was set up by an earlier kubepivot: put $kubelet there and run 'pulumi up' first"
 fi
 
 # Back to an earlier version none is needed, and what is not well may be what one goes back for.
-is_newer() { # VERSION THAN
-  [ "$1" != "$2" ] && [ "$(printf '%s\n' "$1" "$2" | sort -V | tail -n 1)" = "$1" ]
-}
 is_newer "$KUBERNETES" "$kubelet" || is_newer "$ETCD" "$etcd" || exit 0
 
 mend="nothing has been upgraded: mend that, then run 'pulumi up' again"
@@ -33,7 +29,7 @@ said=$(etcd --command-timeout=10s endpoint health --cluster 2>&1) ||
 # A next minor is reached from a late patch of the one before.
 late=3.6.11
 for version in $(etcd endpoint status --cluster --write-out=json | grep -o '"version":"[^"]*"' | cut -d '"' -f 4); do
-  if [ "$(minor "$version")" != "$(minor "$ETCD")" ] && is_newer "$late" "$version"; then
+  if [ "$(minor_of "$version")" != "$(minor_of "$ETCD")" ] && is_newer "$late" "$version"; then
     die "a member of etcd is $version, and $ETCD is reached from $late or newer: nothing has been upgraded; set kubepivot:kubernetesVersion to $kubelet, which brings such a one, and run 'pulumi up'; then upgrade"
   fi
 done

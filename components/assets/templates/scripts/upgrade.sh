@@ -28,7 +28,7 @@ keep_etcd() {
 }
 
 since=""
-# What a step staged that failed, and was taken back without running again, is nobody's wish any more.
+# Binaries that a failed step has staged are not wanted any more once the former values are back.
 [ "$(cat change)" = "$(cat "$last_change")" ] || discard_stage
 if [ -d "$stage" ]; then
   keep_etcd
