@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.builds]
 
 SUBNET, RECENT_SUBNET = 16, 29
 
-# What was published last before the pods' templates changed. Move it on when they change again.
+# Published, with other templates of the pods than today's, so that they roll.
 RECENT = "6ab51d2043a59add54f2a071fe2ddf242237dd93"
 
 # The last one whose workers joined with a token, and whose control plane went where a kubelet could send it.

@@ -13,14 +13,16 @@ from components.assets.etcd import etcd_config, etcd_pod
 from components.assets.manifests import WORKLOAD_KINDS, manifests
 from components.assets.networks import NETWORKS
 from components.assets.overrides import overrides
+from components.assets.rollout import leadership
 from components.config import parse
 from components.config.flags import FlagsConfig
 from components.config.images import IMAGES, ImagesConfig
 from components.config.releases import LATEST, RELEASES
 from components.hosts.machine import configured_machines
-from components.tables.components import CONTROL_PLANE, WORKLOADS, ComponentName, Flag
+from components.programs.checkpointer import checkpointer, pods
+from components.tables.components import CHECKPOINTED, CONTROL_PLANE, LEADERS, WORKLOADS, ComponentName, Flag
 from components.tables.ports import PORTS
-from tests.cases import Case
+from tests.cases import CHECKOUT, Case
 from tests.golden.objects import flags_of
 from tests.unit.raw_configs import lab, with_value
 
@@ -92,6 +94,13 @@ def _given(case: Case, key: str) -> bool:
     return bool(case.raw.get(section, {}).get(name))
 
 
+def test_pod_checkpointer_has_the_same_names() -> None:
+    """It runs without the tables."""
+    assert {owner.name for owner in pods.SAVED} == set(CHECKPOINTED)
+    assert tuple(owner.name for owner in pods.LEADERS) == LEADERS
+    assert checkpointer.LED_SECONDS == leadership.LEAD_SECONDS
+
+
 def test_a_flag_that_ends_with_a_star_has_no_value() -> None:
     families = [flag for row in CONTROL_PLANE.values() for flag in row.flags if flag.name.endswith("*")]
     assert families and all(flag == Flag(flag.name, "", flag.reserved) for flag in families)
@@ -145,6 +154,18 @@ def test_what_etcd_and_the_control_plane_listen_at_is_in_the_table(case: Case) -
         text = yaml.safe_dump(what)
         found |= set(map(int, re.findall(r"(?:https?://[\d.]+:|secure-port=|\bport: )(\d+)", text)))
     assert {2379, 2380, 2381, 10257, 10259, case.cfg.api.port} <= found <= known
+
+
+def test_ports_that_templates_name_are_in_the_table() -> None:
+    """Scripts by URL, manifests of what is on the host's network by key. 443 is the Service's."""
+    known = {port.first for port in PORTS}
+    named: set[int] = set()
+    for path in sorted((CHECKOUT / "components/assets").rglob("*/*.*")):
+        if path.suffix == ".sh":
+            named |= set(map(int, re.findall(r"https?://[^/ ]+:(\d{4,5})\b", path.read_text())))
+        elif path.suffix == ".yaml" and "hostNetwork: true" in path.read_text():
+            named |= set(map(int, re.findall(r"\bport: (\d{4,5})\b", path.read_text())))
+    assert {2379, 2381, 10248, 10256} <= named <= known
 
 
 def test_no_port_is_there_twice() -> None:
