@@ -117,7 +117,7 @@ def _read(path: Path) -> str:
         # Editors of Windows begin a text with a mark that is no part of it.
         return path.expanduser().read_text("utf-8-sig", errors="replace")
     except FileNotFoundError:
-        raise ValueError(f"there is no such file; {_NEW_KEY}") from None
+        raise ValueError(f"there is no such file: correct the path, or {_NEW_KEY}") from None
     except (OSError, RuntimeError) as error:  # RuntimeError: no home directory for ~user
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise ValueError(f"the file cannot be read ({reason}); name a readable private key") from None

@@ -38,20 +38,22 @@ def decide(owners: Mapping[Owner, Situation], dead_for: float) -> dict[Owner, Ac
 
     Without an API nobody knows which pods run, so everything is armed: a copy too many is harmless. So is
     whoever has no living instance: it may take that one to make others.
-    A static pod of this program goes when no other is left for it to take away.
+    A static pod of this program goes when no other is left for it to take away, that of a leader when
+    somebody leads: an instance that is Ready may be a standby.
     """
     busy = any(situation.armed for owner, situation in owners.items() if owner != SELF)
     actions = {}
     for owner, situation in owners.items():
+        unled = situation.unled_for >= UNLED_SECONDS
         if situation.armed:
-            if owner == SELF and busy:
+            if unled or (owner == SELF and busy):
                 continue
             if situation.settled:
                 actions[owner] = Action.DISARM
             elif situation.gone_for >= GONE_SECONDS and owner != APISERVER:
                 # An armed kube-apiserver may be the one that answers: it stays, whatever became of its owner.
                 actions[owner] = Action.FORGET
-        elif dead_for >= DEAD_SECONDS or situation.unled_for >= UNLED_SECONDS:
+        elif dead_for >= DEAD_SECONDS or unled:
             actions[owner] = Action.ARM
         elif situation.gone_for >= GONE_SECONDS and not (owner == SELF and busy):
             actions[owner] = Action.FORGET
