@@ -76,9 +76,11 @@ def made_with(archive: str) -> Values:
     # The first programs did not bring them.
     names = environment.get("CONTROLLERS", "").split()
     controllers = {"hosts": f"controllers {', '.join(names)}"} if names else {}
+    # Without the flag, where the network gives the nodes their ranges, the record alone has it.
+    pods = controller_manager.get("cluster-cidr")
     return {
         **controllers,
-        "network.pods": controller_manager["cluster-cidr"],
+        **({"network.pods": pods} if pods else {}),
         "network.services": apiserver["service-cluster-ip-range"],
         "network.domain": issuer.removeprefix("https://kubernetes.default.svc."),
         "api.host": urlsplit(environment["API_ENDPOINT"]).hostname or "",

@@ -61,8 +61,8 @@ def load(name: str) -> Case:
 def read(name: str) -> Raw:
     """A case's config, to be changed at will. Machines that exist already get a key to log in with."""
     raw: Raw = yaml.safe_load((DIRECTORY / name / "config.yaml").read_text())
-    if raw["platform"] == "baremetal":
-        for host in raw["hosts"].values():
+    for host in raw["hosts"].values():
+        if "hostKey" in host:
             host["key"] = login_key()
     return raw
 

@@ -23,7 +23,7 @@ from components.config.digitalocean import ANYWHERE, DigitalOceanConfig, is_priv
 from components.config.errors import PROJECT, ConfigError, Problem, problems_of
 from components.config.etcd import EtcdConfig
 from components.config.flags import FlagsConfig
-from components.config.host import HostConfig, HostName
+from components.config.host import HostConfig, HostName, PlatformName
 from components.config.images import ImagesConfig, release_images
 from components.config.k8s_names import Taint
 from components.config.lab import LabConfig
@@ -74,7 +74,7 @@ class PkiConfig(Section):
 class ClusterConfig(Section):
     """A self-hosted Kubernetes cluster."""
 
-    platform: Literal["lab", "baremetal", "digitalocean"] = Field(
+    platform: PlatformName = Field(
         description="Where the hosts come from: containers made on this machine (lab), machines that exist "
         "already (baremetal), or droplets (digitalocean).",
         examples=["baremetal"],

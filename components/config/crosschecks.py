@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import IPv4Address, IPv4Network
 from itertools import combinations
+from typing import get_args
 from urllib.parse import urlsplit
 
 from components.assets.networks import NETWORKS
@@ -18,12 +19,13 @@ from components.config.base import number
 from components.config.digitalocean import LONGEST_NAME
 from components.config.errors import Problem
 from components.config.flags import refusal, unknown_gates
+from components.config.host import PlatformName
 from components.config.k8s_names import CLUSTER_DOMAIN, LONGEST_DNS_NAME
 from components.config.lab import NETWORK, SUBNET, TAKEN
 from components.config.releases import LATEST, RELEASES
 from components.tables.ports import API, NODE_PORTS, PORTS, SSH, port_range
 
-__all__ = ["problems"]
+__all__ = ["SECTIONS", "problems"]
 
 Raw = Mapping[str, object]
 
@@ -50,8 +52,7 @@ _USUAL_NODE_PORTS = f"{NODE_PORTS.first}-{NODE_PORTS.last}"
 _SERVERS = (("mirror", "artifacts"), ("mirror", "images"), ("backup", "s3", "endpoint"))
 """URLs that hosts ask, whether there is a cluster or not."""
 _LOGIN = ("user", "port", "key", "hostKey")
-_PLATFORMS = ("lab", "baremetal", "digitalocean")
-_SECTIONS = {"lab": "lab", "digitalocean": "digitalOcean"}
+SECTIONS: Mapping[str, str] = {"lab": "lab", "digitalocean": "digitalOcean"}
 """Sections of the config that only one platform has."""
 _ORDERED = ("size", "generation")
 """Keys of hosts that only a platform which makes machines to order has."""
@@ -119,8 +120,8 @@ def _platform(raw: Raw, hosts: Mapping[str, Raw]) -> Iterator[Problem]:
             made = "with platform digitalocean the hosts, their addresses and their keys are made"
             yield from _left_out(hosts, ("address", *_LOGIN), made)
             yield from _digitalocean(raw, hosts)
-    if platform in _PLATFORMS:
-        for other, section in _SECTIONS.items():
+    if platform in get_args(PlatformName):
+        for other, section in SECTIONS.items():
             if other != platform and section in raw:
                 yield Problem.at([section], raw[section], f"leave it out: it is for platform {other} only")
         if platform != "digitalocean":

@@ -12,7 +12,10 @@ from components.config.digitalocean import Size
 from components.config.k8s_names import Taint
 from components.tables.ports import SSH
 
-__all__ = ["HostConfig", "HostName"]
+__all__ = ["HostConfig", "HostName", "PlatformName"]
+
+PlatformName = Literal["lab", "baremetal", "digitalocean"]
+"""Where the hosts come from."""
 
 
 def _host_name(text: str) -> str:

@@ -14,18 +14,19 @@ from components.assets.networks import NETWORKS
 from components.config import ClusterConfig
 from components.config.base import DERIVED
 from components.config.errors import PROJECT
+from components.config.releases import LATEST
 from components.tables.ports import PORTS, Port
 
 __all__ = ["EXAMPLE", "files"]
 
 DOCS = Path(__file__).parents[2] / "docs"
 
-EXAMPLE = """\
+EXAMPLE = f"""\
 # yaml-language-server: $schema=docs/kubepivot.schema.json
 config:
   kubepivot:platform: baremetal
   kubepivot:name: prod
-  kubepivot:kubernetesVersion: 1.37.2
+  kubepivot:kubernetesVersion: {LATEST}
   kubepivot:hosts:
     controller-1:
       role: controller

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from components.config.releases import RELEASES, minor_of
 from lab.engine import docker
 from tests.e2e.killing import end, is_updating, kill
 from tests.e2e.stacks import Stack, lab_config
@@ -19,7 +20,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.builds]
 
 SUBNET = 31
 CONTROLLER = f"172.30.{SUBNET}.11"
-OLDEST, MIDDLE, NEWEST = "1.35.4", "1.36.3", "1.37.2"
+OLDEST, MIDDLE, NEWEST = list({minor_of(version): version for version in RELEASES}.values())[-3:]
+"""The newest version of each of the last three minors."""
 ETCDCTL = (
     "etcdctl --endpoints=https://127.0.0.1:2379 --cacert=/etc/kubernetes/pki/etcd/ca.crt "
     "--cert=/etc/kubernetes/pki/etcd/server.crt --key=/etc/kubernetes/pki/etcd/server.key"
@@ -51,25 +53,25 @@ def etcd_container(stack: Stack) -> str:
 
 def upgrade(stack: Stack, before: str, after: str, tmp_path: Path) -> None:
     stack.configure(config(SUBNET, after))
+    container = etcd_container(stack)
     with unnoticed(stack, CONTROLLER, f"to-{after.replace('.', '-')}", tmp_path):
         begin = time.monotonic()
         print(stack.up())
         print(f"from {before} to {after}: {time.monotonic() - begin:.0f} s")
     has_all_of(stack, after)
+    assert etcd(stack) == RELEASES[after].etcd
+    # One that is of the same version in both runs on.
+    assert (etcd_container(stack) == container) == (RELEASES[before].etcd == RELEASES[after].etcd)
 
 
 def test_nobody_notices_another_minor(stack: Stack, tmp_path: Path) -> None:
-    """etcd, which is of the same version in both, runs on."""
-    container = etcd_container(stack)
     upgrade(stack, OLDEST, MIDDLE, tmp_path)
-    assert etcd(stack) == "3.6.16"
-    assert etcd_container(stack) == container
 
 
 def test_no_minor_is_skipped(stack: Stack) -> None:
     stack.configure(config(SUBNET, OLDEST))
     said = stack.pulumi("preview", fails=True)
-    assert f"the cluster has begun to run {MIDDLE}, and 1.35 may not read what that has stored" in said
+    assert f"has begun to run {MIDDLE}, and 1.{minor_of(OLDEST)} may not read what that has stored" in said
 
 
 def test_a_preview_refuses_a_host_that_is_new_beside_another_minor(stack: Stack) -> None:
@@ -82,15 +84,14 @@ def test_a_preview_refuses_a_host_that_is_new_beside_another_minor(stack: Stack)
 def test_until_kube_apiserver_has_begun_a_minor_is_taken_back_with_its_etcd(stack: Stack) -> None:
     stack.configure(config(SUBNET, NEWEST))
     kill(stack, "up", "bootstrap", lambda: is_updating(stack, "bootstrap"))
-    assert etcd(stack) == "3.7.3"
+    assert etcd(stack) == RELEASES[NEWEST].etcd
     stack.configure(config(SUBNET, MIDDLE))
     end(stack, "up")
-    assert etcd(stack) == "3.6.16"
+    assert etcd(stack) == RELEASES[MIDDLE].etcd
     has_all_of(stack, MIDDLE)
 
 
 def test_nobody_notices_the_newest_minor_and_its_etcd(stack: Stack, tmp_path: Path) -> None:
     upgrade(stack, MIDDLE, NEWEST, tmp_path)
-    assert etcd(stack) == "3.7.3"
     stack.configure(config(SUBNET, MIDDLE))
     assert f"the cluster has begun to run {NEWEST}" in stack.pulumi("preview", fails=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -58,6 +59,9 @@ def droplets() -> Raw:
             "worker-1": {"role": "worker", "size": "s-2vcpu-2gb"},
         },
     }
+
+
+OF_PLATFORM: dict[str, Callable[[], Raw]] = {"lab": lab, "baremetal": baremetal, "digitalocean": droplets}
 
 
 def with_value(raw: Raw, path: str, value: object) -> Raw:

@@ -10,7 +10,9 @@ from components.config import parse
 from components.hosts.machine import configured_machines
 from tests.cases import load
 
-DAEMON_SETS = ("flannel", "kube-apiserver", "kube-proxy", "pod-checkpointer")
+DAEMON_SETS = tuple(
+    sorted([load("lab").cfg.pod_network.workload.name, "kube-apiserver", "kube-proxy", "pod-checkpointer"])
+)
 DEPLOYMENTS = ("coredns", "kube-controller-manager", "kube-scheduler")
 WORKLOADS = (*DAEMON_SETS, *DEPLOYMENTS)
 STAY_READY = ("kube-apiserver", "pod-checkpointer", "kube-controller-manager", "kube-scheduler")

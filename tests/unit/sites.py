@@ -9,6 +9,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from lab import pins
 from lab.toolchain.download import Sites
 
 HOSTS = ("get.pulumi.com", "dl.k8s.io", "github.com", "api.github.com", "modules.example")
@@ -103,11 +104,11 @@ def archive(members: dict[str, bytes]) -> bytes:
 class FakeGo:
     """A `go` that writes `built <package>` where it is told to, and a line to `calls` for each build.
 
-    It is Go 1.26.8 unless told otherwise; `fails` makes it end with an error, `seconds` makes it slow.
+    It is the pinned Go unless told otherwise; `fails` makes it end with an error, `seconds` makes it slow.
     """
 
     def __init__(
-        self, directory: Path, *, version: str = "go1.26.8", fails: bool = False, seconds: float = 0
+        self, directory: Path, *, version: str = f"go{pins.GO}", fails: bool = False, seconds: float = 0
     ) -> None:
         directory.mkdir(exist_ok=True)
         self._log = directory / "go.log"

@@ -3,10 +3,14 @@ here, one after the other, in a sandbox."""
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from components.assets.claims import claims_script
+from components.assets.node import node_files
+from tests.cases import load
 from tests.sweeps import swept
 from tests.unit.new_host import MARK, NODES, RECORD, arrange, files_of, install, reset, set_up
 from tests.unit.sandbox import Sandbox
@@ -57,6 +61,23 @@ def _all(host: Sandbox) -> list[Path]:
     return sorted(
         path for path in host.root.rglob("*") if path.name not in fakes and "site" not in path.parts
     )
+
+
+@pytest.mark.parametrize("name", ["lab", "baremetal"])
+def test_what_a_node_step_places_is_looked_for_before(name: str) -> None:
+    """By a preflight, which refuses a host where it is taken."""
+    case = load(name)
+    for machine in case.machines.values():
+        text = f"nl=''\nROLE={machine.role}\n{claims_script()}\necho $files\necho $trees"
+        done = subprocess.run(
+            ["sh", "-eu"], input=text, capture_output=True, text=True, timeout=10, check=True
+        )
+        files, trees = (set(line.split()) for line in done.stdout.splitlines())
+        found = node_files(case.cfg, machine, case.machines, case.texts)
+        placed = [path.removeprefix("root") for path in found if path.startswith("root/")]
+        assert placed
+        for path in placed:
+            assert path in files or any(path.startswith(f"{tree}/") for tree in trees), path
 
 
 @pytest.mark.parametrize("name", swept(["controller-1", "worker-1", "gpu"]))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from components.config import ConfigError, parse
+from components.config.host import PlatformName
 from components.config.releases import LATEST, RELEASES, minor_of
 from tests.unit.raw_configs import EARLIER, LEFT_OUT, Raw, baremetal, errors, lab, with_value
 from tests.unit.wrong_configs import (
@@ -20,13 +22,16 @@ from tests.unit.wrong_configs import (
 
 pytestmark = pytest.mark.usefixtures("home")
 
+*_others, _last = (f"'{name}'" for name in get_args(PlatformName))
+_PLATFORMS = f"{', '.join(_others)} or {_last}"
+
 
 @pytest.mark.parametrize(
     WRONG,
     [
         # Top level
         case("platform", LEFT_OUT, "required"),
-        case("platform", "cloud", "use 'lab', 'baremetal' or 'digitalocean'"),
+        case("platform", "cloud", f"use {_PLATFORMS}"),
         case("mode", "rendr", "use 'cluster' or 'render'"),
         case("assetDirectory", "", "must not be empty", shown='""'),
         case("assetDirectory", "~/assets", "only a shell knows ~"),

@@ -7,7 +7,7 @@ import pytest
 from components.assets.controlplane import bootstrap_pod
 from components.config import parse
 from components.config.flags import unknown_gates
-from components.config.releases import RELEASES
+from components.config.releases import LATEST, RELEASES, minor_of
 from components.hosts.machine import configured_machines
 from components.tables.components import ComponentName
 from components.tables.feature_gates import GONE, NEW
@@ -132,12 +132,18 @@ def test_a_gate_that_a_minor_does_not_have_is_found(value: str, minor: int, mend
     assert unknown_gates(value, minor) == mend
 
 
+OLDEST = next(iter(RELEASES))
+TOO_NEW = next(gate for gate, minor in NEW.items() if minor > minor_of(OLDEST))
+NEWEST_MINOR = f"1.{minor_of(LATEST)}"
+ENDED = next(gate for gate, minor in GONE.items() if minor == minor_of(LATEST))
+
+
 @pytest.mark.parametrize("component", [APISERVER, CONTROLLER_MANAGER, SCHEDULER])
 @pytest.mark.parametrize(
     ("version", "value", "mend"),
     [
-        ("1.35.4", "NativeHistograms=true", "leave out NativeHistograms: 1.35 does not have it yet"),
-        ("1.36.3", "A=true,MemoryManager=true", "leave out MemoryManager: 1.36 does not have it any more"),
+        (OLDEST, f"{TOO_NEW}=true", f"leave out {TOO_NEW}: 1.{minor_of(OLDEST)} does not have it yet"),
+        (LATEST, f"A=true,{ENDED}=true", f"leave out {ENDED}: {NEWEST_MINOR} does not have it any more"),
     ],
 )
 def test_a_gate_that_the_release_does_not_have_is_refused(

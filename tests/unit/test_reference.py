@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from components.config import ClusterConfig, HostConfig, parse, reference
-from tests.unit.raw_configs import S3, baremetal, droplets, lab, with_value
+from components.config.crosschecks import SECTIONS
+from tests.unit.raw_configs import OF_PLATFORM, S3, with_value
 
 pytestmark = pytest.mark.usefixtures("home")
 
@@ -59,8 +60,10 @@ def _examples(
 
 @pytest.mark.parametrize(("path", "example"), field_examples())
 def test_every_example_of_the_reference_parses(path: str, example: object) -> None:
-    droplet = path.startswith("digitalOcean") or path in ("hosts worker-1 size", "hosts worker-1 generation")
-    raw = droplets() if droplet else lab() if path.startswith("lab") else baremetal()
+    sections = {section: platform for platform, section in SECTIONS.items()}
+    ordered = path in ("hosts worker-1 size", "hosts worker-1 generation")
+    platform = "digitalocean" if ordered else sections.get(path.partition(" ")[0], "baremetal")
+    raw = OF_PLATFORM[platform]()
     if path.startswith("mirror"):
         raw["mirror"] = {"artifacts": "http://mirror:8080", "images": "http://mirror:5000"}
     if path.startswith("backup s3"):

@@ -14,8 +14,8 @@ from components.assets.handover import handover_files
 from components.assets.manifests import OWNER, WORKLOAD_KINDS, applied, manifests
 from components.assets.templates import script
 from components.config import ClusterConfig, parse
-from components.config.images import IMAGES
 from components.selfhosted import INTENT, MOUNTED
+from components.tables.components import WORKLOADS
 from tests.cases import Case, load, manifest_values
 from tests.unit.recorder import Registered, Run, Secret, Unknown, has, pki_texts, ran, revealed
 
@@ -65,12 +65,15 @@ def test_no_pod_is_waited_for_by_the_provider(run: Run) -> None:
     assert skipped == {each.urn for each in _objects(run) if each.type.rpartition(":")[2] in AWAITED}
 
 
+RUN = (*WORKLOADS, load("lab").cfg.pod_network.workload)
+
+
 @pytest.mark.parametrize(
     "change",
     [
         {"flags": {"kube-apiserver": {"event-ttl": "2h"}}},
         {"flags": {"kube-scheduler": {"v": 2}}},
-        *({"images": {name: "registry.example.com/other:1"}} for name in IMAGES),
+        *({"images": {image.key: "registry.example.com/other:1"}} for row in RUN for image in row.images),
     ],
     ids=str,
 )
