@@ -27,7 +27,7 @@ CONTROL_PLANE_ROLE = "node-role.kubernetes.io/control-plane"
 It does `node.kubernetes.io/*`, by which a worker could give itself the control plane's Secrets.
 """
 NAME_LABEL = "app.kubernetes.io/name"
-"""Says of what a pod is one."""
+"""The label that has the name of the workload that a pod is of."""
 LONGEST_DNS_NAME = 253
 _DNS_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?")
