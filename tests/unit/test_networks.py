@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 from pathlib import Path
 
@@ -108,10 +107,14 @@ def test_preflight_and_reset_know_what_every_network_leaves() -> None:
     trees = " ".join(_claims("trees"))
     assert {"/run/flannel", "/run/mesh", "/var/lib/mesh", "/var/lib/cni"} <= set(trees.split())
     links, tables, chains, _ = _claims("links", "tables", "chains")
-    assert {"cni0", "flannel.1", "mesh0"} <= set(links.split())
-    for listed in ("ip kube-proxy", "inet cni_plugins_masquerade", "ip6 flannel-ipv6", "inet mesh"):
-        assert re.fullmatch(tables, listed), listed
-    assert {"KUBE-", "CNI-", "FLANNEL-", "MESH-"} <= set(chains.strip("()").split("|"))
+    networks = NETWORKS.values()
+    assert links.split() == ["cni0", *(link for each in networks for link in each.links)]
+    assert tables.split("|inet cni_plugins_masquerade|") == [
+        "(ip|ip6) (kube-proxy|cni_hostport)",
+        "|".join(table for each in networks for table in each.tables),
+    ]
+    assert chains == f"({'|'.join(['KUBE-', 'CNI-', *(name for each in networks for name in each.chains)])})"
+    assert "mesh0" in links and "inet mesh" in tables and "MESH-" in chains
 
 
 def test_names_of_its_objects_begin_with_its_name() -> None:
