@@ -377,6 +377,10 @@ def test_a_balancer_sends_connections_to_who_is_ready(cloud: Cloud) -> None:
         assert machinery.healthy(BALANCER.id) == both
         assert answer() == cloud.first.name
 
+    busy = "pids=$(pidof haproxy); kill -STOP $pids; (sleep 1; kill -CONT $pids) > /dev/null 2>&1 &"
+    docker("exec", f"{NAME}-balancer-{BALANCER.id}", "sh", "-euc", busy)
+    assert machinery.healthy(BALANCER.id) == both, "a slow answer is waited for"
+
     cloud.on(cloud.first, "touch /run/unready")
     eventually("the unready one is out", 10, healthy({cloud.second.id}))
     assert {cloud.fetch(url) for _ in range(4)} == {cloud.second.name}

@@ -273,8 +273,13 @@ def _put(name: str, files: Mapping[str, File]) -> None:
 
 
 def _ask(name: str, command: str) -> str:
-    """HAProxy's answer on its socket."""
-    return docker("exec", "--interactive", name, "socat", "-", haproxy.SOCKET, input=f"{command}\n".encode())
+    """HAProxy's answer on its socket. LabError if it gave none, as when it ends for a reload."""
+    # Of itself socat waits for half a second, and says that all went well.
+    socat = ("socat", f"-t{DEADLINE:.0f}", "-", haproxy.SOCKET)
+    answer = docker("exec", "--interactive", name, *socat, input=f"{command}\n".encode())
+    if not answer:
+        raise LabError(f"HAProxy in {name} did not answer {command!r}", f"see `docker logs {name}`")
+    return answer
 
 
 def _wait_until_booted(name: str) -> None:
